@@ -1,0 +1,7 @@
+//! All that speaks HTTP, and nothing that knows what a key is (the table in `routes` aside).
+
+pub mod gate;
+pub mod reply;
+pub mod routes;
+pub mod vitals;
+pub mod workers;

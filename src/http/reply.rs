@@ -1,0 +1,255 @@
+//! Answers and errors as bytes. The one place where an error becomes a status, a body and its headers.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+/// One answer, before it is known how the connection goes on.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub content_type: Option<&'static str>,
+    /// Further field lines. Values are visible ASCII and spaces.
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    pub body: Cow<'static, [u8]>,
+}
+
+impl Reply {
+    /// A compact JSON body. Fields appear in the order of the type's own declaration.
+    pub fn json(status: u16, body: &impl Serialize) -> Result<Reply, Error> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Error::Internal(format!("cannot serialise: {error}")))?;
+        Ok(Reply::bytes(status, "application/json", body))
+    }
+
+    /// A body that is already in its final form.
+    pub fn bytes(status: u16, content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Reply {
+        Reply { status, content_type: Some(content_type), headers: Vec::new(), body: body.into() }
+    }
+
+    /// 204 (RFC 9110, 15.3.5).
+    pub fn no_content() -> Reply {
+        Reply { status: 204, content_type: None, headers: Vec::new(), body: Cow::Borrowed(&[]) }
+    }
+
+    /// The same answer with one more field line.
+    pub fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Reply {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// Everything that the server itself refuses, fails at, or cannot do now. Variants without a text have the one that
+/// the contract gives them.
+#[derive(Debug)]
+pub enum Error {
+    /// 400 with this line.
+    BadRequest(String),
+    /// 401: no header, or not `Bearer <key>`.
+    MalformedAuthorization,
+    /// 401: unknown, revoked or expired; which of them is for the metrics alone.
+    InvalidKey,
+    /// 403: a valid key that may not do this (RFC 6750, 3.1).
+    InsufficientPermissions,
+    /// 404: no such path.
+    NoSuchPath,
+    /// 404 with this line: the path is right, the thing is not there.
+    NotFound(&'static str),
+    /// 405, with the methods that would do.
+    MethodNotAllowed(&'static str),
+    /// 408: the request did not come whole in time.
+    RequestTimeout,
+    /// 411: a body without a length that we take.
+    LengthRequired,
+    /// 413: body over the limit, in bytes.
+    ContentTooLarge(usize),
+    /// 415: a body of another type.
+    UnsupportedMediaType,
+    /// 417: an `Expect` that is not `100-continue` (RFC 9110, 10.1.1).
+    ExpectationFailed,
+    /// 422 with this line: what is wrong with which field.
+    Unprocessable(String),
+    /// 431: head over the limit.
+    HeadTooLarge,
+    /// 500. The text goes to the log with the request's id, never to the client.
+    Internal(String),
+    /// 501: a transfer coding or method form that we do not implement, with this line.
+    NotImplemented(&'static str),
+    /// 503: the database is down or too slow.
+    DatabaseUnavailable,
+    /// 503: the queue is full.
+    Overloaded,
+    /// 505: another major version of HTTP.
+    VersionNotSupported,
+}
+
+/// The body of every error: `{"error":"<message>"}`.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+}
+
+/// The realm of RFC 6750's challenges.
+const CHALLENGE: &str = "Bearer realm=\"cloacina\"";
+
+impl Error {
+    /// The status table.
+    pub fn status(&self) -> u16 {
+        match self {
+            Error::BadRequest(_) => 400,
+            Error::MalformedAuthorization | Error::InvalidKey => 401,
+            Error::InsufficientPermissions => 403,
+            Error::NoSuchPath | Error::NotFound(_) => 404,
+            Error::MethodNotAllowed(_) => 405,
+            Error::RequestTimeout => 408,
+            Error::LengthRequired => 411,
+            Error::ContentTooLarge(_) => 413,
+            Error::UnsupportedMediaType => 415,
+            Error::ExpectationFailed => 417,
+            Error::Unprocessable(_) => 422,
+            Error::HeadTooLarge => 431,
+            Error::Internal(_) => 500,
+            Error::NotImplemented(_) => 501,
+            Error::DatabaseUnavailable | Error::Overloaded => 503,
+            Error::VersionNotSupported => 505,
+        }
+    }
+
+    fn message(&self) -> Cow<'_, str> {
+        match self {
+            Error::BadRequest(line) | Error::Unprocessable(line) => Cow::Borrowed(line),
+            Error::MalformedAuthorization => "missing or malformed Authorization header".into(),
+            Error::InvalidKey => "invalid or revoked API key".into(),
+            Error::InsufficientPermissions => "insufficient permissions".into(),
+            Error::NoSuchPath => "not found".into(),
+            Error::NotFound(line) | Error::NotImplemented(line) => Cow::Borrowed(line),
+            Error::MethodNotAllowed(_) => "method not allowed".into(),
+            Error::RequestTimeout => "request took too long to arrive".into(),
+            Error::LengthRequired => "a request body needs a Content-Length".into(),
+            Error::ContentTooLarge(limit) => format!("request body is larger than {limit} bytes").into(),
+            Error::UnsupportedMediaType => "expected Content-Type: application/json".into(),
+            Error::ExpectationFailed => "unknown expectation: only 100-continue is supported".into(),
+            Error::HeadTooLarge => "request header block is too large".into(),
+            Error::Internal(_) => "internal error".into(),
+            Error::DatabaseUnavailable => "database unavailable".into(),
+            Error::Overloaded => "server is overloaded".into(),
+            Error::VersionNotSupported => "only HTTP/1.0 and HTTP/1.1 are supported".into(),
+        }
+    }
+
+    /// The answer, with the field lines that its status asks for.
+    pub fn reply(&self) -> Reply {
+        let body = serde_json::to_vec(&ErrorBody { error: &self.message() }).unwrap_or_default();
+        let reply = Reply::bytes(self.status(), "application/json", body);
+        match self {
+            Error::MalformedAuthorization => reply.header("WWW-Authenticate", CHALLENGE),
+            Error::InvalidKey => {
+                reply.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"invalid_token\""))
+            }
+            Error::InsufficientPermissions => {
+                reply.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"insufficient_scope\""))
+            }
+            Error::MethodNotAllowed(allow) => reply.header("Allow", *allow),
+            Error::DatabaseUnavailable | Error::Overloaded => reply.header("Retry-After", "1"),
+            _ => reply,
+        }
+    }
+}
+
+/// What the exchange, rather than the handler, decides about an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Framing<'a> {
+    /// The value of `X-Request-Id`.
+    pub request_id: &'a str,
+    /// The request was HEAD: the field lines of GET, and no body (RFC 9110, 9.3.2).
+    pub head: bool,
+    /// The connection ends after this answer (RFC 9112, 9.6).
+    pub close: bool,
+    /// The client spoke HTTP/1.0 and asked to keep the connection: it wants to be told that it may.
+    pub keep_alive_1_0: bool,
+    /// Everything under `/auth` must not be stored by anyone.
+    pub no_store: bool,
+}
+
+/// Appends the whole answer to `out`, ready for one write (RFC 9112, 4 and 5).
+pub fn encode(reply: &Reply, framing: Framing<'_>, out: &mut Vec<u8>) {
+    out.reserve(320 + reply.body.len());
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status_line(reply.status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    with_date(|date| field(out, "Date", date));
+    field(out, "X-Request-Id", framing.request_id);
+    if let Some(content_type) = reply.content_type {
+        field(out, "Content-Type", content_type);
+    }
+    if framing.no_store {
+        field(out, "Cache-Control", "no-store");
+    }
+    if framing.close {
+        field(out, "Connection", "close");
+    } else if framing.keep_alive_1_0 {
+        field(out, "Connection", "keep-alive");
+    }
+    for (name, value) in &reply.headers {
+        field(out, name, value);
+    }
+    if reply.status != 204 {
+        field(out, "Content-Length", &reply.body.len().to_string());
+    }
+    out.extend_from_slice(b"\r\n");
+    if !framing.head && reply.status != 204 {
+        out.extend_from_slice(&reply.body);
+    }
+}
+
+/// One field line. A value with anything but visible ASCII and spaces would end the line early or worse (RFC 9110,
+/// 5.5), so such bytes become `?`; our own values never have any.
+fn field(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend(value.bytes().map(|byte| if (b' '..=b'~').contains(&byte) { byte } else { b'?' }));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Status code and reason phrase (RFC 9110, 15) of the statuses that we send.
+fn status_line(status: u16) -> &'static str {
+    match status {
+        200 => "200 OK",
+        201 => "201 Created",
+        204 => "204 No Content",
+        400 => "400 Bad Request",
+        401 => "401 Unauthorized",
+        403 => "403 Forbidden",
+        404 => "404 Not Found",
+        405 => "405 Method Not Allowed",
+        408 => "408 Request Timeout",
+        411 => "411 Length Required",
+        413 => "413 Content Too Large",
+        415 => "415 Unsupported Media Type",
+        417 => "417 Expectation Failed",
+        422 => "422 Unprocessable Content",
+        431 => "431 Request Header Fields Too Large",
+        501 => "501 Not Implemented",
+        503 => "503 Service Unavailable",
+        505 => "505 HTTP Version Not Supported",
+        _ => "500 Internal Server Error",
+    }
+}
+
+/// Hands on the current IMF-fixdate (RFC 9110, 5.6.7), formatted once a second and thread.
+fn with_date(use_date: impl FnOnce(&str)) {
+    thread_local! {
+        static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    DATE.with_borrow_mut(|(formatted_at, text)| {
+        if *formatted_at != second || text.is_empty() {
+            *text = httpdate::fmt_http_date(now);
+            *formatted_at = second;
+        }
+        use_date(text);
+    });
+}

@@ -1,0 +1,166 @@
+//! The hand-written matcher: one table of method, path pattern, who answers, and who may ask.
+
+use std::net::IpAddr;
+
+use super::reply::{Error, Reply};
+use super::vitals::{self, Vitals};
+use crate::keys::handlers as keys;
+use crate::keys::{Caller, Keys};
+
+/// A whole request, as handlers see it. Paths are compared byte by byte: a trailing slash or a percent-encoded
+/// letter is another path.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The value of `X-Request-Id`: the client's own, or a fresh UUID.
+    pub id: &'a str,
+    /// `GET` also when the client sent `HEAD`.
+    pub method: &'a str,
+    pub path: &'a str,
+    /// What follows the `?`, still percent-encoded.
+    pub query: Option<&'a str>,
+    /// `Authorization` as it came; `None` also when it came twice.
+    pub authorization: Option<&'a str>,
+    pub content_type: Option<&'a str>,
+    pub body: &'a [u8],
+    /// Who asks, for the log: the peer, or whom a trusted proxy names.
+    pub client: IpAddr,
+}
+
+/// A request that passed the guard, and the `{id}` of its path.
+#[derive(Debug)]
+pub struct Call<'a> {
+    pub request: &'a Request<'a>,
+    pub caller: Caller,
+    /// The path segment that `{id}` stands for; empty where the pattern has none.
+    pub id: &'a str,
+}
+
+/// Which keys may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Keys with the permission `admin`.
+    Admin,
+    /// Any valid key; the handler decides the rest.
+    AnyKey,
+}
+
+/// Who answers: the gate's own thread, without any wait, or a worker that may wait for the database.
+#[derive(Clone, Copy)]
+pub enum Answer {
+    Gate(fn(&Vitals) -> Reply),
+    Worker(Access, fn(&Keys, &Call<'_>) -> Result<Reply, Error>),
+}
+
+/// A row of the table.
+pub struct Route {
+    pub method: &'static str,
+    /// Path with at most one `{id}`, which stands for one non-empty segment. Also the metrics' label.
+    pub pattern: &'static str,
+    pub answer: Answer,
+}
+
+const fn at_gate(method: &'static str, pattern: &'static str, answer: fn(&Vitals) -> Reply) -> Route {
+    Route { method, pattern, answer: Answer::Gate(answer) }
+}
+
+const fn by_worker(
+    method: &'static str,
+    pattern: &'static str,
+    access: Access,
+    handler: fn(&Keys, &Call<'_>) -> Result<Reply, Error>,
+) -> Route {
+    Route { method, pattern, answer: Answer::Worker(access, handler) }
+}
+
+/// Every endpoint. The first row that matches wins.
+pub const ROUTES: &[Route] = &[
+    at_gate("GET", "/health", vitals::health),
+    at_gate("GET", "/ready", vitals::ready),
+    at_gate("GET", "/metrics", vitals::metrics),
+    at_gate("GET", "/openapi.json", vitals::openapi),
+    by_worker("POST", "/auth/keys", Access::Admin, keys::create),
+    by_worker("GET", "/auth/keys", Access::Admin, keys::list),
+    by_worker("DELETE", "/auth/keys/{id}", Access::Admin, keys::revoke),
+];
+
+/// A row, and what its `{id}` stands for in this path.
+pub struct Match<'p> {
+    pub route: &'static Route,
+    pub id: &'p str,
+}
+
+/// Finds the row for a method and a path (without query). `HEAD` is `GET` (RFC 9110, 9.3.2).
+///
+/// # Errors
+/// `NoSuchPath`, or `MethodNotAllowed` with the methods that the path has.
+pub fn find<'p>(method: &str, path: &'p str) -> Result<Match<'p>, Error> {
+    let method = if method == "HEAD" { "GET" } else { method };
+    let mut known = false;
+    for route in ROUTES {
+        if let Some(id) = matches(route.pattern, path) {
+            if route.method == method {
+                return Ok(Match { route, id });
+            }
+            known = true;
+        }
+    }
+    Err(if known { Error::MethodNotAllowed(allowed(path)) } else { Error::NoSuchPath })
+}
+
+/// What `{id}` stands for (empty where there is none), if the path is of that pattern.
+fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
+    let Some((before, after)) = pattern.split_once("{id}") else {
+        return (pattern == path).then_some("");
+    };
+    let id = path.strip_prefix(before)?.strip_suffix(after)?;
+    (!id.is_empty() && !id.contains('/')).then_some(id)
+}
+
+/// The value of `Allow` (RFC 9110, 10.2.1) for a path that some row matches.
+fn allowed(path: &str) -> &'static str {
+    let has = |method| ROUTES.iter().any(|row| row.method == method && matches(row.pattern, path).is_some());
+    match (has("GET"), has("POST"), has("DELETE")) {
+        (true, true, _) => "GET, HEAD, POST",
+        (true, false, _) => "GET, HEAD",
+        (false, true, _) => "POST",
+        (false, false, _) => "DELETE",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(method: &str, path: &str) -> Result<(&'static str, String), u16> {
+        find(method, path)
+            .map(|found| (found.route.pattern, found.id.to_owned()))
+            .map_err(|error| error.status())
+    }
+
+    #[test]
+    fn finds_rows_and_ids() {
+        assert_eq!(pattern("GET", "/health"), Ok(("/health", String::new())));
+        assert_eq!(pattern("HEAD", "/health"), Ok(("/health", String::new())));
+        assert_eq!(pattern("DELETE", "/auth/keys/x-1"), Ok(("/auth/keys/{id}", "x-1".to_owned())));
+    }
+
+    #[test]
+    fn other_spellings_are_other_paths() {
+        for path in
+            ["/", "", "*", "/health/", "//health", "/Health", "/%68ealth", "/auth/keys/", "/auth/keys/a/b"]
+        {
+            assert_eq!(pattern("GET", path), Err(404), "{path}");
+        }
+    }
+
+    #[test]
+    fn allow_names_what_the_path_has() {
+        let allow = |method, path| match find(method, path) {
+            Err(Error::MethodNotAllowed(allow)) => allow,
+            _ => panic!("{method} {path} should not be allowed"),
+        };
+        assert_eq!(allow("PUT", "/health"), "GET, HEAD");
+        assert_eq!(allow("DELETE", "/auth/keys"), "GET, HEAD, POST");
+        assert_eq!(allow("GET", "/auth/keys/x"), "DELETE");
+    }
+}

@@ -1,0 +1,227 @@
+//! The registry of what Prometheus is told, and the names in it.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::failure::Failure;
+
+/// Upper bounds of the duration histogram, in seconds: from an answer out of the cache to the request deadline.
+const SECONDS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// Every metric by its name in the code; the `cloacina_` names are in `new`.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    /// Requests that were read whole and not yet answered.
+    pub requests_in_flight: IntGauge,
+    /// Sockets of clients that are open.
+    pub connections: IntGauge,
+    /// Requests that wait for a worker.
+    pub queue_depth: IntGauge,
+    rejected: IntCounterVec,
+    pub cache_hits: IntCounter,
+    pub cache_misses: IntCounter,
+    auth_failures: IntCounterVec,
+    /// Sessions that the pool holds.
+    pub pool_size: IntGauge,
+    /// Sessions that nobody uses at this moment.
+    pub pool_idle: IntGauge,
+    /// Seconds that a worker waited for a session, one observation for each checkout.
+    pub pool_wait_seconds: Histogram,
+    keys: IntGaugeVec,
+}
+
+/// Why a request was not let in. Each is a value of the label `reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthFailure {
+    Malformed,
+    Checksum,
+    Unknown,
+    Revoked,
+    Expired,
+    Permission,
+}
+
+impl AuthFailure {
+    fn label(self) -> &'static str {
+        match self {
+            AuthFailure::Malformed => "malformed",
+            AuthFailure::Checksum => "checksum",
+            AuthFailure::Unknown => "unknown",
+            AuthFailure::Revoked => "revoked",
+            AuthFailure::Expired => "expired",
+            AuthFailure::Permission => "permission",
+        }
+    }
+}
+
+/// Why a connection or a request was turned away before a worker saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// All of `--max-connections` are busy.
+    TooManyConnections,
+    /// A connection gave up its place to a newcomer.
+    Evicted,
+    /// The queue was full, or the request waited in it for too long.
+    Overloaded,
+    /// The request was not one that we take (4xx or 501/505 of the gate).
+    Malformed,
+    /// The client was slower than its deadline.
+    TooSlow,
+}
+
+impl Rejection {
+    fn label(self) -> &'static str {
+        match self {
+            Rejection::TooManyConnections => "too_many_connections",
+            Rejection::Evicted => "evicted",
+            Rejection::Overloaded => "overloaded",
+            Rejection::Malformed => "malformed",
+            Rejection::TooSlow => "too_slow",
+        }
+    }
+}
+
+impl Metrics {
+    /// # Errors
+    /// A name that is not one, or that stands twice: a bug.
+    pub fn new() -> Result<Metrics, Failure> {
+        Metrics::build().map_err(|error| Failure::Runtime(format!("cannot set up metrics: {error}")))
+    }
+
+    fn build() -> prometheus::Result<Metrics> {
+        let registry = Registry::new();
+        let up = Gauge::new("cloacina_up", "1 while the server runs.")?;
+        up.set(1.0);
+        added(&registry, up)?;
+        let build_info = IntGaugeVec::new(
+            Opts::new("cloacina_build_info", "1, with the version of the running binary."),
+            &["version"],
+        )?;
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        added(&registry, build_info)?;
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process))?;
+        let gauge = |name: &str, help: &str| added(&registry, IntGauge::new(name, help)?);
+        let counter = |name: &str, help: &str| added(&registry, IntCounter::new(name, help)?);
+        let counters = |name: &str, help: &str, label: &str| {
+            added(&registry, IntCounterVec::new(Opts::new(name, help), &[label])?)
+        };
+        let labels = &["method", "route", "status"];
+        Ok(Metrics {
+            requests: added(
+                &registry,
+                IntCounterVec::new(Opts::new("cloacina_http_requests_total", "Requests answered."), labels)?,
+            )?,
+            durations: added(
+                &registry,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "cloacina_http_request_duration_seconds",
+                        "From a request read whole to its answer handed to the kernel.",
+                    )
+                    .buckets(SECONDS.to_vec()),
+                    labels,
+                )?,
+            )?,
+            requests_in_flight: gauge(
+                "cloacina_http_requests_in_flight",
+                "Requests read whole and not yet answered.",
+            )?,
+            connections: gauge("cloacina_http_connections_open", "Open connections of clients.")?,
+            queue_depth: gauge("cloacina_http_queue_depth", "Requests that wait for a worker.")?,
+            rejected: counters(
+                "cloacina_http_rejected_total",
+                "Connections and requests turned away before a worker saw them.",
+                "reason",
+            )?,
+            cache_hits: counter("cloacina_auth_cache_hits_total", "Keys found in the cache.")?,
+            cache_misses: counter("cloacina_auth_cache_misses_total", "Keys looked up in the database.")?,
+            auth_failures: counters(
+                "cloacina_auth_failures_total",
+                "Requests that the guard refused.",
+                "reason",
+            )?,
+            pool_size: gauge("cloacina_db_pool_size", "Database sessions that the pool holds.")?,
+            pool_idle: gauge("cloacina_db_pool_idle", "Database sessions that nobody uses.")?,
+            pool_wait_seconds: added(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::new("cloacina_db_pool_wait_seconds", "Waits for a database session.")
+                        .buckets(SECONDS.to_vec()),
+                )?,
+            )?,
+            keys: added(
+                &registry,
+                IntGaugeVec::new(Opts::new("cloacina_api_keys", "Keys in the database."), &["state"])?,
+            )?,
+            registry,
+        })
+    }
+
+    /// Counts an answer. `route` is the pattern, never the path; both labels are of a small, fixed set.
+    pub fn answered(&self, method: &'static str, route: &'static str, status: u16, seconds: f64) {
+        let status = status_label(status);
+        let labels = &[method, route, status];
+        self.requests.with_label_values(labels).inc();
+        self.durations.with_label_values(labels).observe(seconds);
+    }
+
+    pub fn auth_failed(&self, reason: AuthFailure) {
+        self.auth_failures.with_label_values(&[reason.label()]).inc();
+    }
+
+    pub fn rejected(&self, reason: Rejection) {
+        self.rejected.with_label_values(&[reason.label()]).inc();
+    }
+
+    /// How many keys the table has, as of the last count.
+    pub fn set_keys(&self, active: i64, revoked: i64) {
+        self.keys.with_label_values(&["active"]).set(active);
+        self.keys.with_label_values(&["revoked"]).set(revoked);
+    }
+
+    /// The whole registry in the text format 0.0.4.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            log::error!("cannot render metrics: {error}");
+        }
+        text
+    }
+}
+
+fn added<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+/// The statuses that we send, as label values that cost no allocation.
+fn status_label(status: u16) -> &'static str {
+    match status {
+        200 => "200",
+        201 => "201",
+        204 => "204",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        408 => "408",
+        411 => "411",
+        413 => "413",
+        415 => "415",
+        417 => "417",
+        422 => "422",
+        431 => "431",
+        501 => "501",
+        503 => "503",
+        505 => "505",
+        _ => "500",
+    }
+}
