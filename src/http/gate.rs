@@ -1,1 +1,245 @@
-//! (to come)
+//! The gate: one thread that owns the sockets. It accepts, admits, keeps the deadlines, and drains; only whole,
+//! well-formed requests go on to the workers.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::connection::{Connection, Deadlines, Desk, Fate};
+use super::workers::Shop;
+use crate::metrics::Rejection;
+
+const LISTENER: Token = Token(0);
+const WAKER: Token = Token(1);
+const FIRST_CONNECTION: usize = 2;
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Connections accepted before those that are open get their turn again.
+const ACCEPT_BATCH: usize = 64;
+/// Connections that give up their place at once when there is none left: a scan for each newcomer would be dear.
+const EVICT_BATCH: usize = 32;
+/// Memory that all clients together make us hold, in bytes; beyond it the slowest go.
+const HELD_LIMIT: usize = 32 * 1024 * 1024;
+
+/// What bounds the gate.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub connections: usize,
+    pub deadlines: Deadlines,
+}
+
+pub struct Gate {
+    poll: Poll,
+    listener: Option<mio::net::TcpListener>,
+    connections: HashMap<Token, Connection>,
+    next_token: usize,
+    desk: Desk,
+    limit: usize,
+    held: usize,
+    /// The listener has, or may have, more connections than we took.
+    accept_more: bool,
+}
+
+/// Makes the poll and the waker first: the mailbox needs the latter before the gate can be made.
+///
+/// # Errors
+/// The system is out of descriptors.
+pub fn prepare() -> io::Result<(Poll, Waker)> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), WAKER)?;
+    Ok((poll, waker))
+}
+
+impl Gate {
+    /// # Errors
+    /// The listener cannot be watched, or the system has no random bytes.
+    pub fn new(poll: Poll, listener: TcpListener, limits: Limits, shop: Arc<Shop>) -> io::Result<Gate> {
+        listener.set_nonblocking(true)?;
+        let mut listener = mio::net::TcpListener::from_std(listener);
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        Ok(Gate {
+            poll,
+            listener: Some(listener),
+            connections: HashMap::new(),
+            next_token: FIRST_CONNECTION,
+            desk: Desk::new(shop, limits.deadlines)?,
+            limit: limits.connections,
+            held: 0,
+            accept_more: true,
+        })
+    }
+
+    /// Serves until draining has begun and every connection has ended, or until `drain_limit` after it began.
+    /// How many connections were cut off then.
+    ///
+    /// # Errors
+    /// The system's poll fails, which it does not.
+    pub fn run(mut self, drain_limit: Duration) -> io::Result<usize> {
+        let mut events = Events::with_capacity(1024);
+        let mut next_tick = Instant::now() + TICK;
+        let mut drain_until = None;
+        loop {
+            let wait = if self.accept_more {
+                Some(Duration::ZERO)
+            } else if self.connections.is_empty() {
+                None
+            } else {
+                Some(next_tick.saturating_duration_since(Instant::now()))
+            };
+            match self.poll.poll(&mut events, wait) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept_more = true,
+                    WAKER => self.collect(),
+                    token => self.visit(token, Connection::ready),
+                }
+            }
+            if self.accept_more {
+                self.accept();
+            }
+            if drain_until.is_none() && self.desk.shop.vitals.is_draining() {
+                drain_until = Some(Instant::now() + drain_limit);
+                self.stop_intake();
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.tick(now);
+            }
+            match drain_until {
+                Some(_) if self.connections.is_empty() => return Ok(0),
+                Some(until) if now >= until => return Ok(self.connections.len()),
+                _ => {}
+            }
+        }
+    }
+
+    fn collect(&mut self) {
+        for done in self.desk.shop.mailbox.collect() {
+            self.visit(done.token, |connection, desk| connection.done(desk, done));
+        }
+    }
+
+    fn visit(&mut self, token: Token, act: impl FnOnce(&mut Connection, &mut Desk) -> Fate) {
+        // It may have ended earlier in this round; tokens are never given twice.
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let before = connection.held();
+        let fate = act(connection, &mut self.desk);
+        self.held = self.held + connection.held() - before;
+        if fate == Fate::Ends {
+            self.end(token);
+        } else if self.held > HELD_LIMIT {
+            self.evict();
+        }
+    }
+
+    /// A worker may still hold the socket: it is taken out of the poll here and closed when the last one lets go.
+    fn end(&mut self, token: Token) {
+        if let Some(mut connection) = self.connections.remove(&token) {
+            self.held -= connection.held();
+            let _ = connection.peer().stream.shutdown(std::net::Shutdown::Read);
+            if let Some(stream) = connection.stream() {
+                let _ = self.poll.registry().deregister(stream);
+            }
+            self.desk.shop.vitals.metrics.connections.dec();
+        }
+    }
+
+    fn accept(&mut self) {
+        self.accept_more = false;
+        for _ in 0..ACCEPT_BATCH {
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok((stream, address)) => {
+                    if self.connections.len() >= self.limit {
+                        self.evict();
+                    }
+                    if self.connections.len() >= self.limit {
+                        // Everybody is being served. Closing tells the newcomer, or the proxy before us, to come again.
+                        self.desk.shop.vitals.metrics.rejected(Rejection::TooManyConnections);
+                        continue;
+                    }
+                    self.admit(stream, address);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return,
+                    // The client was gone before we came to it.
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    _ => {
+                        // Out of descriptors or memory: somebody has to go. Tried again at the next tick.
+                        log::warn!("cannot accept a connection: {error}");
+                        self.evict();
+                        return;
+                    }
+                },
+            }
+        }
+        self.accept_more = true;
+    }
+
+    fn admit(&mut self, mut stream: mio::net::TcpStream, address: std::net::SocketAddr) {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
+            log::warn!("cannot watch a connection: {error}");
+            return;
+        }
+        self.connections.insert(token, Connection::new(stream, address, token, Instant::now()));
+        self.desk.shop.vitals.metrics.connections.inc();
+    }
+
+    /// Ends those who have kept us waiting for longest: first connections without a request, then unfinished ones.
+    fn evict(&mut self) {
+        let mut waiting: Vec<_> = self
+            .connections
+            .iter()
+            .filter_map(|(token, connection)| {
+                connection.waits_for_client().map(|(idle, since)| (!idle, since, *token))
+            })
+            .collect();
+        let count = EVICT_BATCH.min(waiting.len());
+        if count == 0 {
+            return;
+        }
+        waiting.select_nth_unstable(count - 1);
+        for (_, _, token) in &waiting[..count] {
+            self.desk.shop.vitals.metrics.rejected(Rejection::Evicted);
+            self.end(*token);
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        // A failed accept is tried again here; a listener without newcomers says so at once.
+        self.accept_more = self.listener.is_some();
+        let tokens: Vec<Token> = self.connections.keys().copied().collect();
+        for token in tokens {
+            self.visit(token, |connection, desk| connection.tick(desk, now));
+        }
+        self.desk
+            .shop
+            .vitals
+            .metrics
+            .queue_depth
+            .set(i64::try_from(self.desk.shop.queue.depth()).unwrap_or(i64::MAX));
+    }
+
+    /// Takes in who has already connected, then closes the door.
+    fn stop_intake(&mut self) {
+        self.accept();
+        while self.accept_more {
+            self.accept();
+        }
+        if let Some(mut listener) = self.listener.take() {
+            let _ = self.poll.registry().deregister(&mut listener);
+        }
+        self.desk.draining = Some(Instant::now());
+    }
+}

@@ -1,6 +1,9 @@
 //! All that speaks HTTP, and nothing that knows what a key is (the table in `routes` aside).
 
+pub mod connection;
+pub mod framing;
 pub mod gate;
+pub mod peer;
 pub mod reply;
 pub mod routes;
 pub mod vitals;

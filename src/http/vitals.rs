@@ -1,10 +1,9 @@
 //! What the server says about itself, answered at the gate: these never wait for a worker or a database.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-use std::sync::Mutex;
 
 use super::reply::Reply;
 use crate::metrics::Metrics;
@@ -17,6 +16,17 @@ pub struct Vitals {
     pub metrics: Arc<Metrics>,
     draining: AtomicBool,
     database_seen: Mutex<Option<Instant>>,
+}
+
+/// One answered request, for the metrics and the log.
+pub struct Answered<'a> {
+    pub method: &'static str,
+    /// The route's pattern, or why there is none.
+    pub route: &'static str,
+    pub status: u16,
+    pub duration: Duration,
+    pub request_id: &'a str,
+    pub client: IpAddr,
 }
 
 impl Vitals {
@@ -36,6 +46,25 @@ impl Vitals {
 
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Counts an answer, and logs it for whoever asks for that much.
+    pub fn answered(&self, answered: &Answered<'_>) {
+        self.metrics.answered(
+            answered.method,
+            answered.route,
+            answered.status,
+            answered.duration.as_secs_f64(),
+        );
+        log::debug!(
+            method = answered.method,
+            route = answered.route,
+            status = answered.status,
+            milliseconds = answered.duration.as_secs_f64() * 1e3,
+            client:% = answered.client,
+            request_id = answered.request_id;
+            "answered"
+        );
     }
 
     fn database_is_fresh(&self) -> bool {

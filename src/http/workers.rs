@@ -1,1 +1,320 @@
-//! (to come)
+//! The fixed pool and its bounded queue. Each worker pulls its requests from a tiny_http connection of its own, over
+//! a socket pair that no client can reach, and answers in one write.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::{Token, Waker};
+
+use super::peer::Peer;
+use super::reply::{self, Error, Framing, Reply};
+use super::routes::{self, Answer, Call, Request};
+use super::vitals::{Answered, Vitals};
+use crate::keys::Keys;
+use crate::metrics::Rejection;
+
+/// A request that waited for longer is turned away instead of served: whoever asks now is served soon.
+const QUEUE_WAIT_LIMIT: Duration = Duration::from_millis(500);
+/// A worker's own socket pair never blocks for long, unless something is very wrong.
+const PAIR_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A vetted request on its way to a worker.
+pub struct Job {
+    pub peer: Arc<Peer>,
+    /// `Head::plain_request`.
+    pub plain: Vec<u8>,
+    pub request_id: String,
+    /// As the client sent it, for the metrics.
+    pub method: &'static str,
+    pub keep_alive: bool,
+    pub is_1_0: bool,
+    /// When it had been read whole.
+    pub asked: Instant,
+}
+
+/// What a worker tells the gate when the gate has something left to do with the connection.
+pub struct Done {
+    pub token: Token,
+    /// What the socket would not take at once.
+    pub rest: Vec<u8>,
+    pub close: bool,
+}
+
+/// First in, first out, with a bound. One lock, one condition.
+pub struct Queue {
+    state: Mutex<QueueState>,
+    filled: Condvar,
+    limit: usize,
+}
+
+struct QueueState {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+impl Queue {
+    pub fn new(limit: usize) -> Queue {
+        let state = QueueState { jobs: VecDeque::new(), closed: false };
+        Queue { state: Mutex::new(state), filled: Condvar::new(), limit }
+    }
+
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Appends a job, or gives it back when the queue is full.
+    pub fn push(&self, job: Job) -> Result<(), Job> {
+        let mut state = self.state();
+        if state.jobs.len() >= self.limit {
+            return Err(job);
+        }
+        state.jobs.push_back(job);
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits for a job; `None` once the queue is closed and empty.
+    fn pop(&self) -> Option<Job> {
+        let mut state = self.state();
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            if state.closed {
+                return None;
+            }
+            state = self.filled.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+
+    /// Lets the workers end once they have done what is queued.
+    pub fn close(&self) {
+        self.state().closed = true;
+        self.filled.notify_all();
+    }
+
+    pub fn depth(&self) -> usize {
+        self.state().jobs.len()
+    }
+}
+
+/// Where workers leave word for the gate.
+pub struct Mailbox {
+    done: Mutex<Vec<Done>>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    pub fn new(waker: Waker) -> Mailbox {
+        Mailbox { done: Mutex::new(Vec::new()), waker }
+    }
+
+    fn post(&self, done: Done) {
+        self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(done);
+        self.wake();
+    }
+
+    /// Makes the gate look around: also at whether we are draining.
+    pub fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("cannot wake the gate: {error}");
+        }
+    }
+
+    /// All that was posted since the last time.
+    pub fn collect(&self) -> Vec<Done> {
+        std::mem::take(&mut *self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+}
+
+/// What all workers share.
+pub struct Shop {
+    pub queue: Queue,
+    pub mailbox: Mailbox,
+    pub vitals: Arc<Vitals>,
+    pub keys: Keys,
+}
+
+/// Starts `count` named threads. `directory` is a place where a socket's name may stand for a moment.
+///
+/// # Errors
+/// No thread, or no socket pair, could be made; nothing runs then.
+pub fn start(shop: &Arc<Shop>, count: usize, directory: &Path) -> io::Result<Vec<JoinHandle<()>>> {
+    let lines = (0..count).map(|_| Line::open(directory)).collect::<io::Result<Vec<_>>>()?;
+    lines
+        .into_iter()
+        .enumerate()
+        .map(|(number, line)| {
+            let shop = Arc::clone(shop);
+            let directory = directory.to_owned();
+            let name = format!("worker-{number}");
+            std::thread::Builder::new().name(name).spawn(move || work(&shop, Some(line), &directory))
+        })
+        .collect()
+}
+
+fn work(shop: &Shop, mut line: Option<Line>, directory: &Path) {
+    let mut out = Vec::new();
+    while let Some(job) = shop.queue.pop() {
+        if !job.peer.is_waiting() {
+            continue;
+        }
+        let (route, reply) = if job.asked.elapsed() > QUEUE_WAIT_LIMIT {
+            shop.vitals.metrics.rejected(Rejection::Overloaded);
+            ("overloaded", Error::Overloaded.reply())
+        } else {
+            if line.is_none() {
+                line = Line::open(directory).inspect_err(|error| log::error!("no socket pair: {error}")).ok();
+            }
+            match answer(shop, line.as_mut(), &job) {
+                Ok(answered) => answered,
+                Err(error) => {
+                    line = None;
+                    log::error!(request_id = job.request_id.as_str(); "internal error: {error}");
+                    ("internal", Error::Internal(error).reply())
+                }
+            }
+        };
+        send(shop, &job, route, &reply, &mut out);
+    }
+}
+
+/// Pulls the request out of tiny_http and has it handled. What went wrong beyond a handler's own errors comes back
+/// as text for the log; the tiny_http connection must not be used again then.
+fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<(&'static str, Reply), String> {
+    let line = line.ok_or("no tiny_http connection")?;
+    catch_unwind(AssertUnwindSafe(|| {
+        let mut request = line.pull(&job.plain)?;
+        let mut body = Vec::new();
+        request
+            .as_reader()
+            .read_to_end(&mut body)
+            .map_err(|error| format!("cannot read the body: {error}"))?;
+        let header = |name: &str| request.headers().get(name).map(|value| value.as_str());
+        let (path, query) = match request.url().split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (request.url(), None),
+        };
+        let whole = Request {
+            id: &job.request_id,
+            method: request.method().as_str(),
+            path,
+            query,
+            authorization: header("Authorization"),
+            content_type: header("Content-Type"),
+            body: &body,
+            client: job.peer.address.ip(),
+        };
+        let answered = dispatch(&shop.keys, &whole);
+        // Without this tiny_http would answer 500 to the other end of the pair.
+        drop(request.into_writer());
+        Ok(answered)
+    }))
+    .unwrap_or_else(|_| Err("a handler panicked".to_owned()))
+}
+
+/// Route, guard, handler; errors become replies here and nowhere else.
+fn dispatch(keys: &Keys, request: &Request<'_>) -> (&'static str, Reply) {
+    let found = match routes::find(request.method, request.path) {
+        Ok(found) => found,
+        Err(error) => return ("unmatched", error.reply()),
+    };
+    let result = match found.route.answer {
+        Answer::Gate(_) => Err(Error::Internal("a route of the gate came to a worker".to_owned())),
+        Answer::Worker(access, handler) => keys
+            .admit(request.authorization, access)
+            .and_then(|caller| handler(keys, &Call { request, caller, id: found.id })),
+    };
+    let reply = result.unwrap_or_else(|error| {
+        match &error {
+            Error::Internal(text) => log::error!(request_id = request.id; "internal error: {text}"),
+            other => log::debug!(request_id = request.id, status = other.status(); "refused"),
+        }
+        error.reply()
+    });
+    (found.route.pattern, reply)
+}
+
+/// Writes the answer, unless the gate has lost patience and answered itself.
+fn send(shop: &Shop, job: &Job, route: &'static str, reply: &Reply, out: &mut Vec<u8>) {
+    if !job.peer.claim() {
+        return;
+    }
+    let close = !job.keep_alive || shop.vitals.is_draining();
+    out.clear();
+    let framing = Framing {
+        request_id: &job.request_id,
+        head: job.method == "HEAD",
+        close,
+        keep_alive_1_0: job.is_1_0,
+        no_store: true,
+    };
+    reply::encode(reply, framing, out);
+    // Counted before the client can see the answer, so that whoever asks for metrics next finds it there.
+    let now = Instant::now();
+    shop.vitals.metrics.requests_in_flight.dec();
+    shop.vitals.answered(&Answered {
+        method: job.method,
+        route,
+        status: reply.status,
+        duration: now.duration_since(job.asked),
+        request_id: &job.request_id,
+        client: job.peer.address.ip(),
+    });
+    let (rest, close) = match job.peer.write(out) {
+        Ok(written) => (out[written..].to_vec(), close),
+        Err(_) => (Vec::new(), true),
+    };
+    if job.peer.release(now) || close || !rest.is_empty() {
+        shop.mailbox.post(Done { token: job.peer.token, rest, close });
+    }
+}
+
+/// A tiny_http connection and our own end of its socket pair.
+struct Line {
+    ours: UnixStream,
+    requests: Box<dyn Iterator<Item = Result<tiny_http::Request, String>> + Send>,
+}
+
+impl Line {
+    /// Makes a pair through tiny_http's public accept function: it wants a listener, so one stands in `directory`
+    /// for a moment, behind mode 0700.
+    fn open(directory: &Path) -> io::Result<Line> {
+        let room = directory.join(format!(".line-{}", uuid_text()?));
+        std::fs::DirBuilder::new().mode(0o700).create(&room)?;
+        let opened = Line::open_in(&room);
+        let removed = std::fs::remove_dir_all(&room);
+        opened.and_then(|line| removed.map(|()| line))
+    }
+
+    fn open_in(room: &Path) -> io::Result<Line> {
+        let path = room.join("s");
+        let listener = tiny_http::Listener::from(UnixListener::bind(&path)?);
+        let ours = UnixStream::connect(&path)?;
+        ours.set_write_timeout(Some(PAIR_TIMEOUT))?;
+        let no_tls = tiny_http::SslContextWrap::build_ssl_capabilities(None).map_err(io::Error::other)?;
+        let theirs = tiny_http::Server::accept_connection(&listener, &no_tls)?;
+        let requests = theirs.ok_or_else(|| io::Error::other("tiny_http made no connection"))?;
+        let requests = requests.map(|request| request.map_err(|error| error.to_string()));
+        Ok(Line { ours, requests: Box::new(requests) })
+    }
+
+    fn pull(&mut self, plain: &[u8]) -> Result<tiny_http::Request, String> {
+        self.ours.write_all(plain).map_err(|error| format!("cannot feed tiny_http: {error}"))?;
+        self.requests.next().unwrap_or_else(|| Err("tiny_http's connection has ended".to_owned()))
+    }
+}
+
+fn uuid_text() -> io::Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes.map(|byte| format!("{byte:02x}")).concat())
+}

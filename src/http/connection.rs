@@ -1,0 +1,519 @@
+//! One client's connection as the gate sees it: read, check, hand on or answer, write, end. Never waits.
+
+use std::io::{self, Read as _};
+use std::mem;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::Token;
+use mio::net::TcpStream;
+
+use super::framing::{self, Body, Chunks, Head};
+use super::peer::Peer;
+use super::reply::{self, Error, Framing, Reply};
+use super::routes::{self, Answer};
+use super::vitals::Answered;
+use super::workers::{Done, Job, Shop};
+use crate::metrics::Rejection;
+
+/// How long a closed connection is read on, so that the client gets our last answer instead of a reset (RFC 9112, 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that are thrown away meanwhile.
+const LINGER_BYTES: usize = 1024 * 1024;
+/// Once we are draining, a connection without a request has so long to send one.
+const DRAIN_IDLE: Duration = Duration::from_millis(250);
+/// An input buffer larger than this is given back when it is empty.
+const KEPT_BUFFER: usize = 4 * 1024;
+
+/// Deadlines, each for the whole of its thing.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// Head and body, from the first byte; also for the first byte of a new connection.
+    pub request: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// An answer that the client does not take.
+    pub write: Duration,
+    /// A request that a worker has, or that waits for one.
+    pub answer: Duration,
+}
+
+/// What all connections of the gate use.
+pub struct Desk {
+    pub shop: Arc<Shop>,
+    pub deadlines: Deadlines,
+    /// Set once, when intake stops: from then on every answer ends its connection.
+    pub draining: Option<Instant>,
+    /// One read goes here first; connections keep only what they must.
+    scratch: Box<[u8]>,
+    request_ids: RequestIds,
+}
+
+impl Desk {
+    /// # Errors
+    /// The system has no random bytes.
+    pub fn new(shop: Arc<Shop>, deadlines: Deadlines) -> io::Result<Desk> {
+        let request_ids = RequestIds::new()?;
+        Ok(Desk {
+            shop,
+            deadlines,
+            draining: None,
+            scratch: vec![0; 16 * 1024].into_boxed_slice(),
+            request_ids,
+        })
+    }
+
+    fn reject(&self, reason: Rejection) {
+        self.shop.vitals.metrics.rejected(reason);
+    }
+}
+
+/// Fresh UUIDs (version 4) without a system call for each: a random start, then a counter, mixed.
+struct RequestIds {
+    random: [u8; 16],
+    count: u64,
+}
+
+impl RequestIds {
+    fn new() -> io::Result<RequestIds> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        Ok(RequestIds { random, count: 0 })
+    }
+
+    fn fresh(&mut self) -> String {
+        self.count = self.count.wrapping_add(1);
+        let mut bytes = self.random;
+        // An odd multiplier maps different counts to different words, so no id comes twice.
+        let mixed = self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+        for (byte, mixed) in bytes[8..].iter_mut().zip(mixed) {
+            *byte ^= mixed;
+        }
+        bytes[7] ^= mixed[0];
+        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+    }
+}
+
+/// What a connection waits for. Each moment is when that began.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// The first byte of a request.
+    Idle(Instant),
+    /// The rest of a request.
+    Reading(Instant),
+    /// A worker's answer, or, once that is given, the first byte of the next request.
+    Serving,
+    /// The client, to take an answer.
+    Writing(Instant),
+    /// The client, to close.
+    Lingering(Instant),
+}
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Stays,
+    Ends,
+}
+
+pub struct Connection {
+    peer: Arc<Peer>,
+    phase: Phase,
+    /// Bytes read and not used, from `start` on.
+    input: Vec<u8>,
+    start: usize,
+    /// A head whose body is still to come.
+    head: Option<Head>,
+    chunks: Chunks,
+    /// Answers that the socket would not take at once.
+    output: Vec<u8>,
+    /// After `output` nothing more is answered.
+    closing: bool,
+    thrown_away: usize,
+}
+
+impl Connection {
+    pub fn new(stream: TcpStream, address: SocketAddr, token: Token, now: Instant) -> Connection {
+        Connection {
+            peer: Arc::new(Peer::new(stream, address, token)),
+            phase: Phase::Idle(now),
+            input: Vec::new(),
+            start: 0,
+            head: None,
+            chunks: Chunks::default(),
+            output: Vec::new(),
+            closing: false,
+            thrown_away: 0,
+        }
+    }
+
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub fn stream(&mut self) -> Option<&mut TcpStream> {
+        Arc::get_mut(&mut self.peer).map(|peer| &mut peer.stream)
+    }
+
+    /// Bytes of memory that the client makes us hold.
+    pub fn held(&self) -> usize {
+        self.input.capacity() + self.output.capacity() + self.chunks.body.capacity()
+    }
+
+    /// For admission: since when this connection waits for its client, and whether nothing is lost if it ends.
+    pub fn waits_for_client(&self) -> Option<(bool, Instant)> {
+        match self.phase {
+            Phase::Idle(since) => Some((true, since)),
+            Phase::Reading(since) | Phase::Writing(since) => Some((false, since)),
+            Phase::Lingering(since) => Some((true, since)),
+            Phase::Serving => self.peer.idle_since().map(|since| (true, since)),
+        }
+    }
+
+    /// The socket is readable, writable, or both.
+    pub fn ready(&mut self, desk: &mut Desk) -> Fate {
+        self.advance(desk)
+    }
+
+    /// A worker has answered and left something to do.
+    pub fn done(&mut self, desk: &mut Desk, done: Done) -> Fate {
+        self.closing |= done.close;
+        if !done.rest.is_empty() {
+            self.output = done.rest;
+            self.phase = Phase::Writing(Instant::now());
+        }
+        self.advance(desk)
+    }
+
+    /// Goes on until somebody else has to move: the client, or a worker.
+    fn advance(&mut self, desk: &mut Desk) -> Fate {
+        loop {
+            if let Phase::Lingering(_) = self.phase {
+                return self.linger(desk);
+            }
+            if matches!(self.phase, Phase::Serving) {
+                let Some(since) = self.peer.gate_turn() else { return Fate::Stays };
+                self.phase = Phase::Idle(since);
+            }
+            if !self.output.is_empty() && self.flush().is_err() {
+                return Fate::Ends;
+            }
+            if !self.output.is_empty() {
+                return Fate::Stays;
+            }
+            if self.closing {
+                return self.end(desk);
+            }
+            match self.next_request(desk) {
+                Ok(true) => {}
+                Ok(false) => match self.read(desk) {
+                    Ok(0) => return Fate::Ends,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Fate::Stays,
+                    Err(_) => return Fate::Ends,
+                },
+                Err(error) => {
+                    desk.reject(if error.status() == 408 {
+                        Rejection::TooSlow
+                    } else {
+                        Rejection::Malformed
+                    });
+                    self.refuse(desk, "malformed", &error);
+                }
+            }
+        }
+    }
+
+    /// Takes one whole request out of the input and has it answered, if there is one.
+    fn next_request(&mut self, desk: &mut Desk) -> Result<bool, Error> {
+        if self.start == self.input.len() {
+            return Ok(false);
+        }
+        let now = Instant::now();
+        if let Phase::Idle(_) = self.phase {
+            self.phase = Phase::Reading(now);
+        }
+        let head = match self.head.take() {
+            Some(head) => head,
+            None => match framing::read_head(&self.input[self.start..])? {
+                None => return Ok(false),
+                Some((head, length)) => {
+                    self.start += length;
+                    self.invite_body(&head);
+                    head
+                }
+            },
+        };
+        let input = &self.input[self.start..];
+        let chunked = match head.body {
+            Body::Length(length) if input.len() < length => {
+                self.head = Some(head);
+                return Ok(false);
+            }
+            Body::Length(_) => None,
+            Body::Chunked => {
+                let (taken, whole) = self.chunks.take(input)?;
+                self.start += taken;
+                if !whole {
+                    self.head = Some(head);
+                    return Ok(false);
+                }
+                Some(mem::take(&mut self.chunks).body)
+            }
+        };
+        match (&chunked, head.body) {
+            (Some(body), _) => self.answer(desk, &head, Source::Decoded(body), now),
+            (None, Body::Length(length)) => {
+                self.answer(desk, &head, Source::Input(self.start..self.start + length), now);
+                self.start += length;
+            }
+            (None, Body::Chunked) => {}
+        }
+        self.forget_used_input();
+        Ok(true)
+    }
+
+    /// `100 Continue` (RFC 9110, 15.2.1) for a client that waits for it. Nothing else is in the socket's buffer, so
+    /// it fits; should it not, the client sends its body after a while all the same.
+    fn invite_body(&self, head: &Head) {
+        let body_is_here = match head.body {
+            Body::Length(length) => self.input.len() - self.start >= length,
+            Body::Chunked => self.input.len() > self.start,
+        };
+        if head.expects_continue && !body_is_here {
+            let _ = self.peer.write(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+    }
+
+    fn answer(&mut self, desk: &mut Desk, head: &Head, body: Source<'_>, now: Instant) {
+        let request_id = head.request_id.clone().unwrap_or_else(|| desk.request_ids.fresh());
+        let (pattern, reply) = match routes::find(head.method, head.path()) {
+            Ok(found) => match found.route.answer {
+                Answer::Gate(answer) => (found.route.pattern, answer(&desk.shop.vitals)),
+                Answer::Worker(..) => match self.hand_on(desk, head, body, request_id, now) {
+                    Ok(()) => return,
+                    Err(request_id) => {
+                        desk.reject(Rejection::Overloaded);
+                        let reply = Error::Overloaded.reply();
+                        self.reply(desk, found.route.pattern, &reply, Asked::of(head, &request_id), now);
+                        return;
+                    }
+                },
+            },
+            Err(error) => ("unmatched", error.reply()),
+        };
+        self.reply(desk, pattern, &reply, Asked::of(head, &request_id), now);
+    }
+
+    /// Into the queue; the request's id comes back when that is full.
+    fn hand_on(
+        &mut self,
+        desk: &mut Desk,
+        head: &Head,
+        body: Source<'_>,
+        request_id: String,
+        now: Instant,
+    ) -> Result<(), String> {
+        let body = match &body {
+            Source::Input(range) => &self.input[range.clone()],
+            Source::Decoded(body) => body,
+        };
+        let job = Job {
+            peer: Arc::clone(&self.peer),
+            plain: head.plain_request(body),
+            request_id,
+            method: head.method,
+            keep_alive: head.keep_alive,
+            is_1_0: head.is_1_0,
+            asked: now,
+        };
+        let metrics = &desk.shop.vitals.metrics;
+        // First of all, since a worker may be done before the next line.
+        self.phase = Phase::Serving;
+        self.peer.hand_over(now);
+        metrics.requests_in_flight.inc();
+        desk.shop.queue.push(job).map_err(|job| {
+            self.peer.take_back(now, Duration::ZERO);
+            metrics.requests_in_flight.dec();
+            self.phase = Phase::Reading(now);
+            job.request_id
+        })
+    }
+
+    /// Answers on the gate's own thread.
+    fn reply(
+        &mut self,
+        desk: &mut Desk,
+        pattern: &'static str,
+        reply: &Reply,
+        asked: Asked<'_>,
+        now: Instant,
+    ) {
+        let close = !asked.keep_alive || desk.draining.is_some();
+        let framing = Framing {
+            request_id: asked.request_id,
+            head: asked.method == "HEAD",
+            close,
+            keep_alive_1_0: asked.is_1_0,
+            no_store: asked.no_store,
+        };
+        reply::encode(reply, framing, &mut self.output);
+        self.closing |= close;
+        desk.shop.vitals.answered(&Answered {
+            method: asked.method,
+            route: pattern,
+            status: reply.status,
+            duration: now.elapsed(),
+            request_id: asked.request_id,
+            client: self.peer.address.ip(),
+        });
+        self.phase = Phase::Writing(now);
+    }
+
+    /// Answers what is no request, or came too late, and ends the connection.
+    fn refuse(&mut self, desk: &mut Desk, pattern: &'static str, error: &Error) {
+        let request_id = desk.request_ids.fresh();
+        let asked = Asked {
+            request_id: &request_id,
+            method: "OTHER",
+            keep_alive: false,
+            is_1_0: false,
+            no_store: false,
+        };
+        self.reply(desk, pattern, &error.reply(), asked, Instant::now());
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let written = self.peer.write(&self.output)?;
+        if written == self.output.len() {
+            self.output.clear();
+            if self.output.capacity() > KEPT_BUFFER {
+                self.output = Vec::new();
+            }
+            self.phase = Phase::Idle(Instant::now());
+        } else {
+            self.output.drain(..written);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, desk: &mut Desk) -> io::Result<usize> {
+        let count = loop {
+            match (&self.peer.stream).read(&mut desk.scratch) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        self.input.extend_from_slice(&desk.scratch[..count]);
+        Ok(count)
+    }
+
+    fn forget_used_input(&mut self) {
+        if self.start == self.input.len() {
+            self.start = 0;
+            self.input.clear();
+            if self.input.capacity() > KEPT_BUFFER {
+                self.input = Vec::new();
+            }
+        } else if self.start > self.input.len() / 2 {
+            self.input.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    /// After the last answer: no more from us, and what the client still sends is thrown away for a while.
+    fn end(&mut self, desk: &mut Desk) -> Fate {
+        if self.peer.stream.shutdown(Shutdown::Write).is_err() {
+            return Fate::Ends;
+        }
+        self.input = Vec::new();
+        self.start = 0;
+        self.phase = Phase::Lingering(Instant::now());
+        self.linger(desk)
+    }
+
+    fn linger(&mut self, desk: &mut Desk) -> Fate {
+        loop {
+            match (&self.peer.stream).read(&mut desk.scratch) {
+                Ok(0) => return Fate::Ends,
+                Ok(count) => {
+                    self.thrown_away += count;
+                    if self.thrown_away > LINGER_BYTES {
+                        return Fate::Ends;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Fate::Stays,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Fate::Ends,
+            }
+        }
+    }
+
+    /// Looks at the deadlines; called a few times a second.
+    pub fn tick(&mut self, desk: &mut Desk, now: Instant) -> Fate {
+        let over = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        let idle_is_over = |since: Instant| match desk.draining {
+            Some(began) => over(since.max(began), DRAIN_IDLE),
+            None => over(since, desk.deadlines.idle),
+        };
+        match self.phase {
+            Phase::Idle(since) if idle_is_over(since) => Fate::Ends,
+            Phase::Reading(since) if over(since, desk.deadlines.request) => {
+                desk.reject(Rejection::TooSlow);
+                self.refuse(desk, "malformed", &Error::RequestTimeout);
+                self.advance(desk)
+            }
+            Phase::Writing(since) if over(since, desk.deadlines.write) => {
+                desk.reject(Rejection::TooSlow);
+                Fate::Ends
+            }
+            Phase::Lingering(since) if over(since, LINGER) => Fate::Ends,
+            Phase::Serving => match self.peer.idle_since() {
+                Some(since) if idle_is_over(since) => Fate::Ends,
+                Some(_) => Fate::Stays,
+                None => self.lose_patience(desk, now),
+            },
+            _ => Fate::Stays,
+        }
+    }
+
+    /// The worker, or the database behind it, took too long: the client is told so, and what the worker says later
+    /// is dropped.
+    fn lose_patience(&mut self, desk: &mut Desk, now: Instant) -> Fate {
+        if !self.peer.take_back(now, desk.deadlines.answer) {
+            return Fate::Stays;
+        }
+        desk.shop.vitals.metrics.requests_in_flight.dec();
+        self.refuse(desk, "unanswered", &Error::DatabaseUnavailable);
+        self.advance(desk)
+    }
+}
+
+/// Where the body of a request is.
+enum Source<'a> {
+    Input(std::ops::Range<usize>),
+    Decoded(&'a [u8]),
+}
+
+/// What an answer has to know about its request.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    request_id: &'a str,
+    method: &'static str,
+    keep_alive: bool,
+    is_1_0: bool,
+    no_store: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn of(head: &Head, request_id: &'a str) -> Asked<'a> {
+        Asked {
+            request_id,
+            method: head.method,
+            keep_alive: head.keep_alive,
+            is_1_0: head.is_1_0,
+            no_store: head.path().starts_with("/auth"),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The half of a connection that the gate and a worker share: the socket, and whose turn it is to use it.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use mio::Token;
+use mio::net::TcpStream;
+
+/// A client's socket. At any moment either the gate or one worker may write to it; `Turn` says who.
+pub struct Peer {
+    /// Non-blocking.
+    pub stream: TcpStream,
+    pub address: SocketAddr,
+    pub token: Token,
+    turn: Mutex<Turn>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// The gate reads on. The moment is when the last answer was given.
+    Gate { since: Instant },
+    /// A request waits in the queue or for its handler. `wakes` is set when the client has sent more meanwhile, so
+    /// that the gate, which left it unread, is told when it may go on.
+    Worker { asked: Instant, wakes: bool },
+    /// A worker writes the answer.
+    Writing { wakes: bool },
+}
+
+impl Peer {
+    pub fn new(stream: TcpStream, address: SocketAddr, token: Token) -> Peer {
+        Peer { stream, address, token, turn: Mutex::new(Turn::Gate { since: Instant::now() }) }
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The gate gives the turn away together with a request.
+    pub fn hand_over(&self, asked: Instant) {
+        *self.turn() = Turn::Worker { asked, wakes: false };
+    }
+
+    /// Since when it is the gate's turn. `None`: it is not yet, and the gate will be woken when it is.
+    pub fn gate_turn(&self) -> Option<Instant> {
+        match &mut *self.turn() {
+            Turn::Gate { since } => Some(*since),
+            Turn::Worker { wakes, .. } | Turn::Writing { wakes } => {
+                *wakes = true;
+                None
+            }
+        }
+    }
+
+    /// The same without asking to be woken.
+    pub fn idle_since(&self) -> Option<Instant> {
+        match &*self.turn() {
+            Turn::Gate { since } => Some(*since),
+            _ => None,
+        }
+    }
+
+    /// The gate takes the turn back from a request that nobody has answered within `limit`.
+    pub fn take_back(&self, now: Instant, limit: Duration) -> bool {
+        let mut turn = self.turn();
+        match *turn {
+            Turn::Worker { asked, .. } if now.saturating_duration_since(asked) >= limit => {
+                *turn = Turn::Gate { since: now };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a worker should still begin with this request.
+    pub fn is_waiting(&self) -> bool {
+        matches!(&*self.turn(), Turn::Worker { .. })
+    }
+
+    /// A worker that has the answer asks for the right to write it. `false`: the gate has answered in its stead.
+    pub fn claim(&self) -> bool {
+        let mut turn = self.turn();
+        match *turn {
+            Turn::Worker { wakes, .. } => {
+                *turn = Turn::Writing { wakes };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A worker is done with writing. `true`: the gate waits to be woken.
+    pub fn release(&self, now: Instant) -> bool {
+        let mut turn = self.turn();
+        let wakes = matches!(*turn, Turn::Writing { wakes: true });
+        *turn = Turn::Gate { since: now };
+        wakes
+    }
+
+    /// Writes what the socket takes at once: how many bytes that was.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match (&self.stream).write(&bytes[written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+}
