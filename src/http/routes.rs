@@ -57,10 +57,17 @@ pub struct Route {
     /// Path with at most one `{id}`, which stands for one non-empty segment. Also the metrics' label.
     pub pattern: &'static str,
     pub answer: Answer,
+    /// For people, in the block that `serve` prints.
+    pub summary: &'static str,
 }
 
-const fn at_gate(method: &'static str, pattern: &'static str, answer: fn(&Vitals) -> Reply) -> Route {
-    Route { method, pattern, answer: Answer::Gate(answer) }
+const fn at_gate(
+    method: &'static str,
+    pattern: &'static str,
+    answer: fn(&Vitals) -> Reply,
+    summary: &'static str,
+) -> Route {
+    Route { method, pattern, answer: Answer::Gate(answer), summary }
 }
 
 const fn by_worker(
@@ -68,19 +75,20 @@ const fn by_worker(
     pattern: &'static str,
     access: Access,
     handler: fn(&Keys, &Call<'_>) -> Result<Reply, Error>,
+    summary: &'static str,
 ) -> Route {
-    Route { method, pattern, answer: Answer::Worker(access, handler) }
+    Route { method, pattern, answer: Answer::Worker(access, handler), summary }
 }
 
 /// Every endpoint. The first row that matches wins.
 pub const ROUTES: &[Route] = &[
-    at_gate("GET", "/health", vitals::health),
-    at_gate("GET", "/ready", vitals::ready),
-    at_gate("GET", "/metrics", vitals::metrics),
-    at_gate("GET", "/openapi.json", vitals::openapi),
-    by_worker("POST", "/auth/keys", Access::Admin, keys::create),
-    by_worker("GET", "/auth/keys", Access::Admin, keys::list),
-    by_worker("DELETE", "/auth/keys/{id}", Access::Admin, keys::revoke),
+    at_gate("GET", "/health", vitals::health, "liveness check"),
+    at_gate("GET", "/ready", vitals::ready, "readiness check"),
+    at_gate("GET", "/metrics", vitals::metrics, "Prometheus metrics"),
+    at_gate("GET", "/openapi.json", vitals::openapi, "this interface, as OpenAPI"),
+    by_worker("POST", "/auth/keys", Access::Admin, keys::create, "create API key"),
+    by_worker("GET", "/auth/keys", Access::Admin, keys::list, "list API keys"),
+    by_worker("DELETE", "/auth/keys/{id}", Access::Admin, keys::revoke, "revoke key"),
 ];
 
 /// A row, and what its `{id}` stands for in this path.
@@ -105,6 +113,28 @@ pub fn find<'p>(method: &str, path: &'p str) -> Result<Match<'p>, Error> {
         }
     }
     Err(if known { Error::MethodNotAllowed(allowed(path)) } else { Error::NoSuchPath })
+}
+
+/// Route, guard, handler; where an error becomes a reply. The string is the route's pattern, for the metrics.
+pub fn dispatch(keys: &Keys, request: &Request<'_>) -> (&'static str, Reply) {
+    let found = match find(request.method, request.path) {
+        Ok(found) => found,
+        Err(error) => return ("unmatched", error.reply()),
+    };
+    let result = match found.route.answer {
+        Answer::Gate(_) => Err(Error::Internal("a route of the gate came to a worker".to_owned())),
+        Answer::Worker(access, handler) => keys
+            .admit(request.authorization, access)
+            .and_then(|caller| handler(keys, &Call { request, caller, id: found.id })),
+    };
+    let reply = result.unwrap_or_else(|error| {
+        match &error {
+            Error::Internal(text) => log::error!(request_id = request.id; "internal error: {text}"),
+            other => log::debug!(request_id = request.id, status = other.status(); "refused"),
+        }
+        error.reply()
+    });
+    (found.route.pattern, reply)
 }
 
 /// What `{id}` stands for (empty where there is none), if the path is of that pattern.

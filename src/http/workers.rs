@@ -15,9 +15,8 @@ use mio::{Token, Waker};
 
 use super::peer::Peer;
 use super::reply::{self, Error, Framing, Reply};
-use super::routes::{self, Answer, Call, Request};
+use super::routes::Request;
 use super::vitals::{Answered, Vitals};
-use crate::keys::Keys;
 use crate::metrics::Rejection;
 
 /// A request that waited for longer is turned away instead of served: whoever asks now is served soon.
@@ -140,8 +139,12 @@ pub struct Shop {
     pub queue: Queue,
     pub mailbox: Mailbox,
     pub vitals: Arc<Vitals>,
-    pub keys: Keys,
+    /// Answers a request; the string is the route's pattern. `routes::dispatch` with all that it needs.
+    pub handle: Box<Handle>,
 }
+
+/// What a worker does with a request.
+pub type Handle = dyn Fn(&Request<'_>) -> (&'static str, Reply) + Send + Sync;
 
 /// Starts `count` named threads. `directory` is a place where a socket's name may stand for a moment.
 ///
@@ -213,34 +216,12 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<(&'static s
             body: &body,
             client: job.peer.address.ip(),
         };
-        let answered = dispatch(&shop.keys, &whole);
+        let answered = (shop.handle)(&whole);
         // Without this tiny_http would answer 500 to the other end of the pair.
         drop(request.into_writer());
         Ok(answered)
     }))
     .unwrap_or_else(|_| Err("a handler panicked".to_owned()))
-}
-
-/// Route, guard, handler; errors become replies here and nowhere else.
-fn dispatch(keys: &Keys, request: &Request<'_>) -> (&'static str, Reply) {
-    let found = match routes::find(request.method, request.path) {
-        Ok(found) => found,
-        Err(error) => return ("unmatched", error.reply()),
-    };
-    let result = match found.route.answer {
-        Answer::Gate(_) => Err(Error::Internal("a route of the gate came to a worker".to_owned())),
-        Answer::Worker(access, handler) => keys
-            .admit(request.authorization, access)
-            .and_then(|caller| handler(keys, &Call { request, caller, id: found.id })),
-    };
-    let reply = result.unwrap_or_else(|error| {
-        match &error {
-            Error::Internal(text) => log::error!(request_id = request.id; "internal error: {text}"),
-            other => log::debug!(request_id = request.id, status = other.status(); "refused"),
-        }
-        error.reply()
-    });
-    (found.route.pattern, reply)
 }
 
 /// Writes the answer, unless the gate has lost patience and answered itself.
@@ -317,4 +298,87 @@ fn uuid_text() -> io::Result<String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes.map(|byte| format!("{byte:02x}")).concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    /// A client's end, and the peer that a worker answers to.
+    fn connection() -> (TcpStream, Arc<Peer>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let (stream, address) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = mio::net::TcpStream::from_std(stream);
+        (client, Arc::new(Peer::new(stream, address, Token(2))))
+    }
+
+    fn ask(shop: &Shop, path: &str) -> String {
+        let (mut client, peer) = connection();
+        peer.hand_over(Instant::now());
+        let job = Job {
+            peer,
+            plain: format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes(),
+            request_id: "the-id".to_owned(),
+            method: "GET",
+            keep_alive: false,
+            is_1_0: false,
+            asked: Instant::now(),
+        };
+        assert!(shop.queue.push(job).is_ok());
+        let mut answer = [0; 4096];
+        let count = client.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..count]).into_owned()
+    }
+
+    #[test]
+    fn a_panic_is_500_and_the_worker_lives() {
+        let (_poll, waker) = crate::http::gate::prepare().unwrap();
+        let shop = Arc::new(Shop {
+            queue: Queue::new(8),
+            mailbox: Mailbox::new(waker),
+            vitals: Arc::new(Vitals::new(Arc::new(Metrics::new().unwrap()))),
+            handle: Box::new(|request| {
+                assert_ne!(request.path, "/panics");
+                ("/fine", Reply::bytes(200, "application/json", &b"{}"[..]))
+            }),
+        });
+        let workers = start(&shop, 1, &std::env::temp_dir()).unwrap();
+        for _ in 0..3 {
+            let panicked = ask(&shop, "/panics");
+            assert!(
+                panicked.starts_with("HTTP/1.1 500 ") && panicked.ends_with("{\"error\":\"internal error\"}")
+            );
+            assert!(panicked.contains("X-Request-Id: the-id\r\n"), "{panicked}");
+            assert!(ask(&shop, "/fine").starts_with("HTTP/1.1 200 "));
+        }
+        shop.queue.close();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_keeps_its_order() {
+        let queue = Queue::new(2);
+        let (_client, peer) = connection();
+        let job = |id: &str| Job {
+            peer: Arc::clone(&peer),
+            plain: Vec::new(),
+            request_id: id.to_owned(),
+            method: "GET",
+            keep_alive: true,
+            is_1_0: false,
+            asked: Instant::now(),
+        };
+        assert!(queue.push(job("1")).is_ok() && queue.push(job("2")).is_ok());
+        assert_eq!(queue.push(job("3")).unwrap_err().request_id, "3");
+        assert_eq!(queue.depth(), 2);
+        queue.close();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|job| job.request_id).collect();
+        assert_eq!(order, ["1", "2"]);
+    }
 }
