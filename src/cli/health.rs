@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::config::mask_url;
 use crate::failure::Failure;
 
 /// For everything together, the name's resolution included.
@@ -40,7 +41,7 @@ pub fn check(url: &str) -> Result<(), Failure> {
     let target = Target::parse(url).ok_or_else(|| {
         Failure::Usage(format!(
             "invalid value `{}` for `--url`: must be like http://127.0.0.1:8080 (only http://)",
-            url.escape_debug()
+            mask_url(url)
         ))
     })?;
     let shown = format!("http://{}{}", target.authority, target.path);

@@ -38,7 +38,7 @@ pub fn start(home: &Path, verbose: bool) {
     if let Some(warning) = warning {
         log::warn!("{warning}");
     }
-    log::debug!(home:? = home; "logging started");
+    log::debug!(home:% = home.display(); "logging started");
 }
 
 struct Logger {

@@ -149,6 +149,9 @@ fn health_of_a_server_that_is_not() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     scratch.run(&["health", "--url", &format!("http://{nobody}")]).failed(1, &["refused"]);
     scratch.run(&["health", "--url", "https://localhost"]).failed(2, &["--url", "only http://"]);
+    let refused = scratch.run(&["health", "--url", "http://u:topsecret@localhost"]);
+    refused.failed(2, &["--url"]);
+    assert!(!refused.stderr.contains("topsecret"));
     scratch.write_config("bind = '127.0.0.1:0'");
     scratch.run(&["health"]).failed(2, &["--url"]);
 }
