@@ -1,9 +1,51 @@
 //! cloacinactl: parse, dispatch, exit code.
 
+mod cli;
 mod config;
 mod failure;
 mod http;
 mod keys;
+mod logging;
 mod metrics;
 
-fn main() {}
+use std::process::ExitCode;
+
+use cli::{Command, health};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().skip(1).collect()).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            cli::complain(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(invocation: cli::Invocation) -> Result<(), Failure> {
+    let home = || config::home(invocation.home.as_deref());
+    match invocation.command {
+        Command::Serve(flags) => serve(config::Settings::load(home()?, invocation.verbose, flags)?),
+        Command::ConfigGet { key } => cli::print(&config::command::get(&home()?, &key)?),
+        Command::ConfigSet { key, value } => config::command::set(&home()?, &key, &value),
+        Command::ConfigList => cli::print(&config::command::list(&home()?)?),
+        Command::Health { url } => {
+            let url = match url {
+                Some(url) => url,
+                None => health::url_of(config::bind(home()?)?)?,
+            };
+            health::check(&url)?;
+            cli::print("ready\n")
+        }
+        Command::Help(text) => cli::print(&text),
+        Command::Version => cli::print(concat!("cloacinactl ", env!("CARGO_PKG_VERSION"), "\n")),
+    }
+}
+
+fn serve(settings: config::Settings) -> Result<(), Failure> {
+    config::make_home(&settings.home)?;
+    logging::start(&settings.home, settings.verbose);
+    log::info!(database = config::mask_url(&settings.database_url); "starting");
+    Err(Failure::Runtime("serve is not built yet".to_owned()))
+}

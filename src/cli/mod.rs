@@ -1,0 +1,363 @@
+//! The command line: what was asked for, and how the program speaks to the terminal.
+
+pub mod health;
+mod help;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+
+use pico_args::Arguments;
+
+use crate::config::{Flags, SETTINGS, mask_url};
+use crate::failure::Failure;
+
+/// A command line that is right in form. Its values are not looked at yet.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// `--home`.
+    pub home: Option<String>,
+    pub verbose: bool,
+    pub command: Command,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    Serve(Flags),
+    ConfigGet {
+        key: String,
+    },
+    ConfigSet {
+        key: String,
+        value: String,
+    },
+    ConfigList,
+    Health {
+        url: Option<String>,
+    },
+    /// Print this text.
+    Help(String),
+    Version,
+}
+
+/// Reads the command line, without the program's own name.
+///
+/// # Errors
+/// `Usage` that names the argument that is wrong and what would be right.
+pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
+    let (mut arguments, literal) = readable(arguments)?;
+    let help = switch(&mut arguments, ["-h", "--help"]);
+    let version = switch(&mut arguments, ["-V", "--version"]);
+    let verbose = switch(&mut arguments, ["-v", "--verbose"]);
+    let home = value(&mut arguments, "--home")?;
+    let name = arguments.subcommand().map_err(|error| Failure::Usage(error.to_string()))?;
+    let command = match name.as_deref() {
+        _ if version => Command::Version,
+        None if help => Command::Help(help::overview()),
+        None => return Err(no_command(arguments)),
+        Some(topic) if help => Command::Help(help_of(topic)?),
+        Some("help") => match operands("help", arguments, literal)?.as_slice() {
+            [] => Command::Help(help::overview()),
+            [topic] => Command::Help(help_of(topic)?),
+            [_, extra, ..] => return Err(unexpected("help", extra)),
+        },
+        Some("serve") => {
+            let flags = settings(&mut arguments)?;
+            no_operands("serve", arguments, literal)?;
+            Command::Serve(flags)
+        }
+        Some("config") => config(&operands("config", arguments, literal)?)?,
+        Some("health") => {
+            let url = value(&mut arguments, "--url")?;
+            no_operands("health", arguments, literal)?;
+            Command::Health { url }
+        }
+        Some(other) => return Err(unknown_command(other)),
+    };
+    Ok(Invocation { home, verbose, command })
+}
+
+/// Prints a result on stdout. That nobody reads it (`| head`) is no failure.
+///
+/// # Errors
+/// `Runtime` when it cannot be written for another reason, such as a full disk.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Runtime(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says on stderr why a command failed, where that is still possible.
+pub fn complain(failure: &Failure) {
+    let _ = io::stderr().lock().write_all(format!("cloacinactl: {failure}\n").as_bytes());
+}
+
+fn config(operands: &[String]) -> Result<Command, Failure> {
+    const ACTIONS: &str = "`config get KEY`, `config set KEY VALUE` or `config list`";
+    let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
+    // Operands are not repeated: they may be halves of a password with a space in it.
+    match operands.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["get", key] => Ok(Command::ConfigGet { key: (*key).to_owned() }),
+        ["set", key, value] => Ok(Command::ConfigSet { key: (*key).to_owned(), value: (*value).to_owned() }),
+        ["list"] => Ok(Command::ConfigList),
+        ["get", ..] => usage("`config get` takes one KEY"),
+        ["set", ..] => usage("`config set` takes one KEY and one VALUE (quote a value that has spaces)"),
+        ["list", ..] => usage("`config list` takes no argument"),
+        [] => usage(&format!("`config` needs an action: {ACTIONS}")),
+        [other, ..] => usage(&format!("unknown action {} of `config`: it is {ACTIONS}", shown(other))),
+    }
+}
+
+/// The arguments as text, and apart from them those after `--`, which are operands whatever they look like.
+fn readable(arguments: Vec<OsString>) -> Result<(Arguments, Vec<String>), Failure> {
+    let mut readable = Vec::new();
+    for (index, argument) in arguments.into_iter().enumerate() {
+        readable.push(argument.into_string().map_err(|raw| {
+            Failure::Usage(format!("argument {} is not UTF-8: {}", index + 1, shown(&raw.to_string_lossy())))
+        })?);
+    }
+    let end = readable.iter().position(|argument| argument == "--").unwrap_or(readable.len());
+    let literal = readable.iter().skip(end + 1).cloned().collect();
+    readable.truncate(end);
+    Ok((Arguments::from_vec(readable.into_iter().map(OsString::from).collect()), literal))
+}
+
+/// A flag without a value; more than once is as good as once.
+fn switch(arguments: &mut Arguments, names: [&'static str; 2]) -> bool {
+    let mut given = false;
+    while arguments.contains(names) {
+        given = true;
+    }
+    given
+}
+
+/// A flag's value, as `--flag value` or `--flag=value`.
+fn value(arguments: &mut Arguments, flag: &'static str) -> Result<Option<String>, Failure> {
+    let missing = || {
+        Failure::Usage(format!("`{flag}` needs a value (one that begins with `--` is written {flag}=VALUE)"))
+    };
+    let all = arguments.clone().finish();
+    if let Some(at) = all.iter().position(|argument| argument == flag) {
+        match all.get(at + 1) {
+            Some(next) if !next.to_string_lossy().starts_with("--") => {}
+            _ => return Err(missing()),
+        }
+    }
+    let found = arguments.opt_value_from_str::<_, String>(flag).map_err(|_| missing())?;
+    if found.is_some()
+        && arguments.clone().finish().iter().any(|argument| name_of(&argument.to_string_lossy()) == flag)
+    {
+        return Err(Failure::Usage(format!("`{flag}` is given twice; once is enough")));
+    }
+    Ok(found)
+}
+
+/// The flags of all settings.
+fn settings(arguments: &mut Arguments) -> Result<Flags, Failure> {
+    let mut flags = Flags::new();
+    for setting in SETTINGS {
+        if let Some(value) = value(arguments, setting.flag)? {
+            flags.insert(setting.key, value);
+        }
+    }
+    Ok(flags)
+}
+
+/// What is left when all flags are taken: no flag that we do not know.
+fn operands(command: &str, arguments: Arguments, literal: Vec<String>) -> Result<Vec<String>, Failure> {
+    let mut operands = Vec::new();
+    for argument in arguments.finish() {
+        let argument = argument.to_string_lossy().into_owned();
+        if argument.starts_with('-') && argument.len() > 1 {
+            return Err(unknown_flag(command, &argument));
+        }
+        operands.push(argument);
+    }
+    operands.extend(literal);
+    Ok(operands)
+}
+
+fn no_operands(command: &str, arguments: Arguments, literal: Vec<String>) -> Result<(), Failure> {
+    match operands(command, arguments, literal)?.first() {
+        Some(extra) => Err(unexpected(command, extra)),
+        None => Ok(()),
+    }
+}
+
+fn help_of(topic: &str) -> Result<String, Failure> {
+    help::of(topic).ok_or_else(|| unknown_command(topic))
+}
+
+fn no_command(arguments: Arguments) -> Failure {
+    let commands = help::commands();
+    Failure::Usage(match arguments.finish().first() {
+        Some(flag) => {
+            let flag = shown(&flag.to_string_lossy());
+            format!(
+                "unknown flag {flag} before the command (its own flags follow it); commands are {commands}"
+            )
+        }
+        None => format!("no command given; commands are {commands}"),
+    })
+}
+
+fn unknown_command(name: &str) -> Failure {
+    Failure::Usage(format!("unknown command {}; commands are {}", shown(name), help::commands()))
+}
+
+fn unknown_flag(command: &str, flag: &str) -> Failure {
+    let known = help::flags_of(command).join(", ");
+    let what = match help::SWITCHES.contains(&name_of(flag)) {
+        true => "takes no value",
+        false => "is unknown",
+    };
+    Failure::Usage(format!("the flag {} {what}; `{command}` knows {known}", shown(flag)))
+}
+
+fn unexpected(command: &str, argument: &str) -> Failure {
+    Failure::Usage(format!("unexpected argument {}; see `cloacinactl {command} --help`", shown(argument)))
+}
+
+/// An argument as it may be repeated in a message: no value of a flag, no password of a URL, one line.
+fn shown(argument: &str) -> String {
+    match argument.starts_with('-') {
+        true => format!("`{}`", name_of(argument).escape_debug()),
+        false if argument.contains(['@', '=', ':']) => format!("`{}`", mask_url(argument)),
+        false => format!("`{}`", argument.escape_debug()),
+    }
+}
+
+fn name_of(flag: &str) -> &str {
+    flag.split_once('=').map_or(flag, |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &[&str]) -> Result<Invocation, String> {
+        parse(line.iter().map(OsString::from).collect()).map_err(|failure| {
+            assert_eq!(failure.exit_code(), 2);
+            failure.to_string()
+        })
+    }
+
+    fn served(line: &[&str]) -> Flags {
+        match parsed(line).unwrap().command {
+            Command::Serve(flags) => flags,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_stand_anywhere_and_in_both_forms() {
+        for line in [
+            ["--home", "h", "-v", "serve", "--bind", "b"].as_slice(),
+            &["-v", "serve", "--bind=b", "--home=h", "--verbose"],
+            &["serve", "--bind", "b", "--home", "h", "-v"],
+        ] {
+            let invocation = parsed(line).unwrap();
+            assert_eq!(invocation.home.as_deref(), Some("h"));
+            assert!(invocation.verbose);
+            assert_eq!(invocation.command, Command::Serve(Flags::from([("bind", "b".to_owned())])));
+        }
+        assert_eq!(served(&["serve", "--bind", "-"]), Flags::from([("bind", "-".to_owned())]));
+        assert_eq!(
+            served(&["serve", "--bootstrap-key=--x"]),
+            Flags::from([("bootstrap_key", "--x".to_owned())])
+        );
+        assert_eq!(
+            served(&["serve", "--bootstrap-key=a=b"]),
+            Flags::from([("bootstrap_key", "a=b".to_owned())])
+        );
+    }
+
+    #[test]
+    fn operands_after_two_dashes_are_taken_as_they_are() {
+        let command = parsed(&["config", "set", "bootstrap_key", "--", "--help"]).unwrap().command;
+        assert_eq!(
+            command,
+            Command::ConfigSet { key: "bootstrap_key".to_owned(), value: "--help".to_owned() }
+        );
+    }
+
+    #[test]
+    fn help_anywhere() {
+        for line in [
+            ["--help"].as_slice(),
+            &["help"],
+            &["-h", "serve"],
+            &["serve", "--nonsense", "--help"],
+            &["help", "serve"],
+            &["config", "get", "--help"],
+            &["--home", "x", "health", "-h"],
+        ] {
+            assert!(matches!(parsed(line).unwrap().command, Command::Help(_)), "{line:?}");
+        }
+        assert_eq!(parsed(&["--version"]).unwrap().command, Command::Version);
+        let Command::Help(text) = parsed(&["serve", "--help"]).unwrap().command else { panic!() };
+        for setting in SETTINGS {
+            assert!(
+                text.contains(setting.flag) && text.contains(setting.variable) && text.contains(setting.help)
+            );
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, message) in [
+            ([].as_slice(), "no command given; commands are serve, config, health, help"),
+            (&["srve"], "unknown command `srve`; commands are serve"),
+            (&["srve", "--help"], "unknown command `srve`"),
+            (&["help", "srve"], "unknown command `srve`"),
+            (&["--bind", "x", "serve"], "unknown flag `--bind` before the command"),
+            (&["serve", "--bnd=x"], "the flag `--bnd` is unknown; `serve` knows --bind, "),
+            (&["serve", "-x"], "the flag `-x` is unknown"),
+            (&["health", "--bind", "x"], "the flag `--bind` is unknown; `health` knows --url, --home"),
+            (&["serve", "x"], "unexpected argument `x`; see `cloacinactl serve --help`"),
+            (&["serve", "--bind"], "`--bind` needs a value"),
+            (&["serve", "--bind="], "`--bind` needs a value"),
+            (&["serve", "--bind", "--workers", "1"], "`--bind` needs a value"),
+            (&["serve", "--bind", "--"], "`--bind` needs a value"),
+            (&["serve", "--bind", "a", "--bind", "b"], "`--bind` is given twice"),
+            (&["serve", "--bind=a", "--bind", "b"], "`--bind` is given twice"),
+            (&["serve", "--bind=a", "--bind=b"], "`--bind` is given twice"),
+            (&["--home=a", "serve", "--home", "b"], "`--home` is given twice"),
+            (&["serve", "--verbose=1"], "the flag `--verbose` takes no value"),
+            (&["config"], "`config` needs an action: `config get KEY`"),
+            (&["config", "show"], "unknown action `show` of `config`"),
+            (&["config", "get"], "`config get` takes one KEY"),
+            (&["config", "set", "a"], "`config set` takes one KEY and one VALUE"),
+            (&["config", "list", "a"], "`config list` takes no argument"),
+            (&["config", "get", "a", "--bind", "b"], "the flag `--bind` is unknown"),
+        ] {
+            let failure = parsed(line).expect_err(message);
+            assert!(failure.contains(message), "{failure}");
+        }
+    }
+
+    #[test]
+    fn mistakes_do_not_repeat_secrets() {
+        for line in [
+            ["serve", "--databse-url=postgresql://u:topsecret@h"].as_slice(),
+            &["serve", "--databse-url", "postgresql://u:topsecret@h"],
+            &["serve", "postgresql://u:topsecret@h"],
+            &["postgresql://u:topsecret@h"],
+            &["config", "set", "bootstrap_key", "a", "topsecret"],
+            &["serve", "--bootstrap-key=topsecret", "--bootstrap-key", "topsecret"],
+        ] {
+            let failure = parsed(line).expect_err("accepted");
+            assert!(!failure.contains("topsecret"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_pointed_at() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let failure = parse(vec!["serve".into(), OsString::from_vec(vec![b'a', 0xff])]).unwrap_err();
+        assert_eq!(failure.to_string(), "argument 2 is not UTF-8: `a\u{fffd}`");
+    }
+}

@@ -1,0 +1,70 @@
+//! `cloacinactl config get`, `set` and `list`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::file::{ConfigFile, lock};
+use super::table::known_keys;
+use super::{Flags, SETTINGS, Setting, Sources, make_home};
+use crate::failure::Failure;
+
+/// The value that counts, and a newline. A password in it is not masked: whoever asks for it wants it.
+///
+/// # Errors
+/// `Usage` for an unknown key or a wrong value, `Runtime` when the key has no value.
+pub fn get(home: &Path, key: &str) -> Result<String, Failure> {
+    let setting = known(key)?;
+    let sources = Sources::open(home.to_owned(), Flags::new())?;
+    let owner = setting.file_for.and_then(Setting::of_key).unwrap_or(setting);
+    match sources.find(owner)? {
+        // The file's name was asked for, and it is the file that counts.
+        Some(found) if setting.file_for.is_some() && found.setting.key == key => Ok(found.value + "\n"),
+        Some(found) if setting.file_for.is_none() => {
+            let value = sources.content(&found)?;
+            setting.check(&value, &found.name)?;
+            Ok(value + "\n")
+        }
+        _ => Err(Failure::Runtime(format!("`{key}` has no value"))),
+    }
+}
+
+/// Changes `config.toml`, and makes it and the home directory where they are missing.
+///
+/// # Errors
+/// `Usage` for an unknown key, a wrong value or a broken file; `Runtime` when it cannot be written.
+pub fn set(home: &Path, key: &str, value: &str) -> Result<(), Failure> {
+    let setting = known(key)?;
+    setting.check(value, &format!("`{key}`"))?;
+    make_home(home)?;
+    let _held =
+        lock(home).map_err(|error| Failure::Runtime(format!("cannot open {}: {error}", home.display())))?;
+    let mut file = ConfigFile::read(home)?;
+    file.set(setting, value)?;
+    let sources =
+        Sources { home: home.to_owned(), flags: Flags::new(), environment: Default::default(), file };
+    // Finds out whether the file now has both a value and a file for it.
+    sources.find(setting.file_for.and_then(Setting::of_key).unwrap_or(setting))?;
+    sources.file.write()
+}
+
+/// `key = value` for every setting that has a value, secrets masked.
+///
+/// # Errors
+/// `Usage` for a wrong value, `Runtime` when `config.toml` cannot be read.
+pub fn list(home: &Path) -> Result<String, Failure> {
+    let sources = Sources::open(home.to_owned(), Flags::new())?;
+    let mut lines = String::new();
+    for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none()) {
+        let Some(found) = sources.find(setting)? else { continue };
+        // The value, or the name of its file, which is not opened: it may be another user's.
+        found.setting.check(&found.value, &found.name)?;
+        let _ = writeln!(lines, "{} = {}", found.setting.key, found.setting.shown(&found.value));
+    }
+    Ok(lines)
+}
+
+fn known(key: &str) -> Result<&'static Setting, Failure> {
+    Setting::of_key(key).ok_or_else(|| {
+        Failure::Usage(format!("unknown key `{}`; known keys are {}", key.escape_debug(), known_keys()))
+    })
+}

@@ -1,0 +1,284 @@
+//! Every setting once: flag, then environment, then `config.toml`, then default.
+
+pub mod command;
+mod file;
+mod mask;
+mod table;
+mod values;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use file::ConfigFile;
+
+pub use file::private_directory;
+pub use mask::mask_url;
+pub use table::{SETTINGS, Setting};
+
+use crate::failure::Failure;
+
+/// What `serve` needs to know, all of it resolved and checked.
+#[derive(Clone)]
+pub struct Settings {
+    /// Holds `config.toml`, `bootstrap-key` and `logs/`; mode 0700.
+    pub home: PathBuf,
+    /// Debug lines of our own.
+    pub verbose: bool,
+    pub bind: SocketAddr,
+    pub database_url: String,
+    pub bootstrap_key: Option<String>,
+    /// Worker threads.
+    pub workers: usize,
+    /// Database sessions.
+    pub pool_size: u32,
+    /// Requests that may wait for a worker.
+    pub queue: usize,
+    pub max_connections: usize,
+    /// Keys in the auth cache; 0 turns it off.
+    pub cache_size: usize,
+    pub cache_ttl: Duration,
+    /// A whole request, head and body, from its first byte.
+    pub request_timeout: Duration,
+    /// Between two requests of one connection.
+    pub idle_timeout: Duration,
+    /// An answer that the client does not take.
+    pub write_timeout: Duration,
+    /// Until a request that a worker has is answered with 503.
+    pub database_timeout: Duration,
+    pub shutdown_timeout: Duration,
+    /// How long to wait for a PostgreSQL that is still coming up.
+    pub database_wait: Duration,
+}
+
+/// Values of flags, by the setting's key.
+pub type Flags = BTreeMap<&'static str, String>;
+
+impl Settings {
+    /// Resolves every setting. Makes nothing and writes nothing.
+    ///
+    /// # Errors
+    /// `Usage` for a value that is not right, with the name under which it was given, and for a missing database URL;
+    /// `Runtime` when `config.toml` cannot be read.
+    pub fn load(home: PathBuf, verbose: bool, flags: Flags) -> Result<Settings, Failure> {
+        let mut settings = Settings { verbose, ..Settings::blank(home.clone()) };
+        let sources = Sources::open(home, flags)?;
+        for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none()) {
+            sources.fill(&mut settings, setting)?;
+        }
+        if settings.database_url.is_empty() {
+            return Err(Failure::Usage(
+                "no database URL: give --database-url URL, set DATABASE_URL, or put database_url into config.toml \
+                 with `cloacinactl config set database_url URL`; URL is like \
+                 postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+                    .to_owned(),
+            ));
+        }
+        Ok(settings)
+    }
+
+    /// The fields before any setting has filled them.
+    fn blank(home: PathBuf) -> Settings {
+        Settings {
+            home,
+            verbose: false,
+            bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            database_url: String::new(),
+            bootstrap_key: None,
+            workers: 0,
+            pool_size: 0,
+            queue: 0,
+            max_connections: 0,
+            cache_size: 0,
+            cache_ttl: Duration::ZERO,
+            request_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
+            database_timeout: Duration::ZERO,
+            shutdown_timeout: Duration::ZERO,
+            database_wait: Duration::ZERO,
+        }
+    }
+}
+
+/// Without the secrets.
+impl fmt::Debug for Settings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Settings")
+            .field("home", &self.home)
+            .field("bind", &self.bind)
+            .field("database_url", &mask_url(&self.database_url))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The home directory: what `--home` says, else `~/.cloacina`. It need not exist.
+///
+/// # Errors
+/// `Usage` when neither says anything.
+pub fn home(flag: Option<&str>) -> Result<PathBuf, Failure> {
+    match flag {
+        Some("") => Err(Failure::Usage("`--home` must be the path of a directory".to_owned())),
+        Some(directory) => Ok(PathBuf::from(directory)),
+        None => match std::env::var_os("HOME") {
+            Some(home) if !home.is_empty() => Ok(PathBuf::from(home).join(".cloacina")),
+            _ => Err(Failure::Usage(
+                "HOME is not set: say with --home DIR where to keep config.toml".to_owned(),
+            )),
+        },
+    }
+}
+
+/// Makes the home directory where it is missing, mode 0700.
+///
+/// # Errors
+/// `Runtime` with path and cause.
+pub fn make_home(home: &Path) -> Result<(), Failure> {
+    private_directory(home).map_err(|error| {
+        Failure::Runtime(format!("cannot use {} as the home directory: {error}", home.display()))
+    })
+}
+
+/// Where a server with this environment and this `config.toml` listens.
+///
+/// # Errors
+/// As `Settings::load`.
+pub fn bind(home: PathBuf) -> Result<SocketAddr, Failure> {
+    let mut settings = Settings::blank(home.clone());
+    let sources = Sources::open(home, Flags::new())?;
+    if let Some(setting) = Setting::of_key("bind") {
+        sources.fill(&mut settings, setting)?;
+    }
+    Ok(settings.bind)
+}
+
+/// All places that a setting may come from.
+struct Sources {
+    home: PathBuf,
+    flags: Flags,
+    environment: BTreeMap<&'static str, OsString>,
+    file: ConfigFile,
+}
+
+/// Highest precedence first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Flag,
+    Environment,
+    File,
+    Default,
+}
+
+/// The one of a setting's values that counts.
+struct Found {
+    /// The setting itself, or the one that names a file with its value.
+    setting: &'static Setting,
+    level: Level,
+    value: String,
+    /// How the user gave it.
+    name: String,
+}
+
+impl Sources {
+    fn open(home: PathBuf, flags: Flags) -> Result<Sources, Failure> {
+        let file = ConfigFile::read(&home)?;
+        let environment = SETTINGS
+            .iter()
+            .filter_map(|setting| Some((setting.variable, std::env::var_os(setting.variable)?)))
+            .collect();
+        Ok(Sources { home, flags, environment, file })
+    }
+
+    /// Puts a setting's value into its field.
+    fn fill(&self, settings: &mut Settings, setting: &'static Setting) -> Result<(), Failure> {
+        let Some(found) = self.find(setting)? else { return Ok(()) };
+        let value = self.content(&found)?;
+        let name = match found.setting.file_for {
+            Some(_) => format!("the content of {} ({})", self.file_of(&found).display(), found.name),
+            None => found.name,
+        };
+        setting.put(settings, &value, &name)
+    }
+
+    /// Looks for a setting, and for the file that holds it, level by level.
+    fn find(&self, setting: &'static Setting) -> Result<Option<Found>, Failure> {
+        for level in [Level::Flag, Level::Environment, Level::File, Level::Default] {
+            let file = match setting.file() {
+                Some(file) => self.at(level, file)?,
+                None => None,
+            };
+            match (self.at(level, setting)?, file) {
+                (Some(own), Some(file)) => {
+                    return Err(Failure::Usage(format!(
+                        "both {} and {} are given; one of them has to go",
+                        own.name, file.name
+                    )));
+                }
+                (None, None) => {}
+                (own, file) => return Ok(own.or(file)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn at(&self, level: Level, setting: &'static Setting) -> Result<Option<Found>, Failure> {
+        let found = |value: &str, name: String| Some(Found { setting, level, value: value.to_owned(), name });
+        Ok(match level {
+            Level::Flag => {
+                self.flags.get(setting.key).and_then(|value| found(value, format!("`{}`", setting.flag)))
+            }
+            Level::Environment => match self.environment.get(setting.variable) {
+                Some(value) if !value.is_empty() => {
+                    let value = value.to_str().ok_or_else(|| {
+                        Failure::Usage(format!("the value of `{}` is not UTF-8", setting.variable))
+                    })?;
+                    found(value, format!("`{}`", setting.variable))
+                }
+                _ => None,
+            },
+            Level::File => self.file.value(setting.key).and_then(|(value, name)| found(value, name)),
+            Level::Default => {
+                setting.default.and_then(|value| found(value, format!("the default of `{}`", setting.key)))
+            }
+        })
+    }
+
+    /// The value itself, also when what was given is the name of a file with the value in it.
+    fn content(&self, found: &Found) -> Result<String, Failure> {
+        /// Longer than any URL or key, and short enough for /dev/zero.
+        const MOST_BYTES: u64 = 64 * 1024;
+        if found.setting.file_for.is_none() {
+            return Ok(found.value.clone());
+        }
+        let path = self.file_of(found);
+        let wrong =
+            |what: &str| Failure::Usage(format!("cannot read {} ({}): {what}", path.display(), found.name));
+        found.setting.check(&found.value, &found.name)?;
+        let mut bytes = Vec::new();
+        File::open(&path)
+            .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(|error| wrong(&error.to_string()))?;
+        if bytes.len() as u64 > MOST_BYTES {
+            return Err(wrong("it is longer than 64 KiB"));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8"))?;
+        match text.trim_end_matches(['\r', '\n']) {
+            "" => Err(wrong("it is empty")),
+            text => Ok(text.to_owned()),
+        }
+    }
+
+    /// A path in `config.toml` starts where that file is.
+    fn file_of(&self, found: &Found) -> PathBuf {
+        match found.level {
+            Level::File => self.home.join(&found.value),
+            _ => PathBuf::from(&found.value),
+        }
+    }
+}

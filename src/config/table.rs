@@ -1,0 +1,312 @@
+//! Every setting once: its names, its default, its help line, what it takes, and which field of `Settings` it fills.
+
+use std::path::PathBuf;
+
+use super::Settings;
+use super::mask::mask_url;
+use super::values::{address, count, database_url, duration, path, secret};
+use crate::failure::Failure;
+
+/// A row of the table. Parsing, `serve --help`, `config list` and the checks of `config set` all read it.
+pub struct Setting {
+    /// In `config.toml` and for `config get`.
+    pub key: &'static str,
+    pub flag: &'static str,
+    /// In the environment.
+    pub variable: &'static str,
+    /// What stands for the value in a help text.
+    pub placeholder: &'static str,
+    pub default: Option<&'static str>,
+    pub help: &'static str,
+    /// What `config.toml` may hold.
+    pub form: Form,
+    pub secrecy: Secrecy,
+    /// The setting whose value is in the file that this one names.
+    pub file_for: Option<&'static str>,
+    /// Checks a value and puts it into its field. The error says what would be right and never repeats the value.
+    take: fn(&mut Settings, &str) -> Result<(), String>,
+}
+
+/// The TOML types of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A string.
+    Text,
+    /// An integer.
+    Number,
+    /// A string such as `30s`, or an integer of seconds.
+    Duration,
+}
+
+/// How much of a value may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrecy {
+    Open,
+    /// All but the password in it.
+    Url,
+    /// Nothing.
+    Whole,
+}
+
+impl Setting {
+    /// The row of a key in `config.toml`.
+    pub fn of_key(key: &str) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.key == key)
+    }
+
+    /// The setting that names a file with this one's value in it.
+    pub fn file(&self) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.file_for == Some(self.key))
+    }
+
+    /// Whether `take` would take the value that was given under this name.
+    ///
+    /// # Errors
+    /// `Usage` that names it and says what would be right.
+    pub fn check(&self, value: &str, name: &str) -> Result<(), Failure> {
+        self.put(&mut Settings::blank(PathBuf::new()), value, name)
+    }
+
+    /// Takes the value that was given under this name.
+    ///
+    /// # Errors
+    /// `Usage` that names it and says what would be right, and repeats it unless it is secret.
+    pub fn put(&self, settings: &mut Settings, value: &str, name: &str) -> Result<(), Failure> {
+        (self.take)(settings, value).map_err(|why| {
+            Failure::Usage(match self.secrecy {
+                Secrecy::Open => format!("invalid value `{}` for {name}: {why}", value.escape_debug()),
+                Secrecy::Url | Secrecy::Whole => format!("invalid value for {name}: {why}"),
+            })
+        })
+    }
+
+    /// The value as it may stand in a listing or in a log line.
+    pub fn shown(&self, value: &str) -> String {
+        match self.secrecy {
+            Secrecy::Open => value.to_owned(),
+            Secrecy::Url => mask_url(value),
+            Secrecy::Whole => "***".to_owned(),
+        }
+    }
+}
+
+/// All keys, for messages that say which there are.
+pub fn known_keys() -> String {
+    SETTINGS.iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ")
+}
+
+/// In the order in which people see them.
+pub static SETTINGS: &[Setting] = &[
+    Setting {
+        key: "bind",
+        flag: "--bind",
+        variable: "CLOACINA_BIND",
+        placeholder: "ADDR:PORT",
+        default: Some("0.0.0.0:8080"),
+        help: "Address and port to listen on; port 0 takes a free one.",
+        form: Form::Text,
+        secrecy: Secrecy::Open,
+        file_for: None,
+        take: |settings, value| address(value).map(|value| settings.bind = value),
+    },
+    Setting {
+        key: "database_url",
+        flag: "--database-url",
+        variable: "DATABASE_URL",
+        placeholder: "URL",
+        default: None,
+        help: "The PostgreSQL database: postgresql://USER:PASSWORD@HOST:5432/DATABASE. Required.",
+        form: Form::Text,
+        secrecy: Secrecy::Url,
+        file_for: None,
+        take: |settings, value| database_url(value).map(|value| settings.database_url = value),
+    },
+    Setting {
+        key: "database_url_file",
+        flag: "--database-url-file",
+        variable: "DATABASE_URL_FILE",
+        placeholder: "FILE",
+        default: None,
+        help: "A file with the database URL in it, instead of the URL.",
+        form: Form::Text,
+        secrecy: Secrecy::Open,
+        file_for: Some("database_url"),
+        take: |_, value| path(value),
+    },
+    Setting {
+        key: "bootstrap_key",
+        flag: "--bootstrap-key",
+        variable: "CLOACINA_BOOTSTRAP_KEY",
+        placeholder: "KEY",
+        default: None,
+        help: "The first admin key, used only while the database has no key; made up when not given.",
+        form: Form::Text,
+        secrecy: Secrecy::Whole,
+        file_for: None,
+        take: |settings, value| secret(value).map(|value| settings.bootstrap_key = Some(value)),
+    },
+    Setting {
+        key: "bootstrap_key_file",
+        flag: "--bootstrap-key-file",
+        variable: "CLOACINA_BOOTSTRAP_KEY_FILE",
+        placeholder: "FILE",
+        default: None,
+        help: "A file with the bootstrap key in it, instead of the key.",
+        form: Form::Text,
+        secrecy: Secrecy::Open,
+        file_for: Some("bootstrap_key"),
+        take: |_, value| path(value),
+    },
+    Setting {
+        key: "workers",
+        flag: "--workers",
+        variable: "CLOACINA_WORKERS",
+        default: Some("16"),
+        help: "Threads that answer requests.",
+        take: |settings, value| count(value, 1..=1024).map(|value| settings.workers = value),
+        ..NUMBER
+    },
+    Setting {
+        key: "pool_size",
+        flag: "--pool-size",
+        variable: "CLOACINA_POOL_SIZE",
+        default: Some("8"),
+        help: "Database sessions.",
+        take: |settings, value| count(value, 1..=1024).map(|value| settings.pool_size = value),
+        ..NUMBER
+    },
+    Setting {
+        key: "queue",
+        flag: "--queue",
+        variable: "CLOACINA_QUEUE",
+        default: Some("512"),
+        help: "Requests that may wait for a worker; more are answered with 503.",
+        take: |settings, value| count(value, 1..=1_000_000).map(|value| settings.queue = value),
+        ..NUMBER
+    },
+    Setting {
+        key: "max_connections",
+        flag: "--max-connections",
+        variable: "CLOACINA_MAX_CONNECTIONS",
+        default: Some("4096"),
+        help: "Connections of clients that may be open at once.",
+        take: |settings, value| count(value, 1..=1_000_000).map(|value| settings.max_connections = value),
+        ..NUMBER
+    },
+    Setting {
+        key: "auth_cache_size",
+        flag: "--auth-cache-size",
+        variable: "CLOACINA_AUTH_CACHE_SIZE",
+        default: Some("256"),
+        help: "Keys that are remembered as valid; 0 asks the database every time.",
+        take: |settings, value| count(value, 0..=1_000_000).map(|value| settings.cache_size = value),
+        ..NUMBER
+    },
+    Setting {
+        key: "auth_cache_ttl",
+        flag: "--auth-cache-ttl",
+        variable: "CLOACINA_AUTH_CACHE_TTL",
+        default: Some("30s"),
+        help: "How long a key is remembered.",
+        take: |settings, value| duration(value, "0s", "24h").map(|value| settings.cache_ttl = value),
+        ..DURATION
+    },
+    Setting {
+        key: "request_timeout",
+        flag: "--request-timeout",
+        variable: "CLOACINA_REQUEST_TIMEOUT",
+        default: Some("10s"),
+        help: "For a whole request, from its first byte to its last.",
+        take: |settings, value| duration(value, "1ms", "1h").map(|value| settings.request_timeout = value),
+        ..DURATION
+    },
+    Setting {
+        key: "idle_timeout",
+        flag: "--idle-timeout",
+        variable: "CLOACINA_IDLE_TIMEOUT",
+        default: Some("75s"),
+        help: "Between two requests on one connection.",
+        take: |settings, value| duration(value, "1ms", "24h").map(|value| settings.idle_timeout = value),
+        ..DURATION
+    },
+    Setting {
+        key: "write_timeout",
+        flag: "--write-timeout",
+        variable: "CLOACINA_WRITE_TIMEOUT",
+        default: Some("10s"),
+        help: "For a client that does not take its answer.",
+        take: |settings, value| duration(value, "1ms", "1h").map(|value| settings.write_timeout = value),
+        ..DURATION
+    },
+    Setting {
+        key: "database_timeout",
+        flag: "--database-timeout",
+        variable: "CLOACINA_DATABASE_TIMEOUT",
+        default: Some("4s"),
+        help: "For the database's part of a request; then the answer is 503.",
+        take: |settings, value| duration(value, "1ms", "1h").map(|value| settings.database_timeout = value),
+        ..DURATION
+    },
+    Setting {
+        key: "shutdown_timeout",
+        flag: "--shutdown-timeout",
+        variable: "CLOACINA_SHUTDOWN_TIMEOUT",
+        default: Some("30s"),
+        help: "For the requests that are under way when the server is told to stop.",
+        take: |settings, value| duration(value, "0s", "1h").map(|value| settings.shutdown_timeout = value),
+        ..DURATION
+    },
+    Setting {
+        key: "database_wait",
+        flag: "--database-wait",
+        variable: "CLOACINA_DATABASE_WAIT",
+        default: Some("30s"),
+        help: "For a PostgreSQL that is still coming up when the server starts.",
+        take: |settings, value| duration(value, "0s", "1h").map(|value| settings.database_wait = value),
+        ..DURATION
+    },
+];
+
+/// What all numbers have in common.
+const NUMBER: Setting = Setting {
+    key: "",
+    flag: "",
+    variable: "",
+    placeholder: "N",
+    default: None,
+    help: "",
+    form: Form::Number,
+    secrecy: Secrecy::Open,
+    file_for: None,
+    take: |_, _| Ok(()),
+};
+
+/// What all durations have in common.
+const DURATION: Setting = Setting { placeholder: "DURATION", form: Form::Duration, ..NUMBER };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_from_the_key() {
+        for setting in SETTINGS {
+            assert_eq!(setting.flag, format!("--{}", setting.key.replace('_', "-")));
+            let upper = setting.key.to_uppercase();
+            let variable =
+                if upper.starts_with("DATABASE_URL") { upper } else { format!("CLOACINA_{upper}") };
+            assert_eq!(setting.variable, variable);
+            assert!(setting.help.ends_with('.') && !setting.placeholder.is_empty());
+            assert_eq!(SETTINGS.iter().filter(|other| other.key == setting.key).count(), 1);
+        }
+    }
+
+    #[test]
+    fn defaults_are_valid() {
+        for setting in SETTINGS {
+            if let Some(default) = setting.default {
+                (setting.take)(&mut Settings::blank("/".into()), default).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What a value must look like. Every error says what would be right, and none repeats the value: it may be secret.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+pub fn address(value: &str) -> Result<SocketAddr, String> {
+    value
+        .parse()
+        .map_err(|_| "must be an IP address and a port, such as 0.0.0.0:8080 or [::1]:8080".to_owned())
+}
+
+pub fn path(value: &str) -> Result<(), String> {
+    match value.is_empty() || value.contains(char::is_control) {
+        true => Err("must be the path of a file".to_owned()),
+        false => Ok(()),
+    }
+}
+
+pub fn secret(value: &str) -> Result<String, String> {
+    if value.is_empty() { Err("must not be empty".to_owned()) } else { Ok(value.to_owned()) }
+}
+
+pub fn count<N: TryFrom<u64>>(value: &str, range: RangeInclusive<u64>) -> Result<N, String> {
+    digits(value)
+        .filter(|number| range.contains(number))
+        .and_then(|number| N::try_from(number).ok())
+        .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+}
+
+/// `least` and `most` are written as a user would write them, because the message repeats them.
+pub fn duration(value: &str, least: &str, most: &str) -> Result<Duration, String> {
+    match (parse_duration(value), parse_duration(least), parse_duration(most)) {
+        (Some(value), Some(least), Some(most)) if least <= value && value <= most => Ok(value),
+        _ => Err(format!("must be a duration from {least} to {most}, such as 500ms, 30s, 5m or 2h")),
+    }
+}
+
+/// `500ms`, `30s`, `5m`, `2h`; a bare number is seconds.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let milliseconds_per_unit = match unit {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(digits(number)?.checked_mul(milliseconds_per_unit)?))
+}
+
+/// Stricter than `parse`, which takes a `+`.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// The text stays as it is; here it is only looked at, so that a mistake is found before anything is done.
+pub fn database_url(value: &str) -> Result<String, String> {
+    const RIGHT: &str = "it must look like postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters \
+                         of the password percent-encoded";
+    let reason = match value.parse::<postgres::Config>() {
+        Err(error) => parse_reason(&error),
+        Ok(config) if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() => {
+            "no host in it".into()
+        }
+        // An `@` of the password that was not encoded: the rest of the password would be taken for the host.
+        Ok(config) if config.get_hosts().iter().any(has_at_sign) => "an `@` in the host".into(),
+        Ok(_) => return Ok(value.to_owned()),
+    };
+    Err(format!("is not a database URL ({reason}); {RIGHT}"))
+}
+
+fn has_at_sign(host: &postgres::config::Host) -> bool {
+    match host {
+        postgres::config::Host::Tcp(name) => name.contains('@'),
+        #[cfg(unix)]
+        postgres::config::Host::Unix(_) => false,
+    }
+}
+
+/// The parser's reason, without the pieces of the URL that it likes to repeat: they may be pieces of a password.
+fn parse_reason(error: &postgres::Error) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    if let Some(option) = cause.strip_prefix("unknown option `").and_then(|rest| rest.strip_suffix('`')) {
+        return match LIBPQ_OPTIONS.contains(&option) {
+            true => format!("the option `{option}` is not supported"),
+            false => "unknown option".to_owned(),
+        };
+    }
+    match cause.as_str() {
+        text if text.starts_with("invalid value for option `") => cause,
+        text if text.starts_with("unterminated ") => cause,
+        "unexpected EOF" => "a value is missing".to_owned(),
+        _ => "malformed".to_owned(),
+    }
+}
+
+/// Options of PostgreSQL's own client that ours does not know: names that are safe to repeat.
+const LIBPQ_OPTIONS: &[&str] = &[
+    "client_encoding",
+    "fallback_application_name",
+    "gssdelegation",
+    "gssencmode",
+    "gsslib",
+    "krbsrvname",
+    "max_protocol_version",
+    "min_protocol_version",
+    "passfile",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "requiressl",
+    "service",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkey",
+    "sslpassword",
+    "sslrootcert",
+    "sslsni",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let ms = |text: &str| parse_duration(text).map(|duration| duration.as_millis());
+        assert_eq!(ms("500ms"), Some(500));
+        assert_eq!(ms("30s"), Some(30_000));
+        assert_eq!(ms("5m"), Some(300_000));
+        assert_eq!(ms("2h"), Some(7_200_000));
+        assert_eq!(ms("7"), Some(7_000));
+        for wrong in ["", "s", "-1s", "+1", "1.5s", "1 s", "1d", "1S", "99999999999999999h", "٣s"] {
+            assert_eq!(ms(wrong), None, "{wrong}");
+        }
+        assert!(duration("1ms", "1ms", "1h").is_ok() && duration("60m", "1ms", "1h").is_ok());
+        assert!(duration("0", "1ms", "1h").is_err() && duration("61m", "1ms", "1h").is_err());
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!(count::<u32>("0", 0..=9), Ok(0));
+        for wrong in ["", "-1", "+1", "1.0", "10", "0x1", " 1", "99999999999999999999999"] {
+            assert!(count::<usize>(wrong, 1..=9).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn database_urls() {
+        for right in [
+            "postgresql://u:p@h:5432/d",
+            "postgres://h",
+            "host=h user=u password='a b'",
+            "postgresql://u@%2Frun%2Fpostgresql/d",
+            "postgresql:///d?host=/run/postgresql",
+            "postgresql://u:p%40%2F@[::1]:5432/d?sslmode=disable",
+        ] {
+            assert_eq!(database_url(right).as_deref(), Ok(right));
+        }
+    }
+
+    #[test]
+    fn no_piece_of_a_wrong_database_url_is_repeated() {
+        for wrong in [
+            "",
+            "topsecret",
+            "mysql://u:topsecret@h/d",
+            "postgresql://u:topsecret",
+            "postgresql://u:a@topsecret@h/d",
+            "postgresql://u:a/topsecret@h:x/d",
+            "postgresql://u:a?topsecret=1",
+            "postgresql://u:p@h/d?topsecret",
+            "postgresql://h/d?topsecret=x",
+            "host=h password=a topsecret=x",
+            "host=h password='topsecret",
+            "host=h port=topsecret",
+            "postgresql:///topsecret",
+        ] {
+            let message = database_url(wrong).expect_err(wrong);
+            assert!(!message.contains("secret"), "{message}");
+        }
+        assert!(database_url("host=h sslrootcert=x").unwrap_err().contains("`sslrootcert` is not supported"));
+    }
+}

@@ -1,0 +1,330 @@
+//! Settings: where they come from, which of them counts, and `config get`, `set` and `list`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::thread;
+
+use crate::scratch::{Outcome, Scratch, mode, outcome};
+
+const URL: &str = "postgresql://cloacina:topsecret@127.0.0.1:1/cloacina";
+
+/// `serve` with flags that are found wrong before anything is done.
+fn serve(scratch: &Scratch, flags: &[&str]) -> Outcome {
+    scratch.run(&["serve"].iter().chain(flags).copied().collect::<Vec<_>>())
+}
+
+#[test]
+fn a_database_url_is_required() {
+    let scratch = Scratch::new();
+    scratch.run(&["serve"]).failed(2, &["--database-url", "DATABASE_URL", "database_url", "config set"]);
+    scratch.run_with(&[("DATABASE_URL", "")], &["serve"]).failed(2, &["no database URL"]);
+    assert!(!scratch.home("").exists());
+}
+
+#[test]
+fn a_wrong_database_url_is_named_and_not_shown() {
+    let scratch = Scratch::new();
+    for url in ["postgresql://u:topsecret", "postgresql://u:topsecret@h:port/d", "topsecret", ""] {
+        let outcome = serve(&scratch, &["--database-url", url]);
+        outcome.failed(2, &["`--database-url`", "postgresql://USER:PASSWORD@HOST:5432/DATABASE"]);
+        assert!(!outcome.stderr.contains("topsecret"), "{outcome:?}");
+    }
+    scratch.run_with(&[("DATABASE_URL", "x")], &["serve"]).failed(2, &["`DATABASE_URL`"]);
+    scratch.write_config("database_url = 'x'");
+    scratch.run(&["serve"]).failed(2, &["`database_url` in ", "config.toml, line 1"]);
+}
+
+#[test]
+fn precedence() {
+    let scratch = Scratch::new();
+    let get = |variables: &[(&str, &str)]| scratch.run_with(variables, &["config", "get", "workers"]);
+    get(&[]).printed("16\n");
+    scratch.write_config("workers = 2");
+    get(&[]).printed("2\n");
+    get(&[("CLOACINA_WORKERS", "")]).printed("2\n");
+    get(&[("CLOACINA_WORKERS", "3")]).printed("3\n");
+    // A flag that is right hides a variable that is not; the complaint is of the next setting then.
+    let serve = |flags: &[&str]| {
+        let arguments: Vec<_> = ["serve"].iter().chain(flags).copied().collect();
+        scratch.run_with(&[("CLOACINA_WORKERS", "many"), ("DATABASE_URL", "x")], &arguments)
+    };
+    serve(&[]).failed(2, &["`DATABASE_URL`"]);
+    serve(&["--database-url", URL]).failed(2, &["invalid value `many` for `CLOACINA_WORKERS`"]);
+    serve(&["--database-url", URL, "--workers", "0"])
+        .failed(2, &["invalid value `0` for `--workers`", "1 to 1024"]);
+}
+
+#[test]
+fn every_setting_is_checked_wherever_it_comes_from() {
+    let list = Scratch::new().run(&["config", "list"]).stdout;
+    let mut seen = 0;
+    for line in list.lines() {
+        let (key, default) = line.split_once(" = ").unwrap();
+        let flag = format!("--{}", key.replace('_', "-"));
+        let variable = format!("CLOACINA_{}", key.to_uppercase());
+        let scratch = Scratch::new();
+        serve(&scratch, &["--database-url", URL, &flag, "nonsense"])
+            .failed(2, &[&flag, "`nonsense`", "must be"]);
+        scratch
+            .run_with(&[(&variable, "nonsense")], &["config", "list"])
+            .failed(2, &[&variable, "`nonsense`"]);
+        let not_text = OsString::from_vec(vec![0xff]);
+        scratch
+            .run_with(&[(&variable, not_text)], &["config", "get", key])
+            .failed(2, &[&variable, "not UTF-8"]);
+        scratch.run(&["config", "set", key, "nonsense"]).failed(2, &[key, "`nonsense`", "must be"]);
+        scratch.write_config(&format!("\n{key} = []"));
+        scratch.run(&["config", "list"]).failed(2, &["config.toml, line 2, column 1", key, "array"]);
+        scratch.write_config("");
+        scratch.run(&["config", "set", key, default]).printed("");
+        scratch.run(&["config", "get", key]).printed(&format!("{default}\n"));
+        seen += 1;
+    }
+    assert_eq!(seen, 13);
+}
+
+#[test]
+fn ranges() {
+    let scratch = Scratch::new();
+    for (key, wrong) in [
+        ("workers", "1025"),
+        ("workers", "-1"),
+        ("pool_size", "0"),
+        ("queue", "1.5"),
+        ("request_timeout", "0"),
+        ("request_timeout", "61m"),
+        ("idle_timeout", "1d"),
+        ("bind", "localhost:8080"),
+        ("bind", "8080"),
+        ("bind", "0.0.0.0:99999"),
+    ] {
+        scratch.run(&["config", "set", key, "--", wrong]).failed(2, &[wrong, key, "must be"]);
+    }
+    for (key, right) in
+        [("auth_cache_size", "0"), ("shutdown_timeout", "0"), ("bind", "[::]:8080"), ("bind", "127.0.0.1:0")]
+    {
+        scratch.run(&["config", "set", key, right]).printed("");
+    }
+}
+
+#[test]
+fn secrets_from_files() {
+    let scratch = Scratch::new();
+    fs::write(scratch.path().join("url"), format!("{URL}\n")).unwrap();
+    fs::write(scratch.path().join("empty"), "\n").unwrap();
+    let url = [("DATABASE_URL_FILE", "url")];
+    scratch.run_with(&url, &["config", "get", "database_url"]).printed(&format!("{URL}\n"));
+    scratch.run_with(&url, &["config", "get", "database_url_file"]).printed("url\n");
+    // Not read for a listing.
+    let list = scratch.run_with(&[("DATABASE_URL_FILE", "gone")], &["config", "list"]);
+    assert!(list.stdout.contains("database_url_file = gone\n"), "{list:?}");
+    serve(&scratch, &["--database-url-file", "gone"])
+        .failed(2, &["gone", "`--database-url-file`", "No such file"]);
+    serve(&scratch, &["--database-url-file", "empty"])
+        .failed(2, &["empty (`--database-url-file`)", "it is empty"]);
+    serve(&scratch, &["--database-url-file", "/"]).failed(2, &["directory"]);
+    serve(&scratch, &["--database-url-file", "/dev/zero"]).failed(2, &["longer than 64 KiB"]);
+    serve(&scratch, &["--database-url", URL, "--bootstrap-key-file", "gone"])
+        .failed(2, &["gone", "--bootstrap-key-file"]);
+    // A file that config.toml names is looked for beside it.
+    scratch.write_config("database_url_file = 'url'");
+    fs::write(scratch.home("url"), "postgresql://beside\r\n").unwrap();
+    scratch.run(&["config", "get", "database_url"]).printed("postgresql://beside\n");
+    // A wrong value in a file is told by the file.
+    fs::write(scratch.home("url"), "topsecret").unwrap();
+    let outcome = scratch.run(&["serve"]);
+    outcome.failed(2, &[".cloacina/url", "database_url_file", "config.toml, line 1"]);
+    assert!(!outcome.stderr.contains("topsecret"));
+}
+
+#[test]
+fn a_secret_and_its_file_on_one_level_are_an_error_that_names_both() {
+    let scratch = Scratch::new();
+    let both = serve(&scratch, &["--database-url", URL, "--database-url-file", "f"]);
+    both.failed(2, &["both `--database-url` and `--database-url-file`"]);
+    let variables =
+        [("CLOACINA_BOOTSTRAP_KEY", "k"), ("CLOACINA_BOOTSTRAP_KEY_FILE", "f"), ("DATABASE_URL", URL)];
+    let both = scratch.run_with(&variables, &["serve"]);
+    both.failed(2, &["both `CLOACINA_BOOTSTRAP_KEY` and `CLOACINA_BOOTSTRAP_KEY_FILE`"]);
+    scratch.run(&["config", "set", "database_url", URL]).printed("");
+    let both = scratch.run(&["config", "set", "database_url_file", "f"]);
+    both.failed(2, &["both `database_url` in ", "`database_url_file` in "]);
+    assert_eq!(scratch.config(), format!("database_url = \"{URL}\"\n"));
+    // On two levels, the higher one counts.
+    fs::write(scratch.path().join("f"), "postgresql://other").unwrap();
+    let get = scratch.run_with(&[("DATABASE_URL_FILE", "f")], &["config", "get", "database_url"]);
+    get.printed("postgresql://other\n");
+}
+
+#[test]
+fn get() {
+    let scratch = Scratch::new();
+    scratch.run(&["config", "get", "bind"]).printed("0.0.0.0:8080\n");
+    scratch.run(&["config", "get", "database_url"]).failed(1, &["`database_url` has no value"]);
+    scratch
+        .run(&["config", "get", "databse_url"])
+        .failed(2, &["unknown key `databse_url`", "bind, database_url"]);
+    scratch.run(&["config", "set", "database_url", URL]).printed("");
+    scratch.run(&["config", "get", "database_url"]).printed(&format!("{URL}\n"));
+    scratch.run(&["config", "get", "database_url_file"]).failed(1, &["has no value"]);
+}
+
+#[test]
+fn list_masks_what_is_secret() {
+    let scratch = Scratch::new();
+    scratch.run(&["config", "set", "database_url", URL]).printed("");
+    scratch.run(&["config", "set", "bootstrap_key", "topsecret-topsecret"]).printed("");
+    let list = scratch.run(&["config", "list"]).stdout;
+    assert!(
+        list.starts_with(
+            "bind = 0.0.0.0:8080\ndatabase_url = postgresql://cloacina:***@127.0.0.1:1/cloacina\n\
+             bootstrap_key = ***\nworkers = 16\n"
+        ),
+        "{list}"
+    );
+    for url in ["host=h user=u password=topsecret", "postgresql://h/d?user=u&password=topsecret"] {
+        let list = scratch.run_with(&[("DATABASE_URL", url)], &["config", "list"]).stdout;
+        assert!(list.contains("password=***") && !list.contains("topsecret"), "{list}");
+    }
+}
+
+#[test]
+fn set_keeps_everything_else() {
+    let scratch = Scratch::new();
+    let text = "# mine\nworkers = 4  # of two cores\n\nbind = '127.0.0.1:9090'\n# end\n";
+    scratch.write_config(text);
+    scratch.run(&["config", "set", "workers", "8"]).printed("");
+    assert_eq!(scratch.config(), text.replace("= 4", "= 8"));
+    scratch.run(&["config", "set", "idle_timeout", "5m"]).printed("");
+    scratch.run(&["config", "set", "request_timeout", "5"]).printed("");
+    assert_eq!(scratch.config(), text.replace("= 4", "= 8") + "idle_timeout = \"5m\"\nrequest_timeout = 5\n");
+}
+
+#[test]
+fn set_makes_private_files() {
+    let scratch = Scratch::new();
+    scratch.run(&["config", "set", "workers", "8"]).printed("");
+    assert_eq!(mode(&scratch.home("")), 0o700);
+    assert_eq!(mode(&scratch.home("config.toml")), 0o600);
+    // One that was open to others is closed.
+    scratch.write_config("# x\n");
+    fs::set_permissions(scratch.home("config.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .unwrap();
+    scratch.run(&["config", "set", "workers", "8"]).printed("");
+    assert_eq!(mode(&scratch.home("config.toml")), 0o600);
+    assert_eq!(fs::read_dir(scratch.home("")).unwrap().count(), 1);
+}
+
+#[test]
+fn set_writes_behind_a_link() {
+    let scratch = Scratch::new();
+    let target = scratch.path().join("elsewhere.toml");
+    fs::create_dir(scratch.home("")).unwrap();
+    symlink("../elsewhere.toml", scratch.home("config.toml")).unwrap();
+    // At first the link leads to nothing.
+    for workers in ["3", "4"] {
+        scratch.run(&["config", "set", "workers", workers]).printed("");
+        assert!(fs::symlink_metadata(scratch.home("config.toml")).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&target).unwrap(), format!("workers = {workers}\n"));
+    }
+}
+
+#[test]
+fn set_replaces_the_file_whole() {
+    let scratch = Scratch::new();
+    scratch.run(&["config", "set", "workers", "8"]).printed("");
+    let before = fs::metadata(scratch.home("config.toml")).unwrap().ino();
+    let held = fs::File::open(scratch.home("config.toml")).unwrap();
+    scratch.run(&["config", "set", "workers", "9"]).printed("");
+    assert_ne!(fs::metadata(scratch.home("config.toml")).unwrap().ino(), before);
+    assert_eq!(std::io::read_to_string(held).unwrap(), "workers = 8\n");
+}
+
+#[test]
+fn sets_at_the_same_time_lose_nothing() {
+    let scratch = Scratch::new();
+    let keys = ["workers", "pool_size", "queue", "max_connections", "auth_cache_size", "idle_timeout"];
+    thread::scope(|scope| {
+        for key in keys {
+            scope.spawn(|| scratch.run(&["config", "set", key, "77"]).printed(""));
+        }
+    });
+    for key in keys {
+        assert!(scratch.config().contains(&format!("{key} = 77\n")), "{}", scratch.config());
+    }
+}
+
+#[test]
+fn set_refuses_what_it_does_not_know() {
+    let scratch = Scratch::new();
+    scratch
+        .run(&["config", "set", "databse_url", URL])
+        .failed(2, &["unknown key `databse_url`", "bind, database_url"]);
+    let refused = scratch.run(&["config", "set", "database_url", "topsecret"]);
+    refused.failed(2, &["`database_url`", "postgresql://"]);
+    assert!(!refused.stderr.contains("topsecret"));
+    assert!(!scratch.home("").exists());
+}
+
+#[test]
+fn a_broken_file_stops_every_command() {
+    let scratch = Scratch::new();
+    for (text, place) in [
+        ("workers = 1\ndatabase_url = postgresql://u:topsecret@h/d\n", "config.toml, line 2, column 16: "),
+        (
+            "workers = 1\nworkrs = 1\n",
+            "config.toml, line 2, column 1: unknown key `workrs`; known keys are bind",
+        ),
+        ("\nworkers = 'many'", "config.toml, line 2, column 1: `workers` must be an integer"),
+        ("\nworkers = 0", "`workers` in "),
+        ("[workers]", "config.toml, line 1, column 2: "),
+    ] {
+        scratch.write_config(text);
+        for arguments in [
+            ["serve", "--database-url", URL].as_slice(),
+            &["config", "list"],
+            &["config", "get", "bind"],
+            &["config", "set", "queue", "1"],
+            &["health"],
+        ] {
+            let outcome = scratch.run(arguments);
+            outcome.failed(2, &[place]);
+            assert!(!outcome.stderr.contains("topsecret"));
+        }
+        assert_eq!(scratch.config(), text);
+        scratch.run(&["help"]);
+    }
+    fs::write(scratch.home("config.toml"), b"# \xc3\xa9\n# \xff\n").unwrap();
+    scratch.run(&["config", "list"]).failed(2, &["config.toml, line 2, column 3: not UTF-8"]);
+}
+
+#[test]
+fn a_home_that_cannot_be_one() {
+    let scratch = Scratch::new();
+    fs::write(scratch.path().join("file"), "").unwrap();
+    for home in ["file", "file/below"] {
+        for arguments in [
+            ["config", "list"].as_slice(),
+            &["config", "set", "queue", "1"],
+            &["serve", "--database-url", URL],
+        ] {
+            let all: Vec<_> = ["--home", home].iter().chain(arguments).copied().collect();
+            scratch.run(&all).failed(1, &[home, "ot a directory"]);
+        }
+    }
+    fs::create_dir_all(scratch.home("config.toml")).unwrap();
+    scratch.run(&["config", "list"]).failed(1, &["cannot read", "config.toml", "directory"]);
+}
+
+#[test]
+fn the_home_flag() {
+    let scratch = Scratch::new();
+    scratch.run(&["--home", "a/b", "config", "set", "workers", "2"]).printed("");
+    assert_eq!(mode(&scratch.path().join("a/b")), 0o700);
+    scratch.run(&["config", "get", "workers", "--home=a/b"]).printed("2\n");
+    assert!(!scratch.home("").exists());
+    let output = scratch.command(&["config", "get", "workers"]).output().unwrap();
+    outcome(output).printed("16\n");
+}
