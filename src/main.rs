@@ -7,6 +7,8 @@ mod http;
 mod keys;
 mod logging;
 mod metrics;
+mod serve;
+mod store;
 
 use std::process::ExitCode;
 
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
 fn run(invocation: cli::Invocation) -> Result<(), Failure> {
     let home = || config::home(invocation.home.as_deref());
     match invocation.command {
-        Command::Serve(flags) => serve(config::Settings::load(home()?, invocation.verbose, flags)?),
+        Command::Serve(flags) => serve::serve(&config::Settings::load(home()?, invocation.verbose, flags)?),
         Command::ConfigGet { key } => cli::print(&config::command::get(&home()?, &key)?),
         Command::ConfigSet { key, value } => config::command::set(&home()?, &key, &value),
         Command::ConfigList => cli::print(&config::command::list(&home()?)?),
@@ -41,11 +43,4 @@ fn run(invocation: cli::Invocation) -> Result<(), Failure> {
         Command::Help(text) => cli::print(&text),
         Command::Version => cli::print(concat!("cloacinactl ", env!("CARGO_PKG_VERSION"), "\n")),
     }
-}
-
-fn serve(settings: config::Settings) -> Result<(), Failure> {
-    config::make_home(&settings.home)?;
-    logging::start(&settings.home, settings.verbose);
-    log::info!(database = config::mask_url(&settings.database_url); "starting");
-    Err(Failure::Runtime("serve is not built yet".to_owned()))
 }

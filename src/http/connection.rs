@@ -126,6 +126,8 @@ pub struct Connection {
     /// A head whose body is still to come.
     head: Option<Head>,
     chunks: Chunks,
+    /// The last read brought nothing that could complete the head.
+    unfinished: bool,
     /// Answers that the socket would not take at once.
     output: Vec<u8>,
     /// After `output` nothing more is answered.
@@ -142,6 +144,7 @@ impl Connection {
             start: 0,
             head: None,
             chunks: Chunks::default(),
+            unfinished: false,
             output: Vec::new(),
             closing: false,
             thrown_away: 0,
@@ -227,7 +230,7 @@ impl Connection {
 
     /// Takes one whole request out of the input and has it answered, if there is one.
     fn next_request(&mut self, desk: &mut Desk) -> Result<bool, Error> {
-        if self.start == self.input.len() {
+        if self.start == self.input.len() || mem::take(&mut self.unfinished) {
             return Ok(false);
         }
         let now = Instant::now();
@@ -405,7 +408,14 @@ impl Connection {
                 other => break other?,
             }
         };
-        self.input.extend_from_slice(&desk.scratch[..count]);
+        let new = &desk.scratch[..count];
+        // A head ends with a line: without a new line end it is as unfinished as before, so a client that sends byte
+        // by byte costs no parsing. The first bytes are always looked at, since most rubbish shows at once.
+        self.unfinished = self.head.is_none()
+            && !self.input.is_empty()
+            && !new.contains(&b'\n')
+            && self.input.len() - self.start + count < framing::HEAD_LIMIT;
+        self.input.extend_from_slice(new);
         Ok(count)
     }
 

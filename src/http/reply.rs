@@ -61,8 +61,6 @@ pub enum Error {
     MethodNotAllowed(&'static str),
     /// 408: the request did not come whole in time.
     RequestTimeout,
-    /// 411: a body without a length that we take.
-    LengthRequired,
     /// 413: body over the limit, in bytes.
     ContentTooLarge(usize),
     /// 415: a body of another type.
@@ -104,7 +102,6 @@ impl Error {
             Error::NoSuchPath | Error::NotFound(_) => 404,
             Error::MethodNotAllowed(_) => 405,
             Error::RequestTimeout => 408,
-            Error::LengthRequired => 411,
             Error::ContentTooLarge(_) => 413,
             Error::UnsupportedMediaType => 415,
             Error::ExpectationFailed => 417,
@@ -127,7 +124,6 @@ impl Error {
             Error::NotFound(line) | Error::NotImplemented(line) => Cow::Borrowed(line),
             Error::MethodNotAllowed(_) => "method not allowed".into(),
             Error::RequestTimeout => "request took too long to arrive".into(),
-            Error::LengthRequired => "a request body needs a Content-Length".into(),
             Error::ContentTooLarge(limit) => format!("request body is larger than {limit} bytes").into(),
             Error::UnsupportedMediaType => "expected Content-Type: application/json".into(),
             Error::ExpectationFailed => "unknown expectation: only 100-continue is supported".into(),
@@ -225,7 +221,6 @@ fn status_line(status: u16) -> &'static str {
         404 => "404 Not Found",
         405 => "405 Method Not Allowed",
         408 => "408 Request Timeout",
-        411 => "411 Length Required",
         413 => "413 Content Too Large",
         415 => "415 Unsupported Media Type",
         417 => "417 Expectation Failed",

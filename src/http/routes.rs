@@ -1,6 +1,7 @@
 //! The hand-written matcher: one table of method, path pattern, who answers, and who may ask.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::reply::{Error, Reply};
 use super::vitals::{self, Vitals};
@@ -30,7 +31,7 @@ pub struct Request<'a> {
 #[derive(Debug)]
 pub struct Call<'a> {
     pub request: &'a Request<'a>,
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// The path segment that `{id}` stands for; empty where the pattern has none.
     pub id: &'a str,
 }

@@ -1,34 +1,125 @@
 //! What a key is, who may pass, and the endpoints under `/auth`.
 
+pub mod bootstrap;
+pub mod cache;
+mod expiry;
+mod guard;
 pub mod handlers;
+pub mod key;
+mod listing;
+pub mod revocations;
+
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+use crate::config::Settings;
+use crate::http::reply::Error;
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreError};
+use cache::Cache;
+
+/// The room's state: what its handlers work on.
+pub struct Keys {
+    pub store: Store,
+    pub cache: Cache,
+    /// This process among those that share the database.
+    pub server: Uuid,
+    metrics: Arc<Metrics>,
+}
 
 /// Who asks: the row of the key that came with the request.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub id: Uuid,
     pub name: String,
-    /// As stored; only `admin`, `write` and `read` mean something.
+    /// As stored; see `permission`.
     pub permissions: String,
     pub created_at: OffsetDateTime,
     pub expires_at: Option<OffsetDateTime>,
 }
 
-/// The room's state: what its handlers work on.
-pub struct Keys {}
+/// What a key may do. Only `Admin` manages keys; what the others mean is up to whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Permission {
+    Read,
+    Write,
+    Admin,
+}
+
+impl Permission {
+    pub const NAMES: &'static str = "admin, write or read";
+
+    pub fn parse(name: &str) -> Option<Permission> {
+        match name {
+            "admin" => Some(Permission::Admin),
+            "write" => Some(Permission::Write),
+            "read" => Some(Permission::Read),
+            _ => None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Permission::Admin => "admin",
+            Permission::Write => "write",
+            Permission::Read => "read",
+        }
+    }
+}
+
+impl Caller {
+    /// `None` for what an older server may have stored and nobody here knows: it opens nothing.
+    pub fn permission(&self) -> Option<Permission> {
+        Permission::parse(&self.permissions)
+    }
+
+    #[cfg(test)]
+    pub fn for_tests(name: &str) -> Caller {
+        Caller {
+            id: Uuid::nil(),
+            name: name.to_owned(),
+            permissions: "admin".to_owned(),
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            expires_at: None,
+        }
+    }
+}
 
 impl Keys {
-    /// Header to caller: the guard. Counts what it refuses.
-    ///
-    /// # Errors
-    /// `MalformedAuthorization`, `InvalidKey`, `InsufficientPermissions`, `DatabaseUnavailable`.
-    pub fn admit(
-        &self,
-        _authorization: Option<&str>,
-        _access: crate::http::routes::Access,
-    ) -> Result<Caller, crate::http::reply::Error> {
-        Err(crate::http::reply::Error::Internal("not there yet".to_owned()))
+    pub fn new(store: Store, settings: &Settings, metrics: Arc<Metrics>) -> Result<Keys, Error> {
+        let cache = Cache::new(settings.cache_size, settings.cache_ttl);
+        Ok(Keys { store, cache, server: fresh_id()?, metrics })
     }
+
+    /// Brings the metrics' number of keys up to date.
+    pub fn count(&self) {
+        match self.store.count() {
+            Ok((active, revoked)) => self.metrics.set_keys(active, revoked),
+            Err(error) => log::debug!("cannot count the keys: {error}"),
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        match error {
+            StoreError::Unavailable(text) => {
+                log::debug!("database unavailable: {text}");
+                Error::DatabaseUnavailable
+            }
+            StoreError::Refused(text) => Error::Internal(text),
+        }
+    }
+}
+
+/// A random UUID (version 4).
+///
+/// # Errors
+/// The system has no random bytes.
+pub fn fresh_id() -> Result<Uuid, Error> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+    Ok(uuid::Builder::from_random_bytes(random).into_uuid())
 }

@@ -1,0 +1,151 @@
+//! The first key: made only when the table has none, and on disk before its row is committed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use postgres::Client;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::key::{self, Plaintext};
+use super::{Permission, fresh_id};
+use crate::failure::Failure;
+use crate::store::keys as rows;
+use crate::store::keys::NewKey;
+
+const FILE: &str = "bootstrap-key";
+/// Where the file is written before it gets its name. One name, so that a killed start leaves one file at most.
+const UNFINISHED: &str = ".bootstrap-key.new";
+const NAME: &str = "bootstrap";
+
+/// Whether the key that the owner chose can be one.
+///
+/// # Errors
+/// `Usage`, with what would be right and without the key.
+pub fn check_chosen_key(chosen: Option<&str>) -> Result<(), Failure> {
+    match chosen.map(Plaintext::chosen) {
+        Some(Err(wrong)) => Err(Failure::Usage(format!("the bootstrap key cannot be used: {wrong}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the first key and its file, if there is no key at all. One server at a time: the caller holds the lock.
+///
+/// # Errors
+/// The file or the row could not be written. The database is unchanged then.
+pub fn run(client: &mut Client, home: &Path, chosen: Option<&str>) -> Result<(), Failure> {
+    let failed = |error: postgres::Error| {
+        Failure::Runtime(format!("cannot make the bootstrap key: {}", crate::store::describe(&error)))
+    };
+    let mut transaction = client.transaction().map_err(failed)?;
+    if !rows::is_empty(&mut transaction).map_err(failed)? {
+        return Ok(());
+    }
+    let path = home.join(FILE);
+    let key = first_key(&path, chosen)?;
+    let hash = key.hash();
+    let row = NewKey {
+        id: fresh_id().map_err(|_| Failure::Runtime("the system has no random bytes".to_owned()))?,
+        hash: hash.as_str(),
+        prefix: key.shown(),
+        name: NAME,
+        permissions: Permission::Admin.name(),
+        expires_at: None,
+    };
+    rows::insert_first(&mut transaction, &row).map_err(failed)?;
+    // Last before the commit: whatever could fail in the database without it has failed by now.
+    let file = KeyFile { home, path: &path };
+    file.write(&key)?;
+    transaction.commit().map_err(failed)?;
+    log::info!(key_id:% = row.id, name = NAME, by = NAME, file:% = path.display(); "key created");
+    Ok(())
+}
+
+/// The chosen key; else the one that is in the file already, since a start that was killed before its commit, or a
+/// database that was made anew, has left it there; else a fresh one.
+fn first_key(path: &Path, chosen: Option<&str>) -> Result<Plaintext, Failure> {
+    if let Some(chosen) = chosen {
+        return Plaintext::chosen(chosen)
+            .map_err(|wrong| Failure::Usage(format!("the bootstrap key cannot be used: {wrong}")));
+    }
+    if let Some(found) = read(path)? {
+        if key::looks_like_ours(&found) && !key::is_mistyped(&found) {
+            log::info!(file:% = path.display(); "the key that this file holds becomes the first key");
+            return Plaintext::chosen(&found).map_err(|wrong| Failure::Runtime(wrong.to_owned()));
+        }
+    }
+    Plaintext::generate()
+        .map_err(|error| Failure::Runtime(format!("the system has no random bytes: {error}")))
+}
+
+/// What the file holds, if it is there. Text that is no UTF-8 counts as some other text.
+fn read(path: &Path) -> Result<Option<String>, Failure> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(refused(path, &error)),
+    }
+}
+
+fn refused(path: &Path, error: &io::Error) -> Failure {
+    Failure::Runtime(format!(
+        "cannot write the bootstrap key to {}: {error}; no key was made, the database is unchanged",
+        path.display()
+    ))
+}
+
+struct KeyFile<'a> {
+    home: &'a Path,
+    path: &'a Path,
+}
+
+impl KeyFile<'_> {
+    /// Writes the file whole, readable by its owner alone from its first moment, and waits for the disk. A file with
+    /// another content gets out of its way first, so that no key is ever lost.
+    fn write(&self, key: &Plaintext) -> Result<(), Failure> {
+        let held = read(self.path)?;
+        let text = format!("{}\n", key.reveal());
+        if let Some(held) = held.filter(|held| held != key.reveal()) {
+            self.set_aside(&held)?;
+        }
+        let unfinished = self.home.join(UNFINISHED);
+        let written = (|| {
+            DirBuilder::new().recursive(true).mode(0o700).create(self.home)?;
+            match fs::remove_file(&unfinished) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&unfinished, self.path)?;
+            File::open(self.home)?.sync_all()
+        })();
+        written.map_err(|error| refused(self.path, &error))
+    }
+
+    fn set_aside(&self, held: &str) -> Result<(), Failure> {
+        let aside = self.free_name();
+        fs::rename(self.path, &aside)
+            .and_then(|()| fs::set_permissions(&aside, Permissions::from_mode(0o600)))
+            .map_err(|error| refused(self.path, &error))?;
+        if !held.is_empty() {
+            log::warn!(file:% = aside.display(); "the bootstrap-key file held something else, which was moved here");
+        }
+        Ok(())
+    }
+
+    /// `bootstrap-key.` and the time, or the first such name with a number that nobody has.
+    fn free_name(&self) -> PathBuf {
+        let format = format_description!("[year][month][day]T[hour][minute][second]Z");
+        let time = OffsetDateTime::now_utc().format(&format).unwrap_or_else(|_| "before".to_owned());
+        let named = |suffix: &str| self.home.join(format!("{FILE}.{time}{suffix}"));
+        std::iter::once(String::new())
+            .chain((1..).map(|number: u32| format!("-{number}")))
+            .map(|suffix| named(&suffix))
+            .find(|path| !path.exists())
+            .unwrap_or_else(|| named(""))
+    }
+}

@@ -1,0 +1,203 @@
+//! The LRU cache of validated keys, which would rather be empty than stale.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use super::Caller;
+use super::key::KeyHash;
+
+/// Keys that were found valid, each for at most the TTL, and none unless the cache may be trusted now.
+pub struct Cache {
+    state: Mutex<State>,
+    ttl: Duration,
+}
+
+struct State {
+    /// `None`: switched off.
+    keys: Option<LruCache<KeyHash, (Arc<Caller>, Instant)>>,
+    /// Grows whenever what was read from the database before may be out of date.
+    generation: u64,
+    /// Until when we would have heard of changes by other servers.
+    trusted_until: Option<Instant>,
+}
+
+/// Leave to remember what a lookup finds that begins now.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticket(Option<u64>);
+
+impl Cache {
+    /// `entries` 0 switches it off.
+    pub fn new(entries: usize, ttl: Duration) -> Cache {
+        let keys = NonZeroUsize::new(entries).map(LruCache::new);
+        Cache { state: Mutex::new(State { keys, generation: 0, trusted_until: None }), ttl }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| {
+            // Whoever held it may have left it half changed: forget all.
+            self.state.clear_poison();
+            let mut state = poisoned.into_inner();
+            state.forget();
+            state
+        })
+    }
+
+    /// Who this key belongs to, or a ticket for the lookup that has to find out.
+    pub fn get(&self, hash: &KeyHash) -> Result<Arc<Caller>, Ticket> {
+        let now = Instant::now();
+        let mut state = self.state();
+        if state.trusted_until.is_none_or(|until| now >= until) {
+            return Err(Ticket(None));
+        }
+        let generation = state.generation;
+        let found = state.keys.as_mut().and_then(|keys| keys.get(hash));
+        match found {
+            Some((caller, until)) if now < *until => Ok(Arc::clone(caller)),
+            _ => Err(Ticket(Some(generation))),
+        }
+    }
+
+    /// Remembers what a lookup found, unless something has changed since its ticket was drawn.
+    pub fn put(&self, ticket: Ticket, hash: KeyHash, caller: Arc<Caller>) {
+        let until = Instant::now() + self.ttl;
+        let mut state = self.state();
+        if ticket.0 == Some(state.generation) {
+            if let Some(keys) = &mut state.keys {
+                keys.put(hash, (caller, until));
+            }
+        }
+    }
+
+    /// Forgets all keys, and what lookups that are under way will find. Called once a change is committed and before
+    /// whoever made it is answered.
+    pub fn clear(&self) {
+        self.state().forget();
+    }
+
+    /// Changes by others may go unheard from now on: nothing is remembered or believed until `trust_until`.
+    pub fn distrust(&self) {
+        let mut state = self.state();
+        state.forget();
+        state.trusted_until = None;
+    }
+
+    /// Changes by others will be heard of until then.
+    pub fn trust_until(&self, until: Instant) {
+        let mut state = self.state();
+        if state.trusted_until.is_none_or(|before| before <= Instant::now()) {
+            // It was not trusted until now, so what it may have missed is not known.
+            state.forget();
+        }
+        state.trusted_until = Some(until);
+    }
+}
+
+impl State {
+    fn forget(&mut self) {
+        self.generation += 1;
+        if let Some(keys) = &mut self.keys {
+            keys.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trusted(entries: usize, ttl: Duration) -> Cache {
+        let cache = Cache::new(entries, ttl);
+        cache.trust_until(Instant::now() + Duration::from_secs(3600));
+        cache
+    }
+
+    fn remember(cache: &Cache, key: &str) {
+        let Err(ticket) = cache.get(&KeyHash::of(key)) else { panic!("{key} is there already") };
+        cache.put(ticket, KeyHash::of(key), Arc::new(Caller::for_tests(key)));
+    }
+
+    fn has(cache: &Cache, key: &str) -> bool {
+        cache.get(&KeyHash::of(key)).is_ok_and(|caller| caller.name == key)
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn remembers_the_last_used() {
+        let cache = trusted(2, LONG);
+        for key in ["a", "b"] {
+            remember(&cache, key);
+        }
+        assert!(has(&cache, "a"));
+        remember(&cache, "c");
+        assert_eq!(["a", "b", "c"].map(|key| has(&cache, key)), [true, false, true]);
+    }
+
+    #[test]
+    fn a_lookup_that_began_before_a_change_remembers_nothing() {
+        let cache = trusted(8, LONG);
+        let Err(ticket) = cache.get(&KeyHash::of("a")) else { panic!() };
+        cache.clear();
+        cache.put(ticket, KeyHash::of("a"), Arc::new(Caller::for_tests("a")));
+        assert!(!has(&cache, "a"));
+        remember(&cache, "a");
+        assert!(has(&cache, "a"));
+        cache.clear();
+        assert!(!has(&cache, "a"));
+    }
+
+    #[test]
+    fn what_is_not_trusted_is_neither_believed_nor_remembered() {
+        let cache = Cache::new(8, LONG);
+        remember(&cache, "a");
+        assert!(!has(&cache, "a"));
+        let Err(ticket) = cache.get(&KeyHash::of("a")) else { panic!() };
+        cache.trust_until(Instant::now() + LONG);
+        cache.put(ticket, KeyHash::of("a"), Arc::new(Caller::for_tests("a")));
+        assert!(!has(&cache, "a"), "its lookup began before there was trust");
+        remember(&cache, "a");
+        cache.distrust();
+        assert!(!has(&cache, "a"));
+        cache.trust_until(Instant::now() + LONG);
+        assert!(!has(&cache, "a"), "nobody knows what was missed meanwhile");
+        remember(&cache, "a");
+        // A lease that ran out unnoticed, as after a long stop of the process.
+        cache.trust_until(Instant::now());
+        assert!(!has(&cache, "a"));
+        cache.trust_until(Instant::now() + LONG);
+        assert!(!has(&cache, "a"));
+    }
+
+    #[test]
+    fn entries_end() {
+        let cache = trusted(8, Duration::ZERO);
+        remember(&cache, "a");
+        assert!(!has(&cache, "a"));
+    }
+
+    #[test]
+    fn none_is_allowed() {
+        let cache = trusted(0, LONG);
+        remember(&cache, "a");
+        assert!(!has(&cache, "a"));
+    }
+
+    #[test]
+    fn a_panic_while_it_is_held_empties_it() {
+        let cache = Arc::new(trusted(8, LONG));
+        remember(&cache, "a");
+        let held = Arc::clone(&cache);
+        std::thread::spawn(move || {
+            let _held = held.state.lock().unwrap();
+            panic!("on purpose");
+        })
+        .join()
+        .unwrap_err();
+        assert!(!has(&cache, "a"));
+        remember(&cache, "a");
+        assert!(has(&cache, "a"));
+    }
+}

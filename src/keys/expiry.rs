@@ -1,0 +1,103 @@
+//! Moments and durations as users write them: RFC 3339, and `90d`, `12h`, `30m`, `45s`.
+
+use time::format_description::FormatItem;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{Duration, OffsetDateTime, UtcOffset};
+
+/// Whole seconds in UTC, as everywhere in our answers.
+const ANSWERED: &[FormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]+00:00");
+/// The last year that RFC 3339 can write.
+const LAST_YEAR: i32 = 9999;
+
+/// RFC 3339 in UTC with `+00:00`.
+pub fn written(moment: OffsetDateTime) -> String {
+    // Every moment that we store can be written; one that an older server stored may not.
+    moment.to_offset(UtcOffset::UTC).format(ANSWERED).unwrap_or_else(|_| moment.to_string())
+}
+
+/// A moment in RFC 3339, in whole seconds.
+///
+/// # Errors
+/// What would be right.
+pub fn moment(text: &str) -> Result<OffsetDateTime, &'static str> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .ok()
+        .and_then(|moment| moment.checked_to_offset(UtcOffset::UTC))
+        .and_then(|moment| moment.replace_nanosecond(0).ok())
+        .ok_or("expected a date and time as in RFC 3339, such as 2027-01-31T12:00:00Z")
+}
+
+/// A number and a unit: `d`, `h`, `m` or `s`.
+///
+/// # Errors
+/// What would be right.
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
+    const RIGHT: &str = "expected a number of days, hours, minutes or seconds, such as 90d, 12h, 30m or 45s";
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(RIGHT)?;
+    let unit = match unit {
+        "d" => 86_400,
+        "h" => 3_600,
+        "m" => 60,
+        "s" => 1,
+        _ => return Err(RIGHT),
+    };
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(RIGHT);
+    }
+    let seconds = number.parse::<i64>().ok().and_then(|number| number.checked_mul(unit));
+    seconds.map(Duration::seconds).ok_or("is longer than can be counted")
+}
+
+/// The moment that is so long after `now`, in whole seconds.
+///
+/// # Errors
+/// It lies beyond the last year that can be written.
+pub fn after(now: OffsetDateTime, duration: Duration) -> Result<OffsetDateTime, &'static str> {
+    now.checked_add(duration)
+        .filter(|moment| moment.year() <= LAST_YEAR)
+        .and_then(|moment| moment.replace_nanosecond(0).ok())
+        .ok_or("lies beyond the year 9999")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in
+            [("90d", Some(7_776_000)), ("12h", Some(43_200)), ("30m", Some(1_800)), ("45s", Some(45))]
+        {
+            assert_eq!(duration(text).ok().map(Duration::whole_seconds), seconds, "{text}");
+        }
+        for bad in [
+            "",
+            "d",
+            "5",
+            "-5d",
+            "+5d",
+            "1.5h",
+            "5w",
+            "5 d",
+            "5D",
+            "99999999999999999999d",
+            "9223372036854775807d",
+            "é",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments() {
+        let noon = moment("2027-01-31T14:30:00.75+02:30").unwrap();
+        assert_eq!(written(noon), "2027-01-31T12:00:00+00:00");
+        for bad in ["", "2027-01-31", "2027-02-31T12:00:00Z", "tomorrow", "2027-01-31T12:00:00"] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+        assert!(after(noon, Duration::days(4_000_000)).is_err());
+        assert_eq!(written(after(noon, Duration::days(1)).unwrap()), "2027-02-01T12:00:00+00:00");
+    }
+}

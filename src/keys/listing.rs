@@ -1,0 +1,222 @@
+//! Pages of the listing: the query's parameters, the cursor, and the rows as JSON (keyset pagination).
+
+use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::expiry;
+use crate::http::reply::Error;
+use crate::store::keys::{KeyRow, Position};
+
+const LARGEST_PAGE: usize = 1000;
+
+/// What a page was asked to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    pub limit: usize,
+    pub after: Option<Position>,
+    pub with_revoked: bool,
+}
+
+impl Page {
+    /// Reads the parameters; others than ours are ignored.
+    ///
+    /// # Errors
+    /// 400 that names the parameter, its value, and what would be right.
+    pub fn from_query(query: Option<&str>) -> Result<Page, Error> {
+        let mut page = Page { limit: LARGEST_PAGE, after: None, with_revoked: true };
+        let mut seen = Vec::new();
+        for pair in query.unwrap_or_default().split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decoded(name), decoded(value));
+            if !["limit", "after", "revoked"].contains(&&*name) {
+                continue;
+            }
+            if seen.contains(&name) {
+                return Err(Error::BadRequest(format!("{name}: stands more than once in the query")));
+            }
+            let wrong = |right: &str| {
+                Error::BadRequest(format!("{name}: `{}` is not right: expected {right}", shortened(&value)))
+            };
+            match &*name {
+                "limit" => {
+                    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+                    page.limit = Some(&value)
+                        .filter(|_| digits)
+                        .and_then(|value| value.parse().ok())
+                        .filter(|limit| (1..=LARGEST_PAGE).contains(limit))
+                        .ok_or_else(|| wrong("a whole number from 1 to 1000"))?;
+                }
+                "after" => {
+                    let position = read_cursor(&value);
+                    page.after = Some(position.ok_or_else(|| wrong("the `next` of the page before"))?);
+                }
+                _ => {
+                    page.with_revoked = match &*value {
+                        "true" => true,
+                        "false" => false,
+                        _ => return Err(wrong("true or false")),
+                    };
+                }
+            }
+            seen.push(name);
+        }
+        Ok(page)
+    }
+
+    /// The path and query of the page that begins after `next`.
+    pub fn target_of_next(&self, next: &str) -> String {
+        let revoked = if self.with_revoked { "" } else { "&revoked=false" };
+        format!("/auth/keys?limit={}&after={next}{revoked}", self.limit)
+    }
+}
+
+/// One key as listings show it.
+#[derive(Serialize)]
+pub struct Listed<'a> {
+    id: Uuid,
+    name: &'a str,
+    permissions: &'a str,
+    #[serde(serialize_with = "moment")]
+    created_at: OffsetDateTime,
+    revoked: bool,
+    prefix: Option<&'a str>,
+    #[serde(serialize_with = "moment_or_null")]
+    expires_at: Option<OffsetDateTime>,
+    #[serde(serialize_with = "moment_or_null")]
+    last_used_at: Option<OffsetDateTime>,
+}
+
+impl<'a> From<&'a KeyRow> for Listed<'a> {
+    fn from(row: &'a KeyRow) -> Listed<'a> {
+        Listed {
+            id: row.id,
+            name: &row.name,
+            permissions: &row.permissions,
+            created_at: row.created_at,
+            revoked: row.revoked_at.is_some(),
+            prefix: row.prefix.as_deref(),
+            expires_at: row.expires_at,
+            last_used_at: row.last_used_at,
+        }
+    }
+}
+
+/// For `serialize_with`: RFC 3339 in UTC.
+pub fn moment<S: Serializer>(moment: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&expiry::written(*moment))
+}
+
+/// For `serialize_with`: RFC 3339 in UTC, or null.
+pub fn moment_or_null<S: Serializer>(
+    moment: &Option<OffsetDateTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match moment {
+        Some(moment) => self::moment(moment, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// A position as text that is its own percent-encoding: microseconds since 1970 and the id, both in hex.
+pub fn cursor(position: Position) -> String {
+    let micros = position.created_at.unix_timestamp_nanos() / 1000;
+    // Two's complement, so that moments before 1970 have a text as well; PostgreSQL's fit into 64 bits.
+    format!("{:016x}{}", micros as i64, position.id.simple())
+}
+
+fn read_cursor(text: &str) -> Option<Position> {
+    let (micros, id) = text.split_at_checked(16)?;
+    if text.len() != 48 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    let micros = u64::from_str_radix(micros, 16).ok()? as i64;
+    let created_at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()?;
+    Some(Position { created_at, id: Uuid::try_parse(id).ok()? })
+}
+
+/// Percent-decoding of a query's name or value (RFC 3986, 2.1, and `+` for a space); what cannot be decoded stays.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = |byte: u8| char::from(byte).to_digit(16);
+        rest = match (first, tail) {
+            (b'%', [high, low, after @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
+                let byte = hex(*high).unwrap_or(0) * 16 + hex(*low).unwrap_or(0);
+                bytes.push(u8::try_from(byte).unwrap_or(b'?'));
+                after
+            }
+            (b'+', _) => {
+                bytes.push(b' ');
+                tail
+            }
+            _ => {
+                bytes.push(*first);
+                tail
+            }
+        };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Enough of a wrong value to recognise it by, and nothing that a terminal would obey.
+fn shortened(value: &str) -> String {
+    value
+        .chars()
+        .take(64)
+        .map(|character| if character.is_control() { '\u{fffd}' } else { character })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_come_back() {
+        for micros in [0, 1, -1, 1_795_470_000_123_456_i64] {
+            let created_at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap();
+            let position = Position { created_at, id: Uuid::from_u128(0xfedc << 100 | 7) };
+            assert_eq!(read_cursor(&cursor(position)), Some(position));
+        }
+    }
+
+    #[test]
+    fn queries() {
+        let whole = Page { limit: 1000, after: None, with_revoked: true };
+        assert_eq!(Page::from_query(None).unwrap(), whole);
+        assert_eq!(Page::from_query(Some("")).unwrap(), whole);
+        assert_eq!(Page::from_query(Some("x=1&limi=5&x=2")).unwrap(), whole);
+        assert_eq!(Page::from_query(Some("limit=1&revoked=false")).unwrap().limit, 1);
+        assert_eq!(Page::from_query(Some("%6cimit=%31%30")).unwrap().limit, 10);
+        let garbage = "f".repeat(48);
+        for bad in [
+            "limit=0",
+            "limit=1001",
+            "limit=",
+            "limit",
+            "limit=+5",
+            "limit=abc",
+            "limit=1&limit=1",
+            "limit=1.0",
+            "limit=18446744073709551617",
+            "revoked=",
+            "revoked=FALSE",
+            "revoked=1",
+            "after=",
+            "after=x",
+            "after=%00",
+            "after=\u{e9}",
+            "after=0000000000000000",
+            &format!("after={}", "F".repeat(48)),
+            &format!("after={garbage}0"),
+        ] {
+            let Err(Error::BadRequest(line)) = Page::from_query(Some(bad)) else {
+                panic!("{bad} should be refused")
+            };
+            let name = bad.split('=').next().unwrap();
+            assert!(line.starts_with(&format!("{name}: ")), "{bad}: {line}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Keeps the cache honest: a thread that hears from the database what other servers changed, and lets the cache be
+//! trusted only for as long as it would have heard.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::Keys;
+use crate::store::changes::{LEASE, Link, News};
+
+/// How often the database is asked for news when it sends none. Well below a lease.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+/// Between two attempts to reach a database that is gone.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// Runs until `stop` is set, which it notices within `ASK_EVERY` unless the database hangs.
+pub fn watch(keys: &Keys, stop: &AtomicBool) {
+    let mut is_down = false;
+    while !stop.load(Ordering::Acquire) {
+        keys.cache.distrust();
+        let asked = Instant::now();
+        match keys.store.link(keys.server) {
+            Ok(link) => {
+                if is_down {
+                    log::info!("the link to the database is back; keys are cached again");
+                }
+                is_down = false;
+                keys.cache.trust_until(asked + LEASE);
+                match follow(keys, link, stop) {
+                    Ok(()) => return,
+                    Err(error) => log::debug!("the link to the database broke: {error}"),
+                }
+                keys.cache.distrust();
+            }
+            Err(error) if !is_down => {
+                is_down = true;
+                log::warn!("no link to the database, so no key is served from memory: {error}");
+            }
+            Err(_) => {}
+        }
+        std::thread::sleep(RETRY_AFTER);
+    }
+}
+
+/// Trusts the cache from lease to lease, and empties it whenever a key has changed somewhere.
+fn follow(keys: &Keys, mut link: Link, stop: &AtomicBool) -> Result<(), postgres::Error> {
+    while !stop.load(Ordering::Acquire) {
+        match link.wait(ASK_EVERY)? {
+            News::None { asked } => keys.cache.trust_until(asked + LEASE),
+            News::Change => {
+                // In this order: whoever waits for us may go on as soon as we have said that we caught up.
+                keys.cache.distrust();
+                let asked = Instant::now();
+                link.catch_up()?;
+                keys.cache.trust_until(asked + LEASE);
+            }
+        }
+    }
+    keys.cache.distrust();
+    link.close()
+}

@@ -1,0 +1,126 @@
+//! How servers that share a database learn of a change to its keys before whoever made it is answered.
+//!
+//! A change is committed first and numbered afterwards (`api_key_changes`). A server that caches keys has a row in
+//! `auth_caches` with the number up to which it has emptied its cache. Whoever made the change waits for the rows.
+
+use std::time::{Duration, Instant};
+
+use postgres::fallible_iterator::FallibleIterator as _;
+use uuid::Uuid;
+
+/// What a notification is sent on; its text means nothing.
+const CHANNEL: &str = "api_key_changes";
+/// For how long a server may trust its cache after the moment when it last asked the database for news. Whoever
+/// waits for a server that is silent waits for no longer than this.
+pub const LEASE: Duration = Duration::from_secs(3);
+/// Beyond the lease, for clocks that do not run quite alike.
+const LEASE_MARGIN: Duration = Duration::from_millis(100);
+
+/// A server's own session for news. Dropped, it is cut off; the row stays until somebody misses it.
+pub struct Link {
+    client: postgres::Client,
+    server: Uuid,
+    seen: i64,
+}
+
+/// What the database had to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// No change since the last time: the cache may be trusted for a lease from the moment when this was asked.
+    None { asked: Instant },
+    /// Keys have changed: the cache has to be emptied, and `catch_up` called, before it may be trusted again.
+    Change,
+}
+
+impl Link {
+    /// Listens, and enters the server's row. The cache must be empty and distrusted when this begins.
+    ///
+    /// # Errors
+    /// The session broke, or the database is read-only.
+    pub fn open(mut client: postgres::Client, server: Uuid) -> Result<Link, postgres::Error> {
+        // A lost row makes others wait for a while and nothing worse: no need to wait for the disk.
+        client.batch_execute(&format!("SET synchronous_commit = off; LISTEN {CHANNEL}"))?;
+        let row = client.query_one(
+            "INSERT INTO auth_caches (server, seen) SELECT $1, last_value FROM api_key_changes
+             ON CONFLICT (server) DO UPDATE SET seen = excluded.seen, since = now() RETURNING seen",
+            &[&server],
+        )?;
+        Ok(Link { client, server, seen: row.try_get(0)? })
+    }
+
+    /// Waits for a notification, for at most `limit`, then asks how things stand.
+    ///
+    /// # Errors
+    /// The session broke, or whoever waited for us has taken our row away: the link has to be opened anew.
+    pub fn wait(&mut self, limit: Duration) -> Result<News, postgres::Error> {
+        if self.client.notifications().timeout_iter(limit).next()?.is_some() {
+            return Ok(News::Change);
+        }
+        let asked = Instant::now();
+        let row = self.client.query_one(
+            "SELECT last_value FROM api_key_changes, auth_caches WHERE server = $1",
+            &[&self.server],
+        )?;
+        let last: i64 = row.try_get(0)?;
+        Ok(if last == self.seen { News::None { asked } } else { News::Change })
+    }
+
+    /// Tells everybody that the cache is empty of all that was read before now.
+    ///
+    /// # Errors
+    /// As `wait`.
+    pub fn catch_up(&mut self) -> Result<(), postgres::Error> {
+        // Whatever is announced from here on will come again; what was announced before is covered by the number.
+        while self.client.notifications().iter().next()?.is_some() {}
+        let row = self.client.query_one(
+            "UPDATE auth_caches SET seen = last_value FROM api_key_changes WHERE server = $1 RETURNING seen",
+            &[&self.server],
+        )?;
+        self.seen = row.try_get(0)?;
+        Ok(())
+    }
+
+    /// Takes the server's row away: a clean farewell that lets nobody wait.
+    ///
+    /// # Errors
+    /// The session broke.
+    pub fn close(mut self) -> Result<(), postgres::Error> {
+        self.client.execute("DELETE FROM auth_caches WHERE server = $1", &[&self.server]).map(|_| ())
+    }
+}
+
+/// Waits until no other server lets in by what it read before this call. The change must have been committed, and
+/// notified, before.
+///
+/// # Errors
+/// The session broke: it is not known who has heard of the change.
+pub fn wait_for_servers(client: &mut postgres::Client, own: Uuid) -> Result<(), postgres::Error> {
+    let number: Option<i64> = client
+        .query_one(
+            "SELECT CASE WHEN EXISTS (SELECT FROM auth_caches WHERE server <> $1) THEN nextval('api_key_changes') END,
+                    pg_notify('api_key_changes', '')",
+            &[&own],
+        )?
+        .try_get(0)?;
+    let Some(number) = number else { return Ok(()) };
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    while began.elapsed() < LEASE + LEASE_MARGIN {
+        let behind: bool = client
+            .query_one(
+                "SELECT EXISTS (SELECT FROM auth_caches WHERE server <> $1 AND seen < $2)",
+                &[&own, &number],
+            )?
+            .try_get(0)?;
+        if !behind {
+            return Ok(());
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+    // They have not asked for news since the number was drawn, so by now they trust nothing that they remember.
+    let gone =
+        client.execute("DELETE FROM auth_caches WHERE server <> $1 AND seen < $2", &[&own, &number])?;
+    log::warn!(servers = gone; "servers that share the database did not answer; they trust their caches no longer");
+    Ok(())
+}

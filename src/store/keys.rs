@@ -1,0 +1,200 @@
+//! The statements on `api_keys`.
+
+use postgres::types::ToSql;
+use postgres::{Client, GenericClient, Row, Statement};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::pool::Session;
+use super::{Store, StoreError, changes};
+
+/// A row of `api_keys`, without the hash.
+#[derive(Debug, Clone)]
+pub struct KeyRow {
+    pub id: Uuid,
+    pub name: String,
+    /// As stored; only `admin`, `write` and `read` mean something.
+    pub permissions: String,
+    pub created_at: OffsetDateTime,
+    pub revoked_at: Option<OffsetDateTime>,
+    /// `None` for rows of an older server.
+    pub prefix: Option<String>,
+    pub expires_at: Option<OffsetDateTime>,
+    pub last_used_at: Option<OffsetDateTime>,
+}
+
+/// What a new row needs. PostgreSQL says when it was made.
+pub struct NewKey<'a> {
+    pub id: Uuid,
+    /// Lowercase hex SHA-256 of the whole key.
+    pub hash: &'a str,
+    pub prefix: &'a str,
+    pub name: &'a str,
+    pub permissions: &'a str,
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// Where a page begins: after this row, in the order newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub created_at: OffsetDateTime,
+    pub id: Uuid,
+}
+
+/// What a revocation met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocation {
+    /// It was valid until now; this is its name.
+    Revoked(String),
+    /// It had been revoked before.
+    Earlier,
+    Unknown,
+}
+
+/// Every column of `KeyRow`, in its order. Adopted tables may have `varchar` where we have `text`.
+macro_rules! columns {
+    () => {
+        "id, name::text, COALESCE(permissions::text, ''), created_at, revoked_at, prefix::text, expires_at, last_used_at"
+    };
+}
+
+const FIND: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE key_hash = $1");
+const INSERT: &str = "INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, expires_at)
+     VALUES ($1, $2, $3, $4, $5, now(), $6) RETURNING created_at";
+const LIST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM api_keys WHERE (created_at, id) < ($1, $2) AND ($3 OR revoked_at IS NULL)
+     ORDER BY created_at DESC, id DESC LIMIT $4"
+);
+const LIST_FIRST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM api_keys WHERE $1 OR revoked_at IS NULL ORDER BY created_at DESC, id DESC LIMIT $2"
+);
+/// The notification goes out with the commit; the number that others wait by is drawn after it.
+const REVOKE: &str = "WITH revoked AS (
+         UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING name::text
+     ), told AS (SELECT pg_notify('api_key_changes', '') FROM revoked)
+     SELECT (SELECT name FROM revoked), (SELECT count(*) FROM told), EXISTS (SELECT FROM api_keys WHERE id = $1)";
+
+/// Whether there is no key at all, valid or not.
+///
+/// # Errors
+/// The session broke, or the table is not there.
+pub fn is_empty(client: &mut impl GenericClient) -> Result<bool, postgres::Error> {
+    client.query_one("SELECT NOT EXISTS (SELECT FROM api_keys)", &[])?.try_get(0)
+}
+
+/// Adds the first key, as part of its caller's transaction.
+///
+/// # Errors
+/// The session broke, or the table does not take the row.
+pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result<(), postgres::Error> {
+    let values: [&(dyn ToSql + Sync); 6] =
+        [&key.id, &key.hash, &key.prefix, &key.name, &key.permissions, &key.expires_at];
+    client.query_one(INSERT, &values).map(|_| ())
+}
+
+/// What every session of the pool has prepared.
+pub struct Statements {
+    find: Statement,
+    insert: Statement,
+    list: Statement,
+    list_first: Statement,
+    revoke: Statement,
+}
+
+impl Statements {
+    pub fn prepare(client: &mut Client) -> Result<Statements, postgres::Error> {
+        Ok(Statements {
+            find: client.prepare(FIND)?,
+            insert: client.prepare(INSERT)?,
+            list: client.prepare(LIST)?,
+            list_first: client.prepare(LIST_FIRST)?,
+            revoke: client.prepare(REVOKE)?,
+        })
+    }
+}
+
+fn key_row(row: &Row) -> Result<KeyRow, postgres::Error> {
+    Ok(KeyRow {
+        id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        permissions: row.try_get(2)?,
+        created_at: row.try_get(3)?,
+        revoked_at: row.try_get(4)?,
+        prefix: row.try_get(5)?,
+        expires_at: row.try_get(6)?,
+        last_used_at: row.try_get(7)?,
+    })
+}
+
+impl Store {
+    /// The row of a key, by the lowercase hex SHA-256 of the whole key; revoked and expired ones too.
+    ///
+    /// # Errors
+    /// See `StoreError`; so for all of these.
+    pub fn find(&self, hash: &str) -> Result<Option<KeyRow>, StoreError> {
+        self.read(|Session { client, statements, .. }| {
+            client.query_opt(&statements.find, &[&hash])?.as_ref().map(key_row).transpose()
+        })
+    }
+
+    /// Adds a key and returns when it was made. When this fails for a broken session, nobody knows whether the row is
+    /// there; nobody has the key either.
+    pub fn insert(&self, key: &NewKey<'_>) -> Result<OffsetDateTime, StoreError> {
+        self.write(|Session { client, statements, .. }| {
+            client
+                .query_one(
+                    &statements.insert,
+                    &[&key.id, &key.hash, &key.prefix, &key.name, &key.permissions, &key.expires_at],
+                )?
+                .try_get(0)
+        })
+    }
+
+    /// At most `limit` rows, newest first.
+    pub fn list(
+        &self,
+        after: Option<Position>,
+        with_revoked: bool,
+        limit: i64,
+    ) -> Result<Vec<KeyRow>, StoreError> {
+        self.read(|Session { client, statements, .. }| {
+            let rows = match after {
+                Some(Position { created_at, id }) => {
+                    client.query(&statements.list, &[&created_at, &id, &with_revoked, &limit])?
+                }
+                None => client.query(&statements.list_first, &[&with_revoked, &limit])?,
+            };
+            rows.iter().map(key_row).collect()
+        })
+    }
+
+    /// Revokes a key. The row is committed when this returns; other servers may still have to hear of it.
+    pub fn revoke(&self, id: Uuid) -> Result<Revocation, StoreError> {
+        self.write(|Session { client, statements, .. }| {
+            let row = client.query_one(&statements.revoke, &[&id])?;
+            Ok(match (row.try_get(0)?, row.try_get(2)?) {
+                (Some(name), _) => Revocation::Revoked(name),
+                (None, true) => Revocation::Earlier,
+                (None, false) => Revocation::Unknown,
+            })
+        })
+    }
+
+    /// Waits until no other server lets anybody in by what it read before this call. `own` needs no telling.
+    pub fn wait_for_servers(&self, own: Uuid) -> Result<(), StoreError> {
+        self.write(|session| changes::wait_for_servers(&mut session.client, own))
+    }
+
+    /// How many keys are valid or expired, and how many are revoked.
+    pub fn count(&self) -> Result<(i64, i64), StoreError> {
+        self.read(|Session { client, .. }| {
+            let row = client
+                .query_one("SELECT count(*) - count(revoked_at), count(revoked_at) FROM api_keys", &[])?;
+            Ok((row.try_get(0)?, row.try_get(1)?))
+        })
+    }
+}

@@ -1,0 +1,76 @@
+//! The files in `migrations/`, embedded, run in one transaction by one server at a time.
+
+use postgres::Client;
+use refinery::Migration;
+
+use crate::failure::Failure;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// Session lock of whoever migrates or bootstraps, in the database's own space of advisory locks: "cloacina" in ASCII.
+const LOCK: i64 = 0x636c_6f61_6369_6e61;
+
+/// Holds the lock until the session ends: others wait, for as long as it takes.
+///
+/// # Errors
+/// The session broke.
+pub fn lock(client: &mut Client) -> Result<(), postgres::Error> {
+    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).map(|_| ())
+}
+
+/// Lets the next one in.
+///
+/// # Errors
+/// The session broke, which lets the next one in as well.
+pub fn unlock(client: &mut Client) -> Result<(), postgres::Error> {
+    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).map(|_| ())
+}
+
+/// Brings the schema up to what this binary needs.
+///
+/// # Errors
+/// The database is newer than the binary, its history is another one, or a statement failed; nothing has changed then.
+pub fn run(client: &mut Client) -> Result<(), Failure> {
+    let runner = embedded::migrations::runner().set_grouped(true);
+    let ours = runner.get_migrations().iter().map(Migration::version).max().unwrap_or(0);
+    let applied = client
+        .query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])
+        .and_then(|row| row.try_get(0))
+        .map_err(|error| failure(&super::describe(&error)))
+        .and_then(|has_history: bool| {
+            if has_history {
+                runner.get_applied_migrations(client).map_err(|error| failure(&error.to_string()))
+            } else {
+                Ok(Vec::new())
+            }
+        })?;
+    let theirs = applied.iter().map(Migration::version).max().unwrap_or(0);
+    if theirs > ours {
+        return Err(Failure::Runtime(format!(
+            "the database is newer than this program: its schema has version {theirs}, this program (version {}) \
+             knows versions up to {ours}; run the program that migrated it, or a later one",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    if theirs == ours {
+        return Ok(());
+    }
+    let report = runner.run(client).map_err(|error| {
+        use std::error::Error as _;
+        let cause = error.source().map(|cause| match cause.downcast_ref::<postgres::Error>() {
+            Some(cause) => super::describe(cause),
+            None => cause.to_string(),
+        });
+        failure(&cause.unwrap_or_else(|| error.to_string()))
+    })?;
+    for migration in report.applied_migrations() {
+        log::info!("migrated the database: {migration}");
+    }
+    Ok(())
+}
+
+fn failure(cause: &str) -> Failure {
+    Failure::Runtime(format!("cannot migrate the database; nothing was changed: {cause}"))
+}

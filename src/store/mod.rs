@@ -1,0 +1,159 @@
+//! The only room where SQL is written.
+
+pub mod changes;
+pub mod keys;
+mod migrations;
+mod pool;
+mod start;
+
+use std::error::Error as _;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postgres::error::SqlState;
+use uuid::Uuid;
+
+use crate::metrics::Metrics;
+use changes::Link;
+use pool::{Dialer, Session, Sessions};
+
+/// For how long a read is tried again on other sessions when the database had been restarted under them.
+const READ_AGAIN_FOR: Duration = Duration::from_secs(2);
+
+/// The database, behind a pool of sessions that carry their prepared statements.
+pub struct Store {
+    pool: r2d2::Pool<Sessions>,
+    dialer: Arc<Dialer>,
+    metrics: Arc<Metrics>,
+}
+
+/// Why a statement was not answered. Neither text has a key, a hash or a password in it.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The database is down, too slow, or does not take work now.
+    Unavailable(String),
+    /// It refused what we asked: a bug, or a table that somebody has changed.
+    Refused(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Unavailable(text) | StoreError::Refused(text) => formatter.write_str(text),
+        }
+    }
+}
+
+impl From<postgres::Error> for StoreError {
+    fn from(error: postgres::Error) -> StoreError {
+        let text = describe(&error);
+        match error.code() {
+            Some(code) if !is_passing(code) => StoreError::Refused(text),
+            _ => StoreError::Unavailable(text),
+        }
+    }
+}
+
+/// States of the server rather than of the statement: class 08, 53, 57 and 58, and a standby's refusal to write.
+fn is_passing(code: &SqlState) -> bool {
+    ["08", "53", "57", "58"].iter().any(|class| code.code().starts_with(class))
+        || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        || *code == SqlState::T_R_DEADLOCK_DETECTED
+        || *code == SqlState::LOCK_NOT_AVAILABLE
+}
+
+/// What went wrong, with its cause. PostgreSQL's own detail is left out: it may quote the row, and with it a hash.
+pub fn describe(error: &postgres::Error) -> String {
+    if let Some(refusal) = error.as_db_error() {
+        return format!("{} (SQLSTATE {})", refusal.message(), refusal.code().code());
+    }
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+impl Store {
+    /// Runs a statement that may be run again: on a session that turns out to be dead, the next one is tried.
+    fn read<T>(
+        &self,
+        mut read: impl FnMut(&mut Session) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let until = Instant::now() + READ_AGAIN_FOR;
+        loop {
+            let mut session = self.session()?;
+            match read(&mut session) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    let session_is_dead = session.is_dead(&error);
+                    let error = StoreError::from(error);
+                    if !session_is_dead || Instant::now() >= until {
+                        return Err(error);
+                    }
+                    self.forget_older_sessions();
+                }
+            }
+        }
+    }
+
+    /// Runs a statement that is never repeated: when the session breaks, nobody knows whether it was carried out.
+    fn write<T>(
+        &self,
+        write: impl FnOnce(&mut Session) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let mut session = self.session()?;
+        write(&mut session).map_err(|error| {
+            if session.is_dead(&error) {
+                self.forget_older_sessions();
+            }
+            StoreError::from(error)
+        })
+    }
+
+    /// A session from the pool that is not known to be dead.
+    fn session(&self) -> Result<r2d2::PooledConnection<Sessions>, StoreError> {
+        let asked = Instant::now();
+        loop {
+            let session = match self.pool.try_get() {
+                Some(session) => session,
+                None => self.pool.get().map_err(|error| {
+                    StoreError::Unavailable(format!("no session within {:?}: {error}", asked.elapsed()))
+                })?,
+            };
+            if self.dialer.is_current(&session) {
+                self.metrics.pool_wait_seconds.observe(asked.elapsed().as_secs_f64());
+                return Ok(session);
+            }
+        }
+    }
+
+    /// The database has gone away at least once: sessions made before now are not used for anything any more.
+    pub fn forget_older_sessions(&self) {
+        self.dialer.forget_older_sessions();
+    }
+
+    /// Whether a session can be had within `limit`, and the database answers on it. Also brings the pool's metrics
+    /// up to date.
+    pub fn check(&self, limit: Duration) -> bool {
+        let answers = self.pool.get_timeout(limit).is_ok_and(|mut session| {
+            let answer = session.client.simple_query("");
+            if answer.is_err() {
+                self.forget_older_sessions();
+            }
+            answer.is_ok()
+        });
+        let state = self.pool.state();
+        self.metrics.pool_size.set(i64::from(state.connections));
+        self.metrics.pool_idle.set(i64::from(state.idle_connections));
+        answers
+    }
+
+    /// A session of its own for `server`, on which it hears of changes that other servers make.
+    ///
+    /// # Errors
+    /// The database is down or read-only.
+    pub fn link(&self, server: Uuid) -> Result<Link, postgres::Error> {
+        Link::open(self.dialer.dial()?, server)
+    }
+}

@@ -1,0 +1,122 @@
+//! r2d2 over sessions that carry their prepared statements: a statement is parsed once for each session, and no
+//! checkout costs a round trip.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use postgres::{Client, Config, NoTls};
+use r2d2::ManageConnection;
+use r2d2_postgres::PostgresConnectionManager;
+
+use super::keys::Statements;
+
+/// How long a request waits for a session. Half of it also bounds the pause between r2d2's attempts to connect, so
+/// that a database that is back is in use again within half a second.
+const SESSION_WAIT: Duration = Duration::from_secs(1);
+/// r2d2 tries to connect again and again while the database is down; that is one line in so long.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+
+/// Makes connections, and knows which of them are older than the last time the database was lost.
+pub struct Dialer {
+    manager: PostgresConnectionManager<NoTls>,
+    epoch: AtomicU64,
+}
+
+impl Dialer {
+    pub fn new(config: Config) -> Dialer {
+        Dialer { manager: PostgresConnectionManager::new(config, NoTls), epoch: AtomicU64::new(0) }
+    }
+
+    pub fn dial(&self) -> Result<Client, postgres::Error> {
+        self.manager.connect()
+    }
+
+    pub fn forget_older_sessions(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn is_current(&self, session: &Session) -> bool {
+        session.epoch == self.epoch.load(Ordering::Acquire)
+    }
+}
+
+/// A connection and what was prepared on it.
+pub struct Session {
+    pub client: Client,
+    pub statements: Statements,
+    epoch: u64,
+    /// A statement has failed in a way that leaves nothing to hope for.
+    dead: bool,
+}
+
+impl Session {
+    /// Whether this error means that the session is of no use any more, and with it all that are as old.
+    pub fn is_dead(&mut self, error: &postgres::Error) -> bool {
+        use postgres::error::SqlState;
+        let told_so = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN];
+        let dead = match error.code() {
+            Some(code) => told_so.contains(code),
+            None => {
+                use std::error::Error as _;
+                let is_io = error.source().is_some_and(|cause| cause.is::<std::io::Error>());
+                is_io || error.is_closed() || self.client.is_closed()
+            }
+        };
+        self.dead |= dead;
+        dead
+    }
+}
+
+/// r2d2's view of the sessions.
+pub struct Sessions {
+    dialer: Arc<Dialer>,
+}
+
+impl ManageConnection for Sessions {
+    type Connection = Session;
+    type Error = postgres::Error;
+
+    fn connect(&self) -> Result<Session, postgres::Error> {
+        // Read first: a loss while we connect makes this session an old one.
+        let epoch = self.dialer.epoch.load(Ordering::Acquire);
+        let mut client = self.dialer.dial()?;
+        let statements = Statements::prepare(&mut client)?;
+        Ok(Session { client, statements, epoch, dead: false })
+    }
+
+    fn is_valid(&self, session: &mut Session) -> Result<(), postgres::Error> {
+        session.client.simple_query("").map(|_| ())
+    }
+
+    fn has_broken(&self, session: &mut Session) -> bool {
+        session.dead || session.client.is_closed() || !self.dialer.is_current(session)
+    }
+}
+
+/// A pool that fills itself in the background.
+pub fn open(dialer: &Arc<Dialer>, size: u32) -> r2d2::Pool<Sessions> {
+    r2d2::Pool::builder()
+        .max_size(size)
+        .test_on_check_out(false)
+        .connection_timeout(SESSION_WAIT)
+        .error_handler(Box::new(Complaints::default()))
+        .build_unchecked(Sessions { dialer: Arc::clone(dialer) })
+}
+
+/// Says that the database cannot be reached, now and then.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Mutex<Option<Instant>>,
+}
+
+impl r2d2::HandleError<postgres::Error> for Complaints {
+    fn handle_error(&self, error: postgres::Error) {
+        let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if last.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+            *last = Some(Instant::now());
+            log::warn!("cannot connect to the database: {}", super::describe(&error));
+        }
+    }
+}

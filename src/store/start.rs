@@ -1,0 +1,110 @@
+//! From a database URL to a store: wait for a PostgreSQL that is coming up, migrate, make the first key.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postgres::config::Host;
+use postgres::error::SqlState;
+use postgres::{Client, Config};
+
+use super::pool::{self, Dialer};
+use super::{Store, describe, migrations};
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::metrics::Metrics;
+
+const RETRY_EVERY: Duration = Duration::from_millis(250);
+
+impl Store {
+    /// Connects, migrates, does `first` before any other server may do the same, and opens the pool.
+    ///
+    /// # Errors
+    /// One line that says which database, and why not.
+    pub fn start(
+        settings: &Settings,
+        metrics: Arc<Metrics>,
+        first: impl FnOnce(&mut Client) -> Result<(), Failure>,
+    ) -> Result<Store, Failure> {
+        let config = configure(&settings.database_url)?;
+        let place = place(&config);
+        let dialer = Arc::new(Dialer::new(config));
+        let mut client = connect(&dialer, &place, settings.database_wait)?;
+        let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
+        migrations::lock(&mut client).map_err(broken)?;
+        migrations::run(&mut client)?;
+        first(&mut client)?;
+        migrations::unlock(&mut client).map_err(broken)?;
+        let pool = pool::open(&dialer, settings.pool_size);
+        Ok(Store { pool, dialer, metrics })
+    }
+}
+
+/// The URL's own settings win. A host that is gone is noticed within 15 seconds, whatever was under way.
+fn configure(url: &str) -> Result<Config, Failure> {
+    let mut config: Config = url.parse().map_err(|error: postgres::Error| {
+        Failure::Usage(format!("the database URL is not one that can be used: {}", describe(&error)))
+    })?;
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(Duration::from_secs(3));
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(Duration::from_secs(10));
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("cloacinactl");
+    }
+    config
+        .keepalives_idle(Duration::from_secs(5))
+        .keepalives_interval(Duration::from_secs(2))
+        .keepalives_retries(3);
+    Ok(config)
+}
+
+/// Which database, for people; never the password.
+fn place(config: &Config) -> String {
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(name)) if name.contains(':') => format!("[{name}]:{port}"),
+        Some(Host::Tcp(name)) => format!("{name}:{port}"),
+        Some(Host::Unix(directory)) => format!("{}, port {port}", directory.display()),
+        None => match config.get_hostaddrs().first() {
+            Some(address) => format!("{address}:{port}"),
+            None => "no host".to_owned(),
+        },
+    };
+    let user = config.get_user().unwrap_or("(none)");
+    let database = config.get_dbname().unwrap_or(user);
+    format!("database `{database}` at {host} as user `{user}`")
+}
+
+/// A connection to a database that may still be coming up.
+fn connect(dialer: &Dialer, place: &str, patience: Duration) -> Result<Client, Failure> {
+    let until = Instant::now() + patience;
+    let mut said = false;
+    loop {
+        match dialer.dial() {
+            Ok(client) => return Ok(client),
+            Err(error) if may_come_up(&error) && Instant::now() + RETRY_EVERY < until => {
+                if !said {
+                    log::warn!("waiting up to {patience:?} for {place}: {}", describe(&error));
+                    said = true;
+                }
+                std::thread::sleep(RETRY_EVERY);
+            }
+            Err(error) => {
+                return Err(Failure::Runtime(format!("cannot connect to {place}: {}", describe(&error))));
+            }
+        }
+    }
+}
+
+/// A refused connection, a name that does not resolve yet, or a server that says that it is busy with itself.
+fn may_come_up(error: &postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS].contains(code),
+        None => {
+            use std::error::Error as _;
+            error.source().is_some_and(|cause| cause.is::<std::io::Error>())
+        }
+    }
+}
