@@ -1,1 +1,21 @@
+//! Black-box tests: the real program, a real PostgreSQL, port 0. Each test has a database of its own, so that all of
+//! them can run at once and in any order.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod support;
+
+mod adoption;
+mod errors;
+mod framing;
+mod guide;
+mod health;
+mod keys;
+mod quickstart;
+mod secrets;
+mod start;
