@@ -195,7 +195,7 @@ fn nothing_under_auth_is_stored() {
 #[test]
 fn ready_says_when_it_is_shutting_down() {
     let database = Database::new();
-    let server = Start::on(&database).arguments(["--request-timeout", "20s"]).serving();
+    let server = Start::on(&database).arguments(["--database-timeout", "30s"]).serving();
     let key = server.bootstrap_key();
     // A request that holds the drain up, on a worker that waits for a lock.
     let mut locker = database.client();

@@ -198,7 +198,7 @@ fn a_lookup_under_way_does_not_bring_a_revoked_key_back() {
 fn another_server_learns_of_a_revocation() {
     let database = Database::new();
     let one = Server::start(&database);
-    let other = Start::on(&database).arguments(["--cache-ttl", "1s"]).serving();
+    let other = Start::on(&database).arguments(["--auth-cache-ttl", "1s"]).serving();
     let admin = one.bootstrap_key();
     let (id, key) = one.create_key(&admin, "shared");
     assert!(other.lets_in(&key));

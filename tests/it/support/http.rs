@@ -16,6 +16,7 @@ pub struct Response {
 
 impl Response {
     /// The value of a field that must not stand twice.
+    #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values =
             self.headers.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value);
@@ -24,21 +25,25 @@ impl Response {
         value.map(String::as_str)
     }
 
+    #[track_caller]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 
+    #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         assert_eq!(self.header("Content-Type"), Some("application/json"), "{self:#?}");
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
+    #[track_caller]
     pub fn expect_status(self, status: u16) -> Response {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
         self
     }
 
     /// Asserts the status and the whole JSON body.
+    #[track_caller]
     pub fn expect(self, status: u16, body: &str) -> Response {
         assert_eq!((self.status, self.text()), (status, body));
         assert_eq!(self.header("Content-Type"), Some("application/json"), "{self:#?}");
@@ -46,6 +51,7 @@ impl Response {
     }
 
     /// Asserts the form of an error that the server itself decides, and hands back its message.
+    #[track_caller]
     pub fn error(&self) -> String {
         let body = self.json();
         let message = body["error"].as_str().unwrap_or_else(|| panic!("no message: {body}")).to_owned();
@@ -89,6 +95,7 @@ impl Connection {
         Connection { stream, buffer: Vec::new(), ended: false }
     }
 
+    #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap_or_else(|error| panic!("cannot send: {error}"));
     }
@@ -107,12 +114,14 @@ impl Connection {
     }
 
     /// A request and its answer; the connection stays.
+    #[track_caller]
     pub fn ask(&mut self, method: &str, path: &str, key: Option<&str>, json: Option<&str>) -> Response {
         self.send(&request(method, path, key, json));
         self.receive(method)
     }
 
     /// The next answer. `method` decides whether it has a body.
+    #[track_caller]
     pub fn receive(&mut self, method: &str) -> Response {
         loop {
             if let Some((response, length)) = parse_response(&self.buffer, method, self.ended) {
@@ -125,6 +134,7 @@ impl Connection {
     }
 
     /// Asserts that the server closes, and says nothing more before.
+    #[track_caller]
     pub fn expect_end(&mut self) {
         while !self.ended {
             self.read_more();
@@ -133,6 +143,7 @@ impl Connection {
     }
 
     /// The same, after an answer to nothing: a server may say 408 to a client that never asked.
+    #[track_caller]
     pub fn expect_end_or_408(&mut self) {
         for response in responses(&self.rest()) {
             assert_eq!(response.status, 408, "{response:#?}");
@@ -140,6 +151,7 @@ impl Connection {
     }
 
     /// Everything until the server closes.
+    #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         while !self.ended {
             self.read_more();
@@ -147,6 +159,7 @@ impl Connection {
         std::mem::take(&mut self.buffer)
     }
 
+    #[track_caller]
     fn read_more(&mut self) {
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
@@ -164,6 +177,7 @@ impl Connection {
 }
 
 /// One request on a connection of its own, and its one answer.
+#[track_caller]
 pub fn exchange(address: SocketAddr, request: &[u8]) -> Response {
     let mut connection = Connection::open(address);
     connection.send(request);
@@ -176,6 +190,7 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> Response {
 }
 
 /// Sends these bytes and nothing else; hands back all that the server says until it closes.
+#[track_caller]
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut connection = Connection::open(address);
     connection.send_what_goes(bytes);
@@ -183,6 +198,7 @@ pub fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The answers in these bytes, of which nothing may be left over. Answers to `HEAD` cannot be told apart here.
+#[track_caller]
 pub fn responses(mut bytes: &[u8]) -> Vec<Response> {
     let mut responses = Vec::new();
     while !bytes.is_empty() {

@@ -16,6 +16,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Asks again and again until there is an answer.
 ///
 /// Panics with `what` when there is none before the deadline.
+#[track_caller]
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {

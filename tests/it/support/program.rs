@@ -38,6 +38,7 @@ impl Ended {
     }
 
     /// Asserts the exit code; the outputs explain a failure.
+    #[track_caller]
     pub fn expect_code(self, code: i32) -> Ended {
         assert_eq!(self.status.code(), Some(code), "exit code of {self:#?}");
         assert!(!self.stderr.contains("panicked at"), "{self:#?}");
@@ -68,6 +69,7 @@ impl Process {
     }
 
     /// Waits until it ends by itself.
+    #[track_caller]
     pub fn ended(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {

@@ -82,6 +82,7 @@ impl Start {
     }
 
     /// Starts it and waits until it serves.
+    #[track_caller]
     pub fn serving(self) -> Server {
         let process = Process::start(self.command());
         Server::serving(process, self.home)
@@ -94,6 +95,7 @@ impl Start {
     }
 
     /// Starts one that cannot serve, and waits until it has said so.
+    #[track_caller]
     pub fn failing(self) -> Ended {
         let ended = Process::start(self.command()).ended();
         assert!(!ended.status.success(), "the start should have failed: {ended:#?}");
@@ -108,6 +110,7 @@ pub struct Starting {
 }
 
 impl Starting {
+    #[track_caller]
     pub fn serving(self) -> Server {
         Server::serving(self.process, self.home)
     }
@@ -122,11 +125,13 @@ pub struct Server {
 
 impl Server {
     /// The usual one.
+    #[track_caller]
     pub fn start(database: &Database) -> Server {
         Start::on(database).serving()
     }
 
     /// Waits for the line that names the address.
+    #[track_caller]
     pub fn serving(process: Process, home: Directory) -> Server {
         let address = process.stdout.wait(|printed| {
             let rest = printed.split_once("API server is running on http://")?.1;
@@ -160,6 +165,7 @@ impl Server {
     }
 
     /// Waits for a line on stdout or the end of it.
+    #[track_caller]
     pub fn stdout_with(&self, text: &str) -> String {
         self.process
             .stdout
@@ -168,6 +174,7 @@ impl Server {
     }
 
     /// The key that the first start made.
+    #[track_caller]
     pub fn bootstrap_key(&self) -> String {
         let path = self.home().join("bootstrap-key");
         fs::read_to_string(&path)
@@ -176,19 +183,23 @@ impl Server {
             .to_owned()
     }
 
+    #[track_caller]
     pub fn get(&self, path: &str, key: Option<&str>) -> Response {
         http::exchange(self.address, &http::request("GET", path, key, None))
     }
 
+    #[track_caller]
     pub fn delete(&self, path: &str, key: &str) -> Response {
         http::exchange(self.address, &http::request("DELETE", path, Some(key), None))
     }
 
+    #[track_caller]
     pub fn post(&self, path: &str, key: &str, json: &str) -> Response {
         http::exchange(self.address, &http::request("POST", path, Some(key), Some(json)))
     }
 
     /// Makes a key and hands back its id and itself.
+    #[track_caller]
     pub fn create_key(&self, admin: &str, name: &str) -> (String, String) {
         let body = serde_json::json!({ "name": name }).to_string();
         let made = self.post("/auth/keys", admin, &body).expect_status(201).json();
@@ -196,6 +207,7 @@ impl Server {
     }
 
     /// Whether this key is let in; anything but 200 and the refusal of the contract fails the test.
+    #[track_caller]
     pub fn lets_in(&self, key: &str) -> bool {
         let response = self.get("/auth/keys?limit=1", Some(key));
         match response.status {
@@ -208,6 +220,7 @@ impl Server {
     }
 
     /// Asserts that an ordinary client is served as always.
+    #[track_caller]
     pub fn expect_well(&mut self, after: &str) {
         assert!(self.is_running(), "the server is gone after {after}: {}", self.stderr());
         let response = self.get("/health", None);
@@ -228,12 +241,14 @@ impl Server {
     }
 
     /// Asks it to stop, and waits until it has.
+    #[track_caller]
     pub fn terminate(self) -> Ended {
         self.signal("TERM");
         self.process.ended()
     }
 
     /// Waits for an end that a signal of the test's own brings.
+    #[track_caller]
     pub fn ended(self) -> Ended {
         self.process.ended()
     }
