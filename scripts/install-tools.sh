@@ -55,27 +55,33 @@ if [ "$(id -u)" != 0 ]; then
     fi
 fi
 
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# Its many lines matter only when it fails.
 apt() {
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1 || {
+        cat "$log" >&2
+        fail "apt-get $* failed; please install: ${packages[*]}"
+    }
 }
 
 # A server package makes a cluster and starts it as soon as it is installed. Nobody here asked for that one.
+no_cluster=/etc/postgresql-common/createcluster.d/no-main-cluster.conf
 no_cluster_of_debian() {
-    "${as_root[@]}" mkdir -p /etc/postgresql-common/createcluster.d
-    echo 'create_main_cluster = false' |
-        "${as_root[@]}" tee /etc/postgresql-common/createcluster.d/no-main-cluster.conf >/dev/null
-    trap '"${as_root[@]}" rm -f /etc/postgresql-common/createcluster.d/no-main-cluster.conf' EXIT
+    "${as_root[@]}" mkdir -p "$(dirname "$no_cluster")"
+    echo 'create_main_cluster = false' | "${as_root[@]}" tee "$no_cluster" >/dev/null
+    trap '"${as_root[@]}" rm -f "$no_cluster"; rm -f "$log"' EXIT
 }
 
 printf 'install-tools: installing %s\n' "${packages[*]}" >&2
-apt update || fail "apt-get update failed; please install: ${packages[*]}"
+apt update
 for tool in "${missing[@]}"; do
     case $tool in
     promtool)
         # The package would leave Prometheus itself running as a service; one program out of it is enough.
         download=$(mktemp -d)
         chmod 755 "$download"
-        (cd "$download" && apt-get -qq -o APT::Sandbox::User=root download prometheus >&2)
+        (cd "$download" && apt-get -qq -o APT::Sandbox::User=root download prometheus)
         mkdir -p target/tools
         dpkg-deb --extract "$download"/prometheus_*.deb target/tools
         rm -r "$download"
