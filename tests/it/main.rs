@@ -11,6 +11,15 @@
 mod scratch;
 mod support;
 
+mod adoption;
 mod cli;
 mod config;
+mod errors;
+mod framing;
+mod guide;
+mod health;
+mod keys;
 mod logging;
+mod quickstart;
+mod secrets;
+mod start;
