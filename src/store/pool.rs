@@ -33,8 +33,11 @@ impl Dialer {
         self.manager.connect()
     }
 
-    pub fn forget_older_sessions(&self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+    /// This session is dead, and so are all that are as old. One that was already known to be old says nothing of
+    /// those that were made since.
+    pub fn forget(&self, dead: &Session) {
+        let next = dead.epoch + 1;
+        let _ = self.epoch.compare_exchange(dead.epoch, next, Ordering::AcqRel, Ordering::Acquire);
     }
 
     pub fn is_current(&self, session: &Session) -> bool {
