@@ -165,6 +165,7 @@ impl Connection {
         match self.stream.read(&mut chunk) {
             Ok(0) => self.ended = true,
             Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // What we sent and nobody read makes a close a reset.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => self.ended = true,
             Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => panic!(
