@@ -1,8 +1,9 @@
 //! Every row of the contract's error table: status, body, and the field lines that belong to it.
 
 use crate::keys::{INVALID, MALFORMED, insert_key, unknown_key};
+use crate::support::cluster::Cluster;
 use crate::support::http::{self, Connection, Response};
-use crate::support::postgres::{Cluster, Database};
+use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
 use crate::support::wait_for;
 
@@ -34,6 +35,8 @@ fn bodies_that_do_not_parse_are_400_and_say_where() {
         "",
         " ",
         "{",
+        "[",
+        r#"["a" "b"]"#,
         "nonsense",
         r#"{"name":"#,
         r#"{"name":"a"}}"#,

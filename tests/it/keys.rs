@@ -3,10 +3,9 @@
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::support::http::{self, Connection};
+use crate::support::http::{self};
 use crate::support::postgres::Database;
-use crate::support::proxy::Proxy;
-use crate::support::server::{Server, Start};
+use crate::support::server::Server;
 use crate::support::wait_for;
 
 pub const INVALID: &str = r#"{"error":"invalid or revoked API key"}"#;
