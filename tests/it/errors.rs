@@ -1,8 +1,9 @@
 //! Every row of the contract's error table: status, body, and the field lines that belong to it.
 
 use crate::keys::{INVALID, MALFORMED, insert_key, unknown_key};
+use crate::support::cluster::Cluster;
 use crate::support::http::{self, Connection, Response};
-use crate::support::postgres::{Cluster, Database};
+use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
 use crate::support::wait_for;
 
@@ -34,6 +35,8 @@ fn bodies_that_do_not_parse_are_400_and_say_where() {
         "",
         " ",
         "{",
+        "[",
+        r#"["a" "b"]"#,
         "nonsense",
         r#"{"name":"#,
         r#"{"name":"a"}}"#,
@@ -213,6 +216,22 @@ fn what_is_wrong_with_which_field() {
         (r#"{"name":"a","nom":"b"}"#, "nom"),
         (r#"{"name":"a","Name":"b"}"#, "Name"),
         (r#"{"name":"a","name":"b"}"#, "name"),
+        (r#"{"name":"a","permissions":"root"}"#, "permissions"),
+        (r#"{"name":"a","permissions":""}"#, "permissions"),
+        (r#"{"name":"a","permissions":null}"#, "permissions"),
+        (r#"{"name":"a","permissions":["admin"]}"#, "permissions"),
+        (r#"{"name":"a","role":"Admin"}"#, "role"),
+        (r#"{"name":"a","role":"read","permissions":"write"}"#, "role"),
+        (r#"{"name":"a","expires_at":"2020-01-01T00:00:00Z"}"#, "expires_at"),
+        (r#"{"name":"a","expires_at":"tomorrow"}"#, "expires_at"),
+        (r#"{"name":"a","expires_at":4102444800}"#, "expires_at"),
+        (r#"{"name":"a","expires_at":"2999-02-29T00:00:00Z"}"#, "expires_at"),
+        (r#"{"name":"a","expires_in":"0d"}"#, "expires_in"),
+        (r#"{"name":"a","expires_in":"-1d"}"#, "expires_in"),
+        (r#"{"name":"a","expires_in":"soon"}"#, "expires_in"),
+        (r#"{"name":"a","expires_in":"90"}"#, "expires_in"),
+        (r#"{"name":"a","expires_in":"9999999999999d"}"#, "expires_in"),
+        (r#"{"name":"a","expires_in":"1d","expires_at":"2999-01-01T00:00:00Z"}"#, "expires_in"),
     ] {
         let response = server.post("/auth/keys", &key, content);
         let message = response.error();

@@ -9,6 +9,7 @@ use std::process::Command;
 use crate::support::directory::Directory;
 use crate::support::program::{Ended, Process, binary, children, send_signal};
 use crate::support::server::Server;
+use crate::support::wait_for;
 
 /// Somebody's home, and the place for the cluster, which as root has to be open to PostgreSQL's user.
 struct Newcomer {
@@ -67,6 +68,12 @@ impl Drop for Newcomer {
     }
 }
 
+/// No process, or one that is dead and waits for the system to take notice.
+fn is_gone(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'))
+}
+
 fn press_ctrl_c(server: Server) -> Ended {
     send_signal("INT", &format!("-{}", server.pid()));
     server.ended()
@@ -92,7 +99,7 @@ fn from_nothing_and_on_again() {
 
     press_ctrl_c(server).expect_code(0);
     assert_eq!(newcomer.postmaster(), None, "PostgreSQL was stopped");
-    assert!(!Path::new("/proc").join(&postmaster).exists(), "its process is gone");
+    wait_for("PostgreSQL's process to go", || is_gone(&postmaster).then_some(()));
 
     let server = newcomer.start();
     assert_eq!(newcomer.key(), admin);

@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::keys::{hash, unknown_key};
+use crate::support::directory::Directory;
 use crate::support::http::{self, Connection};
 use crate::support::postgres::{Database, MADE_UP_PASSWORD};
 use crate::support::server::Start;
@@ -13,13 +14,14 @@ fn nothing_that_is_written_has_a_secret_in_it() {
     let (url, password) = database.url_with_password();
     let chosen = "an-owner-chose-this-key-with-care";
     // By the environment: a command line is for everyone to see.
+    let home = Directory::new();
     let server = Start::without_database()
+        .home(&home)
         .environment("DATABASE_URL", &url)
         .environment("CLOACINA_BOOTSTRAP_KEY", chosen)
         .environment("RUST_LOG", "trace")
         .arguments(["--verbose"])
         .serving();
-    let home = server.home().to_owned();
     let pid = server.pid();
 
     let mut answers = String::new();

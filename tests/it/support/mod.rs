@@ -1,5 +1,6 @@
 //! What the tests stand on: a PostgreSQL, the program under test, and clients that believe nothing.
 
+pub mod cluster;
 pub mod directory;
 pub mod http;
 pub mod metrics;
