@@ -78,6 +78,9 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     drain_on_signal(&shop)?;
+    // The first look is before the first request, so that `/ready` and the metrics are right from then on.
+    look_at_database(&keys, &vitals);
+    keys.count();
     let watchers = Watchers::start(&keys, &vitals)?;
     announce(address);
 
@@ -210,18 +213,24 @@ impl Watchers {
 
 /// Takes a session from the pool now and then, so that `/ready` can answer without asking.
 fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
-    let mut next_count = Instant::now();
+    let mut next_count = Instant::now() + COUNT_EVERY;
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
-        if keys.store.check(CHECK_LIMIT) {
-            vitals.saw_database(began);
-            if began >= next_count {
-                next_count = began + COUNT_EVERY;
-                keys.count();
-            }
+        if look_at_database(keys, vitals) && began >= next_count {
+            next_count = began + COUNT_EVERY;
+            keys.count();
         }
         thread::park_timeout(CHECK_EVERY.saturating_sub(began.elapsed()));
     }
+}
+
+fn look_at_database(keys: &Keys, vitals: &Vitals) -> bool {
+    let began = Instant::now();
+    let reached = keys.store.check(CHECK_LIMIT);
+    if reached {
+        vitals.saw_database(began);
+    }
+    reached
 }
 
 /// Joins every thread, unless one hangs in a database beyond the deadline.
