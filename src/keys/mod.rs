@@ -116,20 +116,20 @@ impl Keys {
     /// It was asked for a longer life.
     fn bounded_end(
         &self,
-        asked: Option<OffsetDateTime>,
+        asked: Option<body::End>,
         now: OffsetDateTime,
     ) -> Result<Option<OffsetDateTime>, Error> {
         if self.max_lifetime.is_zero() {
-            return Ok(asked);
+            return Ok(asked.map(|end| end.at));
         }
         let longest = time::Duration::try_from(self.max_lifetime).unwrap_or(time::Duration::MAX);
         let latest = expiry::after(now, longest).map_err(|line| Error::Internal(line.to_owned()))?;
         match asked {
-            Some(end) if end > latest => Err(body::wrong(
-                "expires_at",
+            Some(end) if end.at > latest => Err(body::wrong(
+                end.field,
                 format_args!("must not be later than {}: keys live no longer here", expiry::written(latest)),
             )),
-            Some(end) => Ok(Some(end)),
+            Some(end) => Ok(Some(end.at)),
             None => Ok(Some(latest)),
         }
     }

@@ -18,6 +18,7 @@ mod config;
 mod connections;
 mod errors;
 mod expiry;
+mod expiry_rules;
 mod framing;
 mod guide;
 mod health;
