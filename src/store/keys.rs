@@ -101,11 +101,13 @@ pub enum Revocation {
     Unknown,
 }
 
-/// Every column of `KeyRow`, in its order. Adopted tables may have `varchar` where we have `text`.
+/// Every column of `KeyRow`, in its order. Adopted tables may have `varchar` where we have `text`, and ends that no
+/// RFC 3339 can write: those far ahead are never, those far back have come.
 macro_rules! columns {
     () => {
         "id, name::text, COALESCE(permissions::text, ''), created_at, revoked_at, prefix::text,
-         NULLIF(expires_at, 'infinity'), last_used_at"
+         CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN GREATEST(expires_at, '1970-01-01T00:00:00Z') END,
+         last_used_at"
     };
 }
 
@@ -147,20 +149,26 @@ pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result
     client.query_one(INSERT, &values).map(|_| ())
 }
 
-/// The old key's lifetime is that of its creation, also when an earlier rotation has brought its end nearer.
+/// The old key's lifetime is that of its creation, also when an earlier rotation has brought its end nearer. It is
+/// counted in seconds, since days are not of one length where clocks are put forward and back; in whole ones and
+/// upwards, since ends are cut down to whole seconds, and a key that is rotated often must not lose one each time.
 const ROTATE: &str = "WITH old AS (
          SELECT id, name::text, COALESCE(permissions::text, '') AS permissions, expires_at,
-                CASE WHEN rotated_at IS NULL THEN expires_at - created_at ELSE lifetime END AS lifetime
+                CASE WHEN rotated_at IS NULL
+                     THEN make_interval(secs => ceil(extract(epoch FROM NULLIF(expires_at, 'infinity') - created_at)))
+                     ELSE lifetime END AS lifetime
          FROM api_keys WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR UPDATE
      ), ended AS (
          UPDATE api_keys SET revoked_at = CASE WHEN $5 = 0 THEN now() END, rotated_at = now(), lifetime = old.lifetime,
-                expires_at = LEAST(old.expires_at, now() + make_interval(secs => $5))
+                expires_at = LEAST(old.expires_at, date_trunc('second', now() + make_interval(secs => $5)))
          FROM old WHERE api_keys.id = old.id RETURNING api_keys.expires_at
      ), made AS (
          INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, expires_at, rotated_from)
          SELECT $2, $3, $4, name, permissions, now(),
-                date_trunc('second', LEAST(now() + lifetime, now() + make_interval(secs => $6))), id
-         FROM old RETURNING name::text, permissions::text, created_at, expires_at
+                CASE WHEN ends < '10000-01-01T00:00:00Z' THEN date_trunc('second', ends)
+                     WHEN ends IS NOT NULL THEN '9999-12-31T23:59:59Z' END, id
+         FROM old, LATERAL (SELECT LEAST(now() + lifetime, now() + make_interval(secs => $6)) AS ends) AS bounded
+         RETURNING name::text, permissions::text, created_at, expires_at
      ), told AS (SELECT pg_notify('api_key_changes', '') FROM made)
      SELECT made.name, made.permissions, made.created_at, made.expires_at, ended.expires_at, (SELECT count(*) FROM told)
      FROM made, ended";
