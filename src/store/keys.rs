@@ -172,6 +172,16 @@ const ROTATE: &str = "WITH old AS (
      ), told AS (SELECT pg_notify('api_key_changes', '') FROM made)
      SELECT made.name, made.permissions, made.created_at, made.expires_at, ended.expires_at, (SELECT count(*) FROM told)
      FROM made, ended";
+const WRITE_USES: &str = "WITH used AS (
+         SELECT id, at FROM unnest($1::uuid[], $2::timestamptz[]) AS used (id, at)
+     ), due AS (
+         SELECT id, at FROM used JOIN api_keys USING (id) WHERE last_used_at IS NULL OR last_used_at < at
+         FOR NO KEY UPDATE OF api_keys SKIP LOCKED
+     ), written AS (
+         UPDATE api_keys SET last_used_at = due.at FROM due WHERE api_keys.id = due.id RETURNING api_keys.id
+     )
+     SELECT id FROM used JOIN api_keys USING (id)
+     WHERE (last_used_at IS NULL OR last_used_at < at) AND id NOT IN (SELECT id FROM written)";
 const LAST_USED: &str = "SELECT last_used_at FROM api_keys WHERE id = $1";
 
 /// What every session of the pool has prepared.
@@ -305,16 +315,13 @@ impl Store {
         })
     }
 
-    /// Writes when keys were last used, one moment for each id. Older moments never replace newer ones.
-    pub fn write_uses(&self, ids: &[Uuid], moments: &[OffsetDateTime]) -> Result<(), StoreError> {
+    /// Writes when keys were last used, one moment for each id. Older moments never replace newer ones. Waits for no
+    /// lock: returns the ids of rows that somebody else holds now.
+    pub fn write_uses(&self, ids: &[Uuid], moments: &[OffsetDateTime]) -> Result<Vec<Uuid>, StoreError> {
         self.write(|Session { client, .. }| {
-            client.execute(
-                "UPDATE api_keys SET last_used_at = used.at FROM unnest($1::uuid[], $2::timestamptz[]) AS used (id, at)
-                 WHERE api_keys.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)",
-                &[&ids, &moments],
-            )
+            let rows = client.query(WRITE_USES, &[&ids, &moments])?;
+            rows.iter().map(|row| row.try_get(0)).collect()
         })
-        .map(|_| ())
     }
 
     /// Waits until no other server lets anybody in by what it read before this call. `own` needs no telling.

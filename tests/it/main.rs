@@ -23,6 +23,7 @@ mod framing;
 mod guide;
 mod health;
 mod keys;
+mod last_use;
 mod listing;
 mod logging;
 mod openapi;
