@@ -59,6 +59,11 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.file_for == Some(self.key))
     }
 
+    /// Whether the `keys` commands know its flag: it says where the database is.
+    pub fn is_for_keys(&self) -> bool {
+        ["database_url", "database_url_file", "database_wait"].contains(&self.key)
+    }
+
     /// Whether `take` would take the value that was given under this name.
     ///
     /// # Errors

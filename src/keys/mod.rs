@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod cache;
+pub mod command;
 mod expiry;
 mod guard;
 pub mod handlers;

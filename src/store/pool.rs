@@ -14,7 +14,7 @@ use super::keys::Statements;
 
 /// How long a request waits for a session. Half of it also bounds the pause between r2d2's attempts to connect, so
 /// that a database that is back is in use again within half a second.
-const SESSION_WAIT: Duration = Duration::from_secs(1);
+pub const SESSION_WAIT: Duration = Duration::from_secs(1);
 /// r2d2 tries to connect again and again while the database is down; that is one line in so long.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
@@ -105,12 +105,12 @@ impl ManageConnection for Sessions {
     }
 }
 
-/// A pool that fills itself in the background.
-pub fn open(dialer: &Arc<Dialer>, size: u32) -> r2d2::Pool<Sessions> {
+/// A pool that fills itself in the background. Nobody waits for a session for longer than `wait`.
+pub fn open(dialer: &Arc<Dialer>, size: u32, wait: Duration) -> r2d2::Pool<Sessions> {
     r2d2::Pool::builder()
         .max_size(size)
         .test_on_check_out(false)
-        .connection_timeout(SESSION_WAIT)
+        .connection_timeout(wait)
         .error_handler(Box::new(Complaints::default()))
         .build_unchecked(Sessions { dialer: Arc::clone(dialer) })
 }

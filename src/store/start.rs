@@ -7,7 +7,7 @@ use postgres::config::Host;
 use postgres::error::SqlState;
 use postgres::{Client, Config};
 
-use super::pool::{self, Dialer};
+use super::pool::{self, Dialer, SESSION_WAIT};
 use super::{Store, describe, migrations};
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -25,18 +25,39 @@ impl Store {
         metrics: Arc<Metrics>,
         first: impl FnOnce(&mut Client) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
-        let config = configure(&settings.database_url)?;
-        let place = place(&config);
-        let dialer = Arc::new(Dialer::new(config));
-        let mut client = connect(&dialer, &place, settings.database_wait)?;
-        let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
-        migrations::lock(&mut client).map_err(broken)?;
-        migrations::run(&mut client)?;
-        first(&mut client)?;
-        migrations::unlock(&mut client).map_err(broken)?;
-        let pool = pool::open(&dialer, settings.pool_size);
+        let dialer = Arc::new(prepare(settings, first)?);
+        let pool = pool::open(&dialer, settings.pool_size, SESSION_WAIT);
         Ok(Store { pool, dialer, metrics })
     }
+
+    /// The same for a command that does one thing and ends. It makes no first key, and has nobody who waits for an
+    /// answer within seconds: the database may be far away.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn for_command(settings: &Settings) -> Result<Store, Failure> {
+        const WAIT: Duration = Duration::from_secs(30);
+        let dialer = Arc::new(prepare(settings, |_| Ok(()))?);
+        let pool = pool::open(&dialer, settings.pool_size, WAIT);
+        Ok(Store { pool, dialer, metrics: Arc::new(Metrics::new()?) })
+    }
+}
+
+/// Connects, migrates, and does `first`, all while nobody else does.
+fn prepare(
+    settings: &Settings,
+    first: impl FnOnce(&mut Client) -> Result<(), Failure>,
+) -> Result<Dialer, Failure> {
+    let config = configure(&settings.database_url)?;
+    let place = place(&config);
+    let dialer = Dialer::new(config);
+    let mut client = connect(&dialer, &place, settings.database_wait)?;
+    let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
+    migrations::lock(&mut client).map_err(broken)?;
+    migrations::run(&mut client)?;
+    first(&mut client)?;
+    migrations::unlock(&mut client).map_err(broken)?;
+    Ok(dialer)
 }
 
 /// The URL's own settings win. A host that is gone is noticed within 15 seconds, whatever was under way.
