@@ -57,7 +57,7 @@ Works straight on the database, whether a server runs or not: whoever lost every
 in with `keys create`. Servers that share the database act upon a change before the command ends. The database is
 migrated first, as `serve` does; a first key is not made.
 
-`cloacinactl keys ACTION --help` says more. Where the database is, is said as for `serve`:
+`cloacinactl keys ACTION --help` says more. These settings count, as for `serve`:
 ",
     },
     Topic {
@@ -73,7 +73,7 @@ Makes a key and prints it, and nothing else, on stdout: the only time that it is
   --permissions P
       admin, write or read. [default: admin]
   --expires-in D
-      For how long it is valid: 90d, 12h, 30m or 45s. [default: for ever]
+      For how long it is valid: 90d, 12h, 30m or 45s. [default: for ever, or as long as --max-key-lifetime allows]
 ",
     },
     Topic {
@@ -131,7 +131,7 @@ Exit code:
    1  it could not be found out, as when the database is down
    2  wrong usage or configuration
 
-Malformed and mistyped are found out without a database. For the others it has to be said where the database is:
+Malformed and mistyped are found out without a database. For the others these settings say where it is:
 ",
     },
     Topic {

@@ -19,7 +19,7 @@ pub enum KeysAction {
     Apply { file: String, dry_run: bool },
 }
 
-/// Reads what follows `keys`: an action, and the flags that say where the database is.
+/// Reads what follows `keys`: an action, and flags of settings.
 pub fn parse(mut arguments: Arguments, literal: Vec<String>) -> Result<(KeysAction, Flags), Failure> {
     let flags = settings(&mut arguments, Setting::is_for_keys)?;
     let action = match arguments.subcommand().ok().flatten().as_deref() {

@@ -36,7 +36,7 @@ pub enum Command {
     ConfigList,
     Keys {
         action: KeysAction,
-        /// Of the settings that say where the database is.
+        /// Of settings.
         flags: Flags,
     },
     Health {

@@ -46,7 +46,8 @@ pub enum Step<'a> {
 /// Session lock of whoever applies a file: two of them would each plan on what the other is about to change.
 const LOCK: i64 = 0x636c_6f61_6170_706c;
 
-const KNOWN: &str = "SELECT id, key_hash::text, name::text, COALESCE(permissions::text, ''), expires_at,
+const KNOWN: &str =
+    "SELECT id, key_hash::text, name::text, COALESCE(permissions::text, ''), NULLIF(expires_at, 'infinity'),
             revoked_at IS NOT NULL, rotated_at IS NOT NULL, declared
      FROM api_keys WHERE declared OR key_hash = ANY(string_to_array($1, ',')) ORDER BY created_at, id";
 /// The clock rather than the transaction, so that listings have them in the order of the file.

@@ -4,54 +4,60 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::super::expiry;
 use super::declaration::{self, Wanted};
-use super::{failed, id, shown, tell_servers};
+use super::{Database, failed, id, shown};
 use crate::cli;
 use crate::failure::Failure;
-use crate::store::Store;
 use crate::store::declared::{Declared, KnownKey, Step};
 
 /// Room for tens of thousands of keys, and short enough for /dev/zero.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
 
-pub fn run(open: impl FnOnce() -> Result<Store, Failure>, file: &str, dry_run: bool) -> Result<(), Failure> {
+pub fn run(
+    open: impl FnOnce() -> Result<Database, Failure>,
+    file: &str,
+    dry_run: bool,
+) -> Result<(), Failure> {
     let wanted = read(file)?;
     let hashes: Vec<&str> = wanted.iter().map(|key| key.hash.as_str()).collect();
-    // Made now, for `declare` cannot fail for want of random bytes.
+    // Made before the transaction begins: for want of random bytes, nothing is begun.
     let ids = wanted.iter().map(|_| id()).collect::<Result<Vec<_>, _>>()?;
-    let store = open()?;
+    let database = open()?;
     let now = OffsetDateTime::now_utc();
-    let plan = if dry_run {
-        Plan::new(&wanted, &ids, &store.known_keys(&hashes).map_err(failed)?, now)
+    let plan = |known: &[KnownKey]| Plan::new(&wanted, &ids, known, database.max_lifetime, now);
+    let planned = if dry_run {
+        plan(&database.store.known_keys(&hashes).map_err(failed)?)
     } else {
-        let mut plan = Plan::default();
-        let planned = |known: Vec<KnownKey>| {
-            plan = Plan::new(&wanted, &ids, &known, now);
-            std::mem::take(&mut plan.steps)
+        let mut planned = Ok(Plan::default());
+        let steps = |known: Vec<KnownKey>| {
+            planned = plan(&known);
+            planned.as_mut().map(|plan| std::mem::take(&mut plan.steps)).unwrap_or_default()
         };
-        store.declare(&hashes, planned).map_err(failed)?;
-        plan
+        database.store.declare(&hashes, steps).map_err(failed)?;
+        planned
     };
-    if let Some(foreign) = plan.foreign {
-        return Err(Failure::Runtime(format!("{file}, {foreign}; nothing was changed")));
-    }
+    let file = shown(file);
+    let plan =
+        planned.map_err(|refusal| Failure::Runtime(format!("{file}, {refusal}; nothing was changed")))?;
     for warning in &plan.warnings {
         cli::remark(&format!("cloacinactl: {file}, {warning}"));
     }
-    cli::print(&plan.report(dry_run))?;
+    let printed = cli::print(&plan.report(dry_run));
     if !dry_run {
         // Also when nothing has changed: whoever made the change may not have waited to the end.
-        tell_servers(&store)?;
+        database.tell_servers()?;
     }
+    printed?;
     match plan.dead {
         0 => Ok(()),
         dead => Err(Failure::Runtime(format!(
-            "{dead} of the keys in {file} cannot be used any more; take them out, and declare new keys in their place"
+            "{file}: {dead} of its keys were revoked or rotated for good; take them out, and declare new ones instead"
         ))),
     }
 }
@@ -76,8 +82,6 @@ struct Plan<'a> {
     warnings: Vec<String>,
     /// Keys that the file wants and that cannot come back.
     dead: usize,
-    /// Why nothing at all is done.
-    foreign: Option<String>,
 }
 
 /// A line of the report.
@@ -95,33 +99,45 @@ const REVOKED: [&str; 2] = ["revoked", "would revoke"];
 
 impl<'a> Plan<'a> {
     /// `ids` are for keys that have to be made; there is one for each wanted key.
-    fn new(wanted: &'a [Wanted], ids: &[Uuid], known: &[KnownKey], now: OffsetDateTime) -> Plan<'a> {
+    ///
+    /// # Errors
+    /// Why nothing at all may be done.
+    fn new(
+        wanted: &'a [Wanted],
+        ids: &[Uuid],
+        known: &[KnownKey],
+        max_lifetime: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Plan<'a>, String> {
         let mut plan = Plan::default();
         let by_hash: HashMap<&str, &KnownKey> = known.iter().map(|key| (key.hash.as_str(), key)).collect();
         for (wanted, id) in wanted.iter().zip(ids) {
             match by_hash.get(wanted.hash.as_str()) {
-                None => plan.create(wanted, *id),
+                None => {
+                    check_lifetime(wanted, max_lifetime, now)?;
+                    plan.create(wanted, *id);
+                }
                 Some(key) if !key.is_declared => {
-                    plan.foreign = Some(format!(
-                        "line {}: `{}` has the hash of the key {} (`{}`), which no file declared",
-                        wanted.line,
-                        shown(&wanted.name),
+                    return Err(format!(
+                        "{wanted} has the hash of the key {} (`{}`), which no file declared",
                         key.id,
                         shown(&key.name)
                     ));
-                    plan.steps.clear();
-                    return plan;
                 }
                 Some(key) if key.is_revoked || key.is_rotated => {
                     let what = if key.is_revoked { "revoked" } else { "rotated" };
                     plan.dead += 1;
-                    plan.warn(wanted, &format!("was {what} ({}), and stays so", key.id));
+                    plan.warnings.push(format!("{wanted} was {what} and stays so ({})", key.id));
                     continue;
                 }
-                Some(key) => plan.change(wanted, key),
+                Some(key) if key.expires_at == wanted.expires_at => plan.change(wanted, key),
+                Some(key) => {
+                    check_lifetime(wanted, max_lifetime, now)?;
+                    plan.change(wanted, key);
+                }
             }
             if wanted.expires_at.is_some_and(|end| end <= now) {
-                plan.warn(wanted, "has expired");
+                plan.warnings.push(format!("{wanted} has expired"));
             }
         }
         let still_wanted: HashSet<&str> = wanted.iter().map(|key| key.hash.as_str()).collect();
@@ -131,7 +147,7 @@ impl<'a> Plan<'a> {
                 plan.say(REVOKED, &key.name, key.id, String::new());
             }
         }
-        plan
+        Ok(plan)
     }
 
     fn create(&mut self, wanted: &'a Wanted, id: Uuid) {
@@ -162,10 +178,6 @@ impl<'a> Plan<'a> {
         self.lines.push(Line { verbs, name: shown(name), id, details });
     }
 
-    fn warn(&mut self, wanted: &Wanted, what: &str) {
-        self.warnings.push(format!("line {}: `{}` {what}", wanted.line, shown(&wanted.name)));
-    }
-
     /// A line for each change, and how many keys need none.
     fn report(&self, dry_run: bool) -> String {
         let mut text = String::new();
@@ -179,6 +191,17 @@ impl<'a> Plan<'a> {
         }
         let _ = writeln!(text, "unchanged {}", self.unchanged);
         text
+    }
+}
+
+/// A file says for each key how long it lives, so it is not quietly made shorter.
+fn check_lifetime(wanted: &Wanted, max_lifetime: Duration, now: OffsetDateTime) -> Result<(), String> {
+    match expiry::bounded(wanted.expires_at, max_lifetime, now) {
+        Err(line) => Err(format!("{wanted}: expires_at: {line}")),
+        Ok(end) if end != wanted.expires_at => {
+            Err(format!("{wanted}: expires_at: missing; no key lives for ever here"))
+        }
+        Ok(_) => Ok(()),
     }
 }
 

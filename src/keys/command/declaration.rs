@@ -1,12 +1,13 @@
 //! The file of `cloacinactl keys apply`: which keys there shall be. Every mistake in it has a line and a column.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 use time::OffsetDateTime;
 use toml_edit::{Document, Item, TableLike, Value};
 
-use super::super::handlers::check_name;
+use super::super::body::check_name;
 use super::super::key::KeyHash;
 use super::super::{Permission, expiry};
 use super::shown;
@@ -23,6 +24,13 @@ pub struct Wanted {
     pub expires_at: Option<OffsetDateTime>,
     /// Where it begins, from 1.
     pub line: usize,
+}
+
+/// Where it stands and what it is called, for messages.
+impl fmt::Display for Wanted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "line {}: `{}`", self.line, shown(&self.name))
+    }
 }
 
 /// What is wrong, and at which byte. Values are not repeated, but for names: one of them may be a key by mistake.

@@ -6,17 +6,18 @@ mod explain;
 mod list;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::handlers::check_name;
+use super::body::{check_name, read_grace};
 use super::key::Plaintext;
 use super::{Permission, expiry, fresh_id};
 use crate::cli::{self, KeysAction};
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::store::keys::{NewKey, Revocation};
+use crate::store::keys::{NewKey, Revocation, Successor};
 use crate::store::{Store, StoreError};
 
 /// Carries out an action. `settings` is asked for only where a database is needed.
@@ -27,22 +28,45 @@ pub fn run(
     action: &KeysAction,
     settings: impl FnOnce() -> Result<Settings, Failure>,
 ) -> Result<ExitCode, Failure> {
-    let open = || Store::for_command(&settings()?);
+    let open = || Database::open(&settings()?);
     match action {
         KeysAction::Create { name, permissions, expires_in } => {
             create(open, name, permissions.as_deref(), expires_in.as_deref())?;
         }
-        KeysAction::List { json } => list::run(&open()?, *json)?,
+        KeysAction::List { json } => list::run(&open()?.store, *json)?,
         KeysAction::Revoke { id } => revoke(open, id)?,
         KeysAction::Rotate { id, grace } => rotate(open, id, grace.as_deref())?,
-        KeysAction::Explain => return explain::run(open),
+        KeysAction::Explain => return explain::run(|| Ok(open()?.store)),
         KeysAction::Apply { file, dry_run } => apply::run(open, file, *dry_run)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// The store, and what the settings say of new keys.
+struct Database {
+    store: Store,
+    /// Longest life of a new key; zero is no limit.
+    max_lifetime: Duration,
+}
+
+impl Database {
+    fn open(settings: &Settings) -> Result<Database, Failure> {
+        Ok(Database { store: Store::for_command(settings)?, max_lifetime: settings.max_key_lifetime })
+    }
+
+    /// Waits until no server lets anybody in by what it knew before this call.
+    fn tell_servers(&self) -> Result<(), Failure> {
+        // An id that no server has: all of them have to be told.
+        self.store.wait_for_servers(id()?).map_err(|error| {
+            Failure::Runtime(format!(
+                "it is done, but the connection broke before all servers were known to have heard of it: {error}"
+            ))
+        })
+    }
+}
+
 fn create(
-    open: impl FnOnce() -> Result<Store, Failure>,
+    open: impl FnOnce() -> Result<Database, Failure>,
     name: &str,
     permissions: Option<&str>,
     expires_in: Option<&str>,
@@ -53,9 +77,9 @@ fn create(
             .ok_or_else(|| wrong("--permissions", &format!("expected {}", Permission::NAMES)))?,
         None => Permission::Admin,
     };
-    let expires_at = match expires_in {
+    let now = OffsetDateTime::now_utc();
+    let asked = match expires_in {
         Some(text) => {
-            let now = OffsetDateTime::now_utc();
             let end = expiry::duration(text).and_then(|duration| expiry::after(now, duration));
             let end = end.map_err(|line| wrong("--expires-in", line))?;
             if end <= now {
@@ -66,6 +90,9 @@ fn create(
         None => None,
     };
     let (id, key) = (id()?, generated()?);
+    let database = open()?;
+    let expires_at =
+        expiry::bounded(asked, database.max_lifetime, now).map_err(|line| wrong("--expires-in", &line))?;
     let hash = key.hash();
     let new = NewKey {
         id,
@@ -75,20 +102,20 @@ fn create(
         permissions: permission.name(),
         expires_at,
     };
-    open()?.insert(&new).map_err(failed)?;
+    database.store.insert(&new).map_err(failed)?;
     cli::remark(&format!("created {} {id}", shown(name)));
     cli::print(&format!("{}\n", key.reveal()))
 }
 
-fn revoke(open: impl FnOnce() -> Result<Store, Failure>, id: &str) -> Result<(), Failure> {
+fn revoke(open: impl FnOnce() -> Result<Database, Failure>, id: &str) -> Result<(), Failure> {
     let id = key_id(id)?;
-    let store = open()?;
-    let revocation = store.revoke(id).map_err(failed)?;
+    let database = open()?;
+    let revocation = database.store.revoke(id).map_err(failed)?;
     if revocation == Revocation::Unknown {
         return Err(Failure::Runtime(format!("there is no key {id}")));
     }
     // For an earlier revocation as well: whoever made it may not have waited to the end.
-    tell_servers(&store)?;
+    database.tell_servers()?;
     match revocation {
         Revocation::Revoked(name) => cli::print(&format!("revoked {} {id}\n", shown(&name))),
         _ => Err(Failure::Runtime(format!("the key {id} has been revoked before"))),
@@ -96,22 +123,30 @@ fn revoke(open: impl FnOnce() -> Result<Store, Failure>, id: &str) -> Result<(),
 }
 
 fn rotate(
-    open: impl FnOnce() -> Result<Store, Failure>,
-    id: &str,
+    open: impl FnOnce() -> Result<Database, Failure>,
+    old: &str,
     grace: Option<&str>,
 ) -> Result<(), Failure> {
-    let _ = (open()?, key_id(id)?, grace);
-    Err(Failure::Runtime("not yet".to_owned()))
-}
-
-/// Waits until no server lets anybody in by what it knew before this call.
-fn tell_servers(store: &Store) -> Result<(), Failure> {
-    // An id that no server has: all of them have to be told.
-    store.wait_for_servers(id()?).map_err(|error| {
-        Failure::Runtime(format!(
-            "it is done, but the connection broke before all servers were known to have heard of it: {error}"
-        ))
-    })
+    let old = key_id(old)?;
+    let grace = read_grace(grace.unwrap_or("0s")).map_err(|line| wrong("--grace", line))?;
+    let (id, key) = (id()?, generated()?);
+    let hash = key.hash();
+    let database = open()?;
+    let successor = Successor {
+        id,
+        hash: hash.as_str(),
+        prefix: key.shown(),
+        grace_seconds: grace.as_seconds_f64(),
+        longest_seconds: (!database.max_lifetime.is_zero()).then_some(database.max_lifetime.as_secs_f64()),
+    };
+    let Some(made) = database.store.rotate(old, &successor).map_err(failed)? else {
+        return Err(Failure::Runtime(format!("there is no valid key {old}: unknown, revoked or expired")));
+    };
+    // The key comes first: the old one is gone, whether or not all servers can be told.
+    let until = expiry::written(made.old_expires_at);
+    cli::remark(&format!("rotated {} {old} to {id}; the old key ends {until}", shown(&made.name)));
+    let printed = cli::print(&format!("{}\n", key.reveal()));
+    database.tell_servers().and(printed)
 }
 
 fn id() -> Result<Uuid, Failure> {
