@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::config::{SETTINGS, Setting};
 
 /// Flags without a value.
-pub const SWITCHES: &[&str] = &["-v", "--verbose", "-h", "--help", "-V", "--version", "--json", "--dry-run"];
+pub const SWITCHES: &[&str] = &["-v", "--verbose", "-h", "--help", "-V", "--version"];
 
 /// A command, the line of the overview, and its own text but for what `of` adds.
 struct Topic {

@@ -234,12 +234,13 @@ fn unknown_command(name: &str) -> Failure {
 }
 
 fn unknown_flag(command: &str, flag: &str) -> Failure {
-    let known = help::flags_of(command).join(", ");
-    let what = match help::SWITCHES.contains(&name_of(flag)) {
+    let known = help::flags_of(command);
+    // Those that take one have been taken.
+    let what = match help::SWITCHES.contains(&name_of(flag)) || known.contains(&name_of(flag)) {
         true => "takes no value",
         false => "is unknown",
     };
-    Failure::Usage(format!("the flag {} {what}; `{command}` knows {known}", shown(flag)))
+    Failure::Usage(format!("the flag {} {what}; `{command}` knows {}", shown(flag), known.join(", ")))
 }
 
 fn unexpected(command: &str, argument: &str) -> Failure {

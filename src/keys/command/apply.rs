@@ -11,16 +11,18 @@ use uuid::Uuid;
 
 use super::super::expiry;
 use super::declaration::{self, Wanted};
-use super::{Database, failed, id, shown};
+use super::{failed, id, shown, tell_servers};
 use crate::cli;
+use crate::config::Settings;
 use crate::failure::Failure;
+use crate::store::Store;
 use crate::store::declared::{Declared, KnownKey, Step};
 
 /// Room for tens of thousands of keys, and short enough for /dev/zero.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
 
 pub fn run(
-    open: impl FnOnce() -> Result<Database, Failure>,
+    settings: impl FnOnce() -> Result<Settings, Failure>,
     file: &str,
     dry_run: bool,
 ) -> Result<(), Failure> {
@@ -28,18 +30,19 @@ pub fn run(
     let hashes: Vec<&str> = wanted.iter().map(|key| key.hash.as_str()).collect();
     // Made before the transaction begins: for want of random bytes, nothing is begun.
     let ids = wanted.iter().map(|_| id()).collect::<Result<Vec<_>, _>>()?;
-    let database = open()?;
+    let settings = settings()?;
+    let store = Store::for_command(&settings)?;
     let now = OffsetDateTime::now_utc();
-    let plan = |known: &[KnownKey]| Plan::new(&wanted, &ids, known, database.max_lifetime, now);
+    let plan = |known: &[KnownKey]| Plan::new(&wanted, &ids, known, settings.max_key_lifetime, now);
     let planned = if dry_run {
-        plan(&database.store.known_keys(&hashes).map_err(failed)?)
+        plan(&store.known_keys(&hashes).map_err(failed)?)
     } else {
         let mut planned = Ok(Plan::default());
         let steps = |known: Vec<KnownKey>| {
             planned = plan(&known);
             planned.as_mut().map(|plan| std::mem::take(&mut plan.steps)).unwrap_or_default()
         };
-        database.store.declare(&hashes, steps).map_err(failed)?;
+        store.declare(&hashes, steps).map_err(failed)?;
         planned
     };
     let file = shown(file);
@@ -51,7 +54,7 @@ pub fn run(
     let printed = cli::print(&plan.report(dry_run));
     if !dry_run {
         // Also when nothing has changed: whoever made the change may not have waited to the end.
-        database.tell_servers()?;
+        tell_servers(&store)?;
     }
     printed?;
     match plan.dead {

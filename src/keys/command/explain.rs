@@ -9,6 +9,7 @@ use super::super::expiry;
 use super::super::key::{self, KeyHash};
 use super::{failed, shown};
 use crate::cli;
+use crate::config::Settings;
 use crate::failure::Failure;
 use crate::store::Store;
 use crate::store::keys::KeyRow;
@@ -20,12 +21,12 @@ const UNKNOWN: u8 = 12;
 const REVOKED: u8 = 13;
 const EXPIRED: u8 = 14;
 
-pub fn run(open: impl FnOnce() -> Result<Store, Failure>) -> Result<ExitCode, Failure> {
+pub fn run(settings: impl FnOnce() -> Result<Settings, Failure>) -> Result<ExitCode, Failure> {
     let input = read()?;
     let (code, text) = match well_formed(&input) {
         Err((code, text)) => (code, text),
         Ok(key) => {
-            let row = open()?.find(KeyHash::of(key).as_str()).map_err(failed)?;
+            let row = Store::for_command(&settings()?)?.find(KeyHash::of(key).as_str()).map_err(failed)?;
             of_row(key, row.as_ref(), OffsetDateTime::now_utc())
         }
     };
@@ -75,7 +76,7 @@ fn of_row(key: &str, row: Option<&KeyRow>, now: OffsetDateTime) -> (u8, String) 
     let Some(row) = row else {
         let hint = match key::starts_like_ours(key) && !key::looks_like_ours(key) {
             true => format!(
-                "; it begins like a key of this server, which has {} characters, but has {}: was it cut short?",
+                "; it begins like a key of this server, which has {} characters, but has {}: was all of it copied?",
                 key::LENGTH,
                 key.len()
             ),

@@ -6,7 +6,6 @@ mod explain;
 mod list;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -28,45 +27,21 @@ pub fn run(
     action: &KeysAction,
     settings: impl FnOnce() -> Result<Settings, Failure>,
 ) -> Result<ExitCode, Failure> {
-    let open = || Database::open(&settings()?);
     match action {
         KeysAction::Create { name, permissions, expires_in } => {
-            create(open, name, permissions.as_deref(), expires_in.as_deref())?;
+            create(settings, name, permissions.as_deref(), expires_in.as_deref())?;
         }
-        KeysAction::List { json } => list::run(&open()?.store, *json)?,
-        KeysAction::Revoke { id } => revoke(open, id)?,
-        KeysAction::Rotate { id, grace } => rotate(open, id, grace.as_deref())?,
-        KeysAction::Explain => return explain::run(|| Ok(open()?.store)),
-        KeysAction::Apply { file, dry_run } => apply::run(open, file, *dry_run)?,
+        KeysAction::List { json } => list::run(&Store::for_command(&settings()?)?, *json)?,
+        KeysAction::Revoke { id } => revoke(settings, id)?,
+        KeysAction::Rotate { id, grace } => rotate(settings, id, grace.as_deref())?,
+        KeysAction::Explain => return explain::run(settings),
+        KeysAction::Apply { file, dry_run } => apply::run(settings, file, *dry_run)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The store, and what the settings say of new keys.
-struct Database {
-    store: Store,
-    /// Longest life of a new key; zero is no limit.
-    max_lifetime: Duration,
-}
-
-impl Database {
-    fn open(settings: &Settings) -> Result<Database, Failure> {
-        Ok(Database { store: Store::for_command(settings)?, max_lifetime: settings.max_key_lifetime })
-    }
-
-    /// Waits until no server lets anybody in by what it knew before this call.
-    fn tell_servers(&self) -> Result<(), Failure> {
-        // An id that no server has: all of them have to be told.
-        self.store.wait_for_servers(id()?).map_err(|error| {
-            Failure::Runtime(format!(
-                "it is done, but the connection broke before all servers were known to have heard of it: {error}"
-            ))
-        })
-    }
-}
-
 fn create(
-    open: impl FnOnce() -> Result<Database, Failure>,
+    settings: impl FnOnce() -> Result<Settings, Failure>,
     name: &str,
     permissions: Option<&str>,
     expires_in: Option<&str>,
@@ -89,10 +64,10 @@ fn create(
         }
         None => None,
     };
+    let settings = settings()?;
+    let expires_at = expiry::bounded(asked, settings.max_key_lifetime, now)
+        .map_err(|line| wrong("--expires-in", &line))?;
     let (id, key) = (id()?, generated()?);
-    let database = open()?;
-    let expires_at =
-        expiry::bounded(asked, database.max_lifetime, now).map_err(|line| wrong("--expires-in", &line))?;
     let hash = key.hash();
     let new = NewKey {
         id,
@@ -102,20 +77,20 @@ fn create(
         permissions: permission.name(),
         expires_at,
     };
-    database.store.insert(&new).map_err(failed)?;
+    Store::for_command(&settings)?.insert(&new).map_err(failed)?;
     cli::remark(&format!("created {} {id}", shown(name)));
     cli::print(&format!("{}\n", key.reveal()))
 }
 
-fn revoke(open: impl FnOnce() -> Result<Database, Failure>, id: &str) -> Result<(), Failure> {
+fn revoke(settings: impl FnOnce() -> Result<Settings, Failure>, id: &str) -> Result<(), Failure> {
     let id = key_id(id)?;
-    let database = open()?;
-    let revocation = database.store.revoke(id).map_err(failed)?;
+    let store = Store::for_command(&settings()?)?;
+    let revocation = store.revoke(id).map_err(failed)?;
     if revocation == Revocation::Unknown {
         return Err(Failure::Runtime(format!("there is no key {id}")));
     }
     // For an earlier revocation as well: whoever made it may not have waited to the end.
-    database.tell_servers()?;
+    tell_servers(&store)?;
     match revocation {
         Revocation::Revoked(name) => cli::print(&format!("revoked {} {id}\n", shown(&name))),
         _ => Err(Failure::Runtime(format!("the key {id} has been revoked before"))),
@@ -123,7 +98,7 @@ fn revoke(open: impl FnOnce() -> Result<Database, Failure>, id: &str) -> Result<
 }
 
 fn rotate(
-    open: impl FnOnce() -> Result<Database, Failure>,
+    settings: impl FnOnce() -> Result<Settings, Failure>,
     old: &str,
     grace: Option<&str>,
 ) -> Result<(), Failure> {
@@ -131,22 +106,34 @@ fn rotate(
     let grace = read_grace(grace.unwrap_or("0s")).map_err(|line| wrong("--grace", line))?;
     let (id, key) = (id()?, generated()?);
     let hash = key.hash();
-    let database = open()?;
+    let settings = settings()?;
+    let longest = settings.max_key_lifetime;
     let successor = Successor {
         id,
         hash: hash.as_str(),
         prefix: key.shown(),
         grace_seconds: grace.as_seconds_f64(),
-        longest_seconds: (!database.max_lifetime.is_zero()).then_some(database.max_lifetime.as_secs_f64()),
+        longest_seconds: (!longest.is_zero()).then_some(longest.as_secs_f64()),
     };
-    let Some(made) = database.store.rotate(old, &successor).map_err(failed)? else {
+    let store = Store::for_command(&settings)?;
+    let Some(made) = store.rotate(old, &successor).map_err(failed)? else {
         return Err(Failure::Runtime(format!("there is no valid key {old}: unknown, revoked or expired")));
     };
     // The key comes first: the old one is gone, whether or not all servers can be told.
     let until = expiry::written(made.old_expires_at);
     cli::remark(&format!("rotated {} {old} to {id}; the old key ends {until}", shown(&made.name)));
     let printed = cli::print(&format!("{}\n", key.reveal()));
-    database.tell_servers().and(printed)
+    tell_servers(&store).and(printed)
+}
+
+/// Waits until no server lets anybody in by what it knew before this call.
+fn tell_servers(store: &Store) -> Result<(), Failure> {
+    // An id that no server has: all of them have to be told.
+    store.wait_for_servers(id()?).map_err(|error| {
+        Failure::Runtime(format!(
+            "it is done, but the connection broke before all servers were known to have heard of it: {error}"
+        ))
+    })
 }
 
 fn id() -> Result<Uuid, Failure> {
