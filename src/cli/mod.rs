@@ -311,6 +311,29 @@ mod tests {
     }
 
     #[test]
+    fn keys_have_actions() {
+        let flags = Flags::from([("database_url", "u".to_owned())]);
+        for line in [
+            ["keys", "--database-url", "u", "rotate", "x", "--grace=1h"].as_slice(),
+            &["keys", "rotate", "--grace", "1h", "--database-url=u", "--", "x"],
+        ] {
+            let action = KeysAction::Rotate { id: "x".to_owned(), grace: Some("1h".to_owned()) };
+            assert_eq!(parsed(line).unwrap().command, Command::Keys { action, flags: flags.clone() });
+        }
+        for (line, text) in [
+            (["keys", "--help"].as_slice(), "keys ACTION --help"),
+            (&["help", "keys"], "keys ACTION --help"),
+            (&["keys", "nonsense", "--help"], "keys ACTION --help"),
+            (&["keys", "explain", "-h"], "14  expired"),
+            (&["help", "keys", "explain"], "14  expired"),
+            (&["keys", "apply", "--help"], "sha256sum"),
+        ] {
+            let Command::Help(help) = parsed(line).unwrap().command else { panic!("{line:?}") };
+            assert!(help.contains(text), "{line:?}: {help}");
+        }
+    }
+
+    #[test]
     fn help_anywhere() {
         for line in [
             ["--help"].as_slice(),
@@ -359,6 +382,13 @@ mod tests {
             (&["config", "set", "a"], "`config set` takes one KEY and one VALUE"),
             (&["config", "list", "a"], "`config list` takes no argument"),
             (&["config", "get", "a", "--bind", "b"], "the flag `--bind` is unknown"),
+            (&["keys"], "`keys` needs an action, one of create, list"),
+            (&["keys", "crate"], "unknown action `crate` of `keys`"),
+            (&["keys", "--json", "list"], "the flag `--json` is unknown; `keys` knows --database-url"),
+            (&["keys", "list", "--json=yes"], "the flag `--json` takes no value; `keys list` knows --json"),
+            (&["keys", "list", "--bind", "b"], "the flag `--bind` is unknown; `keys list` knows --json"),
+            (&["keys", "create", "x"], "unexpected argument `x`; see `cloacinactl keys create --help`"),
+            (&["keys", "rotate", "a", "b"], "unexpected argument `b`"),
         ] {
             let failure = parsed(line).expect_err(message);
             assert!(failure.contains(message), "{failure}");
@@ -373,6 +403,7 @@ mod tests {
             &["serve", "postgresql://u:topsecret@h"],
             &["postgresql://u:topsecret@h"],
             &["config", "set", "bootstrap_key", "a", "topsecret"],
+            &["keys", "explain", "topsecret"],
             &["serve", "--bootstrap-key=topsecret", "--bootstrap-key", "topsecret"],
         ] {
             let failure = parsed(line).expect_err("accepted");

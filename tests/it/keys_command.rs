@@ -1,7 +1,10 @@
 //! `cloacinactl keys …`: straight on the database, beside servers that run.
 
+use std::fs;
 use std::io::Write as _;
 use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -157,6 +160,40 @@ fn a_running_server_refuses_a_revoked_key_at_once() {
     assert!(!wrong.stderr.contains(&admin), "what may be a key is not repeated");
     keys(&database, &["revoke"]).failed(2, &["takes one ID"]);
     keys(&database, &["revoke", &gone, &gone]).failed(2, &["unexpected argument"]);
+}
+
+/// A server that is frozen may wake up and trust what it remembers: for so long the command waits.
+#[test]
+fn no_command_ends_before_every_server_knows() {
+    let commands: [fn(&Database, &str) -> Outcome; 3] = [
+        |database, id| keys(database, &["revoke", id]),
+        |database, id| keys(database, &["rotate", id]),
+        |database, _| {
+            let directory = Directory::new();
+            let file = directory.join("keys.toml");
+            fs::write(&file, "key = []").unwrap();
+            keys(database, &["apply", file.to_str().unwrap()])
+        },
+    ];
+    thread::scope(|scope| {
+        for command in commands {
+            scope.spawn(move || {
+                let database = Database::new();
+                let server = Server::start(&database);
+                let admin = server.bootstrap_key();
+                let (id, key) = server.create_key(&admin, "cached");
+                database.execute("UPDATE api_keys SET declared = true WHERE name = 'cached'");
+                assert!(server.lets_in(&key) && server.lets_in(&key));
+                server.signal("STOP");
+                let began = Instant::now();
+                worked(&command(&database, &id));
+                let waited = began.elapsed();
+                server.signal("CONT");
+                assert!(!server.lets_in(&key));
+                assert!(waited >= Duration::from_secs(3), "waited for {waited:?} only");
+            });
+        }
+    });
 }
 
 #[test]
