@@ -79,7 +79,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     drain_on_signal(&shop)?;
     // The first look is before the first request, so that `/ready` is right from then on.
-    look_at_database(&keys, &vitals);
+    look_at_database(&keys, &vitals, settings.database_timeout);
     let watchers = Watchers::start(&keys, &vitals)?;
     announce(address);
 
@@ -218,7 +218,7 @@ fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
     let mut next_count = Instant::now();
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
-        if look_at_database(keys, vitals) {
+        if look_at_database(keys, vitals, CHECK_LIMIT) {
             keys.write_uses();
             if began >= next_count {
                 next_count = began + COUNT_EVERY;
@@ -229,9 +229,9 @@ fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
     }
 }
 
-fn look_at_database(keys: &Keys, vitals: &Vitals) -> bool {
+fn look_at_database(keys: &Keys, vitals: &Vitals, limit: Duration) -> bool {
     let began = Instant::now();
-    let reached = keys.store.check(CHECK_LIMIT);
+    let reached = keys.store.check(limit);
     if reached {
         vitals.saw_database(began);
     }

@@ -59,6 +59,11 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.file_for == Some(self.key))
     }
 
+    /// Whether the `keys` commands know it: where the database is, and how long a new key may live.
+    pub fn is_for_keys(&self) -> bool {
+        ["database_url", "database_url_file", "database_wait", "max_key_lifetime"].contains(&self.key)
+    }
+
     /// Whether `take` would take the value that was given under this name.
     ///
     /// # Errors

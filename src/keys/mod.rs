@@ -3,6 +3,7 @@
 mod body;
 pub mod bootstrap;
 pub mod cache;
+pub mod command;
 pub mod expiry;
 mod guard;
 pub mod handlers;
@@ -119,24 +120,14 @@ impl Keys {
         asked: Option<body::End>,
         now: OffsetDateTime,
     ) -> Result<Option<OffsetDateTime>, Error> {
-        if self.max_lifetime.is_zero() {
-            return Ok(asked.map(|end| end.at));
-        }
-        let longest = time::Duration::try_from(self.max_lifetime).unwrap_or(time::Duration::MAX);
-        let latest = expiry::after(now, longest).map_err(|line| Error::Internal(line.to_owned()))?;
-        match asked {
-            Some(end) if end.at > latest => Err(body::wrong(
-                end.field,
-                format_args!("must not be later than {}: keys live no longer here", expiry::written(latest)),
-            )),
-            Some(end) => Ok(Some(end.at)),
-            None => Ok(Some(latest)),
-        }
+        let field = asked.map_or("expires_at", |end| end.field);
+        expiry::bounded(asked.map(|end| end.at), self.max_lifetime, now)
+            .map_err(|line| body::wrong(field, line))
     }
 
     /// The longest life in seconds, for the database.
     fn longest_seconds(&self) -> Option<f64> {
-        (!self.max_lifetime.is_zero()).then(|| self.max_lifetime.as_secs_f64())
+        (!self.max_lifetime.is_zero()).then_some(self.max_lifetime.as_secs_f64())
     }
 
     /// Brings the metrics' number of keys up to date.

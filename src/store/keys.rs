@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::pool::Session;
-use super::{Store, StoreError, changes};
+use super::{Store, StoreError};
 
 /// A row of `api_keys`, without the hash.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ pub struct Rotation {
 }
 
 /// A parameter that the driver's debug lines must not show.
-struct Unlogged<'a>(&'a str);
+pub struct Unlogged<'a>(pub &'a str);
 
 impl fmt::Debug for Unlogged<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -322,11 +322,6 @@ impl Store {
             let rows = client.query(WRITE_USES, &[&ids, &moments])?;
             rows.iter().map(|row| row.try_get(0)).collect()
         })
-    }
-
-    /// Waits until no other server lets anybody in by what it read before this call. `own` needs no telling.
-    pub fn wait_for_servers(&self, own: Uuid) -> Result<(), StoreError> {
-        self.write(|session| changes::wait_for_servers(&mut session.client, own))
     }
 
     /// How many keys are valid or expired, and how many are revoked.
