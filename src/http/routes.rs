@@ -128,7 +128,7 @@ pub fn dispatch(keys: &Keys, request: &Request<'_>) -> Reply {
     result.unwrap_or_else(|error| {
         match &error {
             Error::Internal(text) => log::error!(request_id = request.id; "internal error: {text}"),
-            other => log::debug!(request_id = request.id, status = other.status(); "refused"),
+            other => log::debug!(request_id = request.id, status = other.status(), client:% = request.client; "refused"),
         }
         error.reply()
     })

@@ -28,7 +28,7 @@ pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         expires_at: asked.expires_at,
     };
     let created_at = keys.store.insert(&new)?;
-    log::info!(key_id:% = new.id, name = new.name, by:% = call.caller.id, by_name = call.caller.name; "key created");
+    log::info!(key_id:% = new.id, name = new.name, by:% = call.caller.id, by_name = call.caller.name, client:% = call.request.client; "key created");
     let made = Created {
         id: new.id,
         name: new.name,
@@ -67,7 +67,7 @@ pub fn revoke(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
     keys.cache.clear();
     let revocation = revocation?;
     if let Revocation::Revoked(name) = &revocation {
-        log::info!(key_id:% = id, name = name.as_str(), by:% = call.caller.id, by_name = call.caller.name; "key revoked");
+        log::info!(key_id:% = id, name = name.as_str(), by:% = call.caller.id, by_name = call.caller.name, client:% = call.request.client; "key revoked");
     }
     if revocation == Revocation::Unknown {
         return Err(Error::NotFound("key not found or already revoked"));
