@@ -79,12 +79,17 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     drain_on_signal(&shop)?;
+    if keys.store.check(CHECK_LIMIT) {
+        vitals.saw_database(Instant::now());
+    }
     let watchers = Watchers::start(&keys, &vitals)?;
     announce(address);
 
     let cut_off =
         gate.run(settings.shutdown_timeout).map_err(|error| runtime("the event poll failed", &error))?;
-    finish(&shop, workers, watchers, settings.shutdown_timeout, cut_off)
+    let finished = finish(&shop, workers, watchers, settings.shutdown_timeout, cut_off);
+    keys.write_uses();
+    finished
 }
 
 fn runtime(what: &str, error: &dyn std::error::Error) -> Failure {
@@ -209,13 +214,15 @@ impl Watchers {
     }
 }
 
-/// Takes a session from the pool now and then, so that `/ready` can answer without asking.
+/// Takes a session from the pool now and then, so that `/ready` can answer without asking, and does what has to be
+/// written or counted from time to time.
 fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
     let mut next_count = Instant::now();
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
         if keys.store.check(CHECK_LIMIT) {
             vitals.saw_database(began);
+            keys.write_uses();
             if began >= next_count {
                 next_count = began + COUNT_EVERY;
                 keys.count();
