@@ -24,6 +24,7 @@ mod health;
 mod keys;
 mod listing;
 mod logging;
+mod proxies;
 mod quickstart;
 mod revocation;
 mod secrets;

@@ -2,12 +2,14 @@
 
 pub mod cluster;
 pub mod directory;
+pub mod front;
 pub mod http;
 pub mod metrics;
 pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod upstream;
 
 use std::time::{Duration, Instant};
 
