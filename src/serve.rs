@@ -79,9 +79,8 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     drain_on_signal(&shop)?;
-    if keys.store.check(CHECK_LIMIT) {
-        vitals.saw_database(Instant::now());
-    }
+    // The first look is before the first request, so that `/ready` is right from then on.
+    look_at_database(&keys, &vitals, settings.database_timeout);
     let watchers = Watchers::start(&keys, &vitals)?;
     announce(address);
 
@@ -220,8 +219,7 @@ fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
     let mut next_count = Instant::now();
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
-        if keys.store.check(CHECK_LIMIT) {
-            vitals.saw_database(began);
+        if look_at_database(keys, vitals, CHECK_LIMIT) {
             keys.write_uses();
             if began >= next_count {
                 next_count = began + COUNT_EVERY;
@@ -230,6 +228,15 @@ fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
         }
         thread::park_timeout(CHECK_EVERY.saturating_sub(began.elapsed()));
     }
+}
+
+fn look_at_database(keys: &Keys, vitals: &Vitals, limit: Duration) -> bool {
+    let began = Instant::now();
+    let reached = keys.store.check(limit);
+    if reached {
+        vitals.saw_database(began);
+    }
+    reached
 }
 
 /// Joins every thread, unless one hangs in a database beyond the deadline.

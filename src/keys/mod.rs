@@ -136,7 +136,7 @@ impl Keys {
 
     /// The longest life in seconds, for the database.
     fn longest_seconds(&self) -> Option<f64> {
-        (!self.max_lifetime.is_zero()).then(|| self.max_lifetime.as_secs_f64())
+        (!self.max_lifetime.is_zero()).then_some(self.max_lifetime.as_secs_f64())
     }
 
     /// Brings the metrics' number of keys up to date.

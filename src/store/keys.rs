@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::pool::Session;
-use super::{Store, StoreError, changes};
+use super::{Store, StoreError};
 
 /// A row of `api_keys`, without the hash.
 #[derive(Debug, Clone)]
@@ -307,11 +307,6 @@ impl Store {
             )
         })
         .map(|_| ())
-    }
-
-    /// Waits until no other server lets anybody in by what it read before this call. `own` needs no telling.
-    pub fn wait_for_servers(&self, own: Uuid) -> Result<(), StoreError> {
-        self.write(|session| changes::wait_for_servers(&mut session.client, own))
     }
 
     /// How many keys are valid or expired, and how many are revoked.

@@ -12,10 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
-use uuid::Uuid;
 
 use crate::metrics::Metrics;
-use changes::Link;
 use pool::{Dialer, Session, Sessions};
 
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
@@ -141,13 +139,5 @@ impl Store {
         self.metrics.pool_size.set(i64::from(state.connections));
         self.metrics.pool_idle.set(i64::from(state.idle_connections));
         answers
-    }
-
-    /// A session of its own for `server`, on which it hears of changes that other servers make.
-    ///
-    /// # Errors
-    /// The database is down or read-only.
-    pub fn link(&self, server: Uuid) -> Result<Link, postgres::Error> {
-        Link::open(self.dialer.dial()?, server)
     }
 }

@@ -26,6 +26,7 @@ mod listing;
 mod logging;
 mod proxies;
 mod quickstart;
+mod readme;
 mod revocation;
 mod secrets;
 mod start;
