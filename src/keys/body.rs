@@ -108,11 +108,19 @@ pub fn grace(request: &Request<'_>) -> Result<Duration, Error> {
     know(fields, &["grace"])?;
     match text(fields, "grace")? {
         None => Ok(Duration::ZERO),
-        Some(grace) => expiry::duration(grace)
-            .ok()
-            .filter(|grace| *grace <= LONGEST_GRACE)
-            .ok_or_else(|| wrong("grace", "expected a duration up to 3650d, such as 24h, 30m or 7d")),
+        Some(grace) => read_grace(grace).map_err(|line| wrong("grace", line)),
     }
+}
+
+/// For how long an old key shall go on beside its successor.
+///
+/// # Errors
+/// What would be right.
+pub fn read_grace(text: &str) -> Result<Duration, &'static str> {
+    expiry::duration(text)
+        .ok()
+        .filter(|grace| *grace <= LONGEST_GRACE)
+        .ok_or("expected a duration up to 3650d, such as 24h, 30m or 7d")
 }
 
 /// Refuses what is not in `known`.

@@ -12,8 +12,6 @@ use crate::metrics::AuthFailure;
 use crate::store::StoreError;
 use crate::store::keys::KeyRow;
 
-/// Longest key that is looked up, in bytes. Ours have 53, chosen ones up to 256.
-const LONGEST_KEY: usize = 512;
 /// From so long before its expiry on, answers to a key say when that is.
 const WARNED_BEFORE: Duration = Duration::days(7);
 
@@ -112,9 +110,7 @@ fn valid(row: Option<KeyRow>) -> Result<Caller, AuthFailure> {
 fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, rest) = authorization.split_once(' ')?;
     let token = rest.trim_matches(' ');
-    let plain =
-        !token.is_empty() && token.len() <= LONGEST_KEY && token.bytes().all(|byte| byte.is_ascii_graphic());
-    (scheme.eq_ignore_ascii_case("bearer") && plain).then_some(token)
+    (scheme.eq_ignore_ascii_case("bearer") && key::can_be_sent(token)).then_some(token)
 }
 
 #[cfg(test)]
@@ -139,6 +135,6 @@ mod tests {
         ] {
             assert_eq!(bearer(header), token, "{header:?}");
         }
-        assert_eq!(bearer(&format!("Bearer {}", "x".repeat(LONGEST_KEY + 1))), None);
+        assert_eq!(bearer(&format!("Bearer {}", "x".repeat(key::LONGEST + 1))), None);
     }
 }

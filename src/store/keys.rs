@@ -60,7 +60,7 @@ pub struct Rotation {
 }
 
 /// A parameter that the driver's debug lines must not show.
-struct Unlogged<'a>(&'a str);
+pub struct Unlogged<'a>(pub &'a str);
 
 impl fmt::Debug for Unlogged<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

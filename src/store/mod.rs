@@ -1,6 +1,7 @@
 //! The only room where SQL is written.
 
 pub mod changes;
+pub mod declared;
 pub mod keys;
 mod migrations;
 mod pool;

@@ -14,7 +14,7 @@ use super::keys::Statements;
 
 /// How long a request waits for a session. Half of it also bounds the pause between r2d2's attempts to connect, so
 /// that a database that is back is in use again within half a second.
-const SESSION_WAIT: Duration = Duration::from_secs(1);
+pub const SESSION_WAIT: Duration = Duration::from_secs(1);
 /// The same while the last one who waited did so in vain: no worker is held for long by a database that is down.
 const SESSION_WAIT_WHEN_DOWN: Duration = Duration::from_millis(100);
 /// r2d2 tries to connect again and again while the database is down; that is one line in so long.
@@ -24,18 +24,20 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 pub struct Dialer {
     manager: PostgresConnectionManager<NoTls>,
     epoch: AtomicU64,
+    /// For how long to wait for a session of a database that is not known to be down.
+    session_wait: Duration,
     is_down: AtomicBool,
 }
 
 impl Dialer {
-    pub fn new(config: Config) -> Dialer {
+    pub fn new(config: Config, session_wait: Duration) -> Dialer {
         let manager = PostgresConnectionManager::new(config, NoTls);
-        Dialer { manager, epoch: AtomicU64::new(0), is_down: AtomicBool::new(false) }
+        Dialer { manager, epoch: AtomicU64::new(0), session_wait, is_down: AtomicBool::new(false) }
     }
 
     /// For how long to wait for a session now.
     pub fn patience(&self) -> Duration {
-        if self.is_down.load(Ordering::Relaxed) { SESSION_WAIT_WHEN_DOWN } else { SESSION_WAIT }
+        if self.is_down.load(Ordering::Relaxed) { SESSION_WAIT_WHEN_DOWN } else { self.session_wait }
     }
 
     /// Whether the last one who waited for a session did so in vain.
