@@ -27,4 +27,5 @@ mod logging;
 mod quickstart;
 mod revocation;
 mod secrets;
+mod slow_clients;
 mod start;

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod directory;
+pub mod footprint;
 pub mod http;
 pub mod metrics;
 pub mod postgres;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::directory::Directory;
+use super::footprint::Footprint;
 use super::http::{self, Response};
 use super::metrics::Sample;
 use super::postgres::Database;
@@ -149,6 +150,10 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    pub fn footprint(&self) -> Footprint {
+        Footprint::of(self.pid())
     }
 
     pub fn is_running(&mut self) -> bool {
