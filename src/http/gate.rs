@@ -32,6 +32,8 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 pub struct Limits {
     pub connections: usize,
     pub deadlines: Deadlines,
+    /// The listening socket outlives us, so whoever has connected when we drain is left to our successor.
+    pub has_successor: bool,
 }
 
 pub struct Gate {
@@ -42,6 +44,7 @@ pub struct Gate {
     desk: Desk,
     limit: usize,
     held: usize,
+    has_successor: bool,
     /// The listener has, or may have, more connections than we took.
     accept_more: bool,
     /// Connections whose turn was over before they were done.
@@ -74,6 +77,7 @@ impl Gate {
             desk: Desk::new(shop, limits.deadlines)?,
             limit: limits.connections,
             held: 0,
+            has_successor: limits.has_successor,
             accept_more: true,
             unfinished: HashSet::new(),
             complained: None,
@@ -249,9 +253,9 @@ impl Gate {
             .set(i64::try_from(self.desk.shop.queue.depth()).unwrap_or(i64::MAX));
     }
 
-    /// Takes in who has already connected, then closes the door.
+    /// Takes in who has already connected, unless somebody else will, then closes the door.
     fn stop_intake(&mut self) {
-        self.accept_more = true;
+        self.accept_more = !self.has_successor;
         while self.accept_more {
             self.accept();
         }

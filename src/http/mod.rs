@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod framing;
 pub mod gate;
+pub mod listener;
 pub mod peer;
 pub mod reply;
 pub mod routes;

@@ -9,6 +9,7 @@ pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 
