@@ -1,6 +1,6 @@
 //! From a database URL to a store: wait for a PostgreSQL that is coming up, migrate, make the first key.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use postgres::config::Host;
@@ -14,6 +14,8 @@ use crate::failure::Failure;
 use crate::metrics::Metrics;
 
 const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// What one attempt gets at least, however short the wait.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Connects, migrates, does `first` before any other server may do the same, and opens the pool.
@@ -78,24 +80,38 @@ fn place(config: &Config) -> String {
 }
 
 /// A connection to a database that may still be coming up.
-fn connect(dialer: &Dialer, place: &str, patience: Duration) -> Result<Client, Failure> {
+fn connect(dialer: &Arc<Dialer>, place: &str, patience: Duration) -> Result<Client, Failure> {
     let until = Instant::now() + patience;
     let mut said = false;
     loop {
-        match dialer.dial() {
-            Ok(client) => return Ok(client),
-            Err(error) if may_come_up(&error) && Instant::now() + RETRY_EVERY < until => {
+        match dial_until(dialer, until.max(Instant::now() + HANDSHAKE)) {
+            None => {
+                return Err(Failure::Runtime(format!(
+                    "cannot connect to {place}: it takes connections and does not answer"
+                )));
+            }
+            Some(Ok(client)) => return Ok(client),
+            Some(Err(error)) if may_come_up(&error) && Instant::now() + RETRY_EVERY < until => {
                 if !said {
                     log::warn!("waiting up to {patience:?} for {place}: {}", describe(&error));
                     said = true;
                 }
                 std::thread::sleep(RETRY_EVERY);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 return Err(Failure::Runtime(format!("cannot connect to {place}: {}", describe(&error))));
             }
         }
     }
+}
+
+/// `None` when nobody has said a word by then: the driver would wait for ever. The attempt is left to itself; the
+/// process ends soon.
+fn dial_until(dialer: &Arc<Dialer>, until: Instant) -> Option<Result<Client, postgres::Error>> {
+    let dialer = Arc::clone(dialer);
+    let (done, dialled) = mpsc::channel();
+    std::thread::spawn(move || done.send(dialer.dial()));
+    dialled.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
 }
 
 /// A refused connection, a name that does not resolve yet, or a server that says that it is busy with itself.
