@@ -2,7 +2,7 @@
 # Makes sure that the named tools are there. As root on Debian or Ubuntu what is missing is installed; elsewhere one
 # line says what to install.
 #
-# usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, promtool, venv, shellcheck)
+# usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, promtool, venv, shellcheck, dash, busybox)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -36,8 +36,8 @@ package_of() {
 missing=()
 for tool in "$@"; do
     case $tool in
-    postgresql | jq | curl | promtool | venv | shellcheck) ;;
-    *) fail "unknown tool $tool; usage: $0 postgresql|jq|curl|promtool|venv|shellcheck..." ;;
+    postgresql | jq | curl | promtool | venv | shellcheck | dash | busybox) ;;
+    *) fail "unknown tool $tool; usage: $0 postgresql|jq|curl|promtool|venv|shellcheck|dash|busybox..." ;;
     esac
     is_there "$tool" || missing+=("$tool")
 done

@@ -89,6 +89,8 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     drain_on_signal(&shop)?;
+    // The first look is before the first request, so that `/ready` is right from then on.
+    look_at_database(&keys, &vitals, settings.database_timeout);
     let watchers = Watchers::start(&keys, &vitals)?;
     announce(address);
 
@@ -182,9 +184,9 @@ impl Watchers {
         };
         let revocations = spawn("revocations", |keys, _, stop| revocations::watch(keys, stop))?;
         let readiness = spawn("readiness", watch_readiness)?;
-        let count = spawn("count", watch_count)?;
+        let house = spawn("house", keep_house)?;
         let refusals = spawn("refusals", watch_refusals)?;
-        Ok(Watchers { stop, threads: vec![revocations, readiness, count, refusals] })
+        Ok(Watchers { stop, threads: vec![revocations, readiness, house, refusals] })
     }
 }
 
@@ -193,18 +195,35 @@ impl Watchers {
 fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
-        if keys.store.check(CHECK_LIMIT) {
-            vitals.saw_database(began);
-        }
+        look_at_database(keys, vitals, CHECK_LIMIT);
         thread::park_timeout(CHECK_EVERY.saturating_sub(began.elapsed()));
     }
 }
 
-/// Counts the keys now and then, for the metrics.
-fn watch_count(keys: &Keys, _vitals: &Vitals, stop: &AtomicBool) {
-    while !stop.load(Ordering::Acquire) {
-        keys.count();
-        thread::park_timeout(COUNT_EVERY);
+fn look_at_database(keys: &Keys, vitals: &Vitals, limit: Duration) -> bool {
+    let began = Instant::now();
+    let reached = keys.store.check(limit);
+    if reached {
+        vitals.saw_database(began);
+    }
+    reached
+}
+
+/// Does what has to be written or counted from time to time, and once more at the end.
+fn keep_house(keys: &Keys, _vitals: &Vitals, stop: &AtomicBool) {
+    let mut next_count = Instant::now();
+    let mut stops = false;
+    while !stops {
+        // Looked at first: whoever was answered until then is in the last writing.
+        stops = stop.load(Ordering::Acquire);
+        keys.write_uses();
+        if Instant::now() >= next_count && !stops {
+            next_count = Instant::now() + COUNT_EVERY;
+            keys.count();
+        }
+        if !stops {
+            thread::park_timeout(CHECK_EVERY);
+        }
     }
 }
 

@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use file::ConfigFile;
 
-pub use file::private_directory;
+pub use file::{position, private_directory};
 pub use mask::mask_url;
 pub use table::{SETTINGS, Setting};
 
 use crate::failure::Failure;
 
-/// What `serve` needs to know, all of it resolved and checked.
+/// What the program needs to know, all of it resolved and checked.
 #[derive(Clone)]
 pub struct Settings {
     /// Holds `config.toml`, `bootstrap-key` and `logs/`; mode 0700.
@@ -43,6 +43,8 @@ pub struct Settings {
     /// Keys in the auth cache; 0 turns it off.
     pub cache_size: usize,
     pub cache_ttl: Duration,
+    /// Longest life of a new key; zero is no limit.
+    pub max_key_lifetime: Duration,
     /// A whole request, head and body, from its first byte.
     pub request_timeout: Duration,
     /// Between two requests of one connection.
@@ -71,7 +73,25 @@ impl Settings {
         for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none()) {
             sources.fill(&mut settings, setting)?;
         }
-        if settings.database_url.is_empty() {
+        settings.with_database()
+    }
+
+    /// Resolves what the `keys` commands need of them; one session is enough. Files of other secrets are left alone:
+    /// they may be another user's.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn for_keys(home: PathBuf, flags: Flags) -> Result<Settings, Failure> {
+        let mut settings = Settings { pool_size: 1, ..Settings::blank(home.clone()) };
+        let sources = Sources::open(home, flags)?;
+        for setting in SETTINGS.iter().filter(|setting| setting.is_for_keys() && setting.file_for.is_none()) {
+            sources.fill(&mut settings, setting)?;
+        }
+        settings.with_database()
+    }
+
+    fn with_database(self) -> Result<Settings, Failure> {
+        if self.database_url.is_empty() {
             return Err(Failure::Usage(
                 "no database URL: give --database-url URL, set DATABASE_URL, or put database_url into config.toml \
                  with `cloacinactl config set database_url URL`; URL is like \
@@ -79,7 +99,7 @@ impl Settings {
                     .to_owned(),
             ));
         }
-        Ok(settings)
+        Ok(self)
     }
 
     /// The fields before any setting has filled them.
@@ -96,6 +116,7 @@ impl Settings {
             max_connections: 0,
             cache_size: 0,
             cache_ttl: Duration::ZERO,
+            max_key_lifetime: Duration::ZERO,
             request_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             write_timeout: Duration::ZERO,

@@ -59,6 +59,11 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.file_for == Some(self.key))
     }
 
+    /// Whether the `keys` commands know it: where the database is, and how long a new key may live.
+    pub fn is_for_keys(&self) -> bool {
+        ["database_url", "database_url_file", "database_wait", "max_key_lifetime"].contains(&self.key)
+    }
+
     /// Whether `take` would take the value that was given under this name.
     ///
     /// # Errors
@@ -209,6 +214,17 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("30s"),
         help: "How long a key is remembered.",
         take: |settings, value| duration(value, "0s", "24h").map(|value| settings.cache_ttl = value),
+        ..DURATION
+    },
+    Setting {
+        key: "max_key_lifetime",
+        flag: "--max-key-lifetime",
+        variable: "CLOACINA_MAX_KEY_LIFETIME",
+        default: Some("0s"),
+        help: "Longest life of a new key, such as 90d; also that of a key made without an expiry. 0s: no limit.",
+        take: |settings, value| {
+            duration(value, "0s", "36500d").map(|value| settings.max_key_lifetime = value)
+        },
         ..DURATION
     },
     Setting {

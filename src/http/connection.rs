@@ -316,7 +316,10 @@ impl Connection {
             Ok(found) => {
                 asked.route = found.route.pattern;
                 match found.route.answer {
-                    Answer::Gate(answer) => answer(&desk.shop.vitals),
+                    Answer::Gate(answer) => {
+                        desk.shop.vitals.metrics.queue_depth.set(desk.shop.queue.depth() as i64);
+                        answer(&desk.shop.vitals)
+                    }
                     Answer::Worker(..) if self.hand_on(desk, head, body, &asked) => return,
                     Answer::Worker(..) => {
                         desk.reject(Rejection::Overloaded);

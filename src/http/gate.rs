@@ -245,12 +245,6 @@ impl Gate {
         for token in tokens {
             self.visit(token, |connection, desk| connection.tick(desk, now));
         }
-        self.desk
-            .shop
-            .vitals
-            .metrics
-            .queue_depth
-            .set(i64::try_from(self.desk.shop.queue.depth()).unwrap_or(i64::MAX));
     }
 
     /// Takes in who has already connected, unless somebody else will, then closes the door.

@@ -1,6 +1,7 @@
 //! The only room where SQL is written.
 
 pub mod changes;
+pub mod declared;
 pub mod keys;
 mod migrations;
 mod pool;
@@ -12,10 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
-use uuid::Uuid;
 
 use crate::metrics::Metrics;
-use changes::Link;
 use pool::{Dialer, Session, Sessions};
 
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
@@ -115,12 +114,11 @@ impl Store {
     fn session(&self) -> Result<r2d2::PooledConnection<Sessions>, StoreError> {
         let asked = Instant::now();
         loop {
-            let session = match self.pool.try_get() {
-                Some(session) => session,
-                None => self.pool.get().map_err(|error| {
-                    StoreError::Unavailable(format!("no session within {:?}: {error}", asked.elapsed()))
-                })?,
-            };
+            let session = self.pool.get_timeout(self.dialer.patience());
+            self.dialer.note(session.is_err());
+            let session = session.map_err(|error| {
+                StoreError::Unavailable(format!("no session within {:?}: {error}", asked.elapsed()))
+            })?;
             if self.dialer.is_current(&session) {
                 self.metrics.pool_wait_seconds.observe(asked.elapsed().as_secs_f64());
                 return Ok(session);
@@ -146,13 +144,5 @@ impl Store {
         self.metrics.pool_size.set(i64::from(state.connections));
         self.metrics.pool_idle.set(i64::from(state.idle_connections));
         answers
-    }
-
-    /// A session of its own for `server`, on which it hears of changes that other servers make.
-    ///
-    /// # Errors
-    /// The database is down or read-only.
-    pub fn link(&self, server: Uuid) -> Result<Link, postgres::Error> {
-        Link::open(self.dialer.dial()?, server)
     }
 }

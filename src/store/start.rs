@@ -7,7 +7,8 @@ use postgres::config::Host;
 use postgres::error::SqlState;
 use postgres::{Client, Config};
 
-use super::pool::{self, Dialer};
+use super::keys::Statements;
+use super::pool::{self, Dialer, SESSION_WAIT};
 use super::{Store, describe, migrations};
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -27,18 +28,43 @@ impl Store {
         metrics: Arc<Metrics>,
         first: impl FnOnce(&mut Client) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
-        let config = configure(&settings.database_url)?;
-        let place = place(&config);
-        let dialer = Arc::new(Dialer::new(config));
-        let mut client = connect(&dialer, &place, settings.database_wait)?;
-        let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
-        migrations::lock(&mut client).map_err(broken)?;
-        migrations::run(&mut client)?;
-        first(&mut client)?;
-        migrations::unlock(&mut client).map_err(broken)?;
-        let pool = pool::open(&dialer, settings.pool_size);
+        let dialer = prepare(settings, SESSION_WAIT, first)?;
+        let pool = pool::open(&dialer, settings.pool_size, settings.database_timeout);
         Ok(Store { pool, dialer, metrics })
     }
+
+    /// The same for a command that does one thing and ends. It makes no first key. Nobody waits for its answer within
+    /// a second, and the database may be far away.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn for_command(settings: &Settings) -> Result<Store, Failure> {
+        const WAIT: Duration = Duration::from_secs(30);
+        let dialer = prepare(settings, WAIT, |_| Ok(()))?;
+        let pool = pool::open(&dialer, settings.pool_size, WAIT);
+        Ok(Store { pool, dialer, metrics: Arc::new(Metrics::new()?) })
+    }
+}
+
+/// Connects, migrates, and does `first` before any other server may do the same.
+fn prepare(
+    settings: &Settings,
+    session_wait: Duration,
+    first: impl FnOnce(&mut Client) -> Result<(), Failure>,
+) -> Result<Arc<Dialer>, Failure> {
+    let config = configure(&settings.database_url)?;
+    let place = place(&config);
+    let dialer = Arc::new(Dialer::new(config, session_wait));
+    let mut client = connect(&dialer, &place, settings.database_wait)?;
+    let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
+    migrations::lock(&mut client).map_err(broken)?;
+    migrations::run(&mut client)?;
+    first(&mut client)?;
+    migrations::unlock(&mut client).map_err(broken)?;
+    Statements::prepare(&mut client).map_err(|error| {
+        Failure::Runtime(format!("the table api_keys of {place} is not as expected: {}", describe(&error)))
+    })?;
+    Ok(dialer)
 }
 
 /// The URL's own settings win. A host that is gone is noticed within 15 seconds, whatever was under way.
@@ -110,7 +136,7 @@ fn connect(dialer: &Arc<Dialer>, place: &str, patience: Duration) -> Result<Clie
 fn dial_until(dialer: &Arc<Dialer>, until: Instant) -> Option<Result<Client, postgres::Error>> {
     let dialer = Arc::clone(dialer);
     let (done, dialled) = mpsc::channel();
-    std::thread::spawn(move || done.send(dialer.dial()));
+    std::thread::spawn(move || _ = done.send(dialer.dial()));
     dialled.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
 }
 

@@ -190,9 +190,9 @@ fn use_and_revocation_at_random() {
                     let mut connections = addresses.map(Connection::open);
                     while left.load(Ordering::Acquire) > 0 {
                         let chosen = usize::try_from(seeded.next() % keys.len() as u64).unwrap();
-                        let connection = &mut connections[usize::from(seeded.next() % 2 == 0)];
+                        let connection = &mut connections[usize::from(seeded.next().is_multiple_of(2))];
                         let (id, key) = &keys[chosen];
-                        if seeded.next() % 50 == 0 {
+                        if seeded.next().is_multiple_of(50) {
                             let path = format!("/auth/keys/{id}");
                             let response = connection.ask("DELETE", &path, Some(admin), None);
                             assert!([200, 404].contains(&response.status), "{}", response.text());
