@@ -27,6 +27,7 @@ mod keys_command;
 mod keys_script;
 mod listing;
 mod logging;
+mod protected;
 mod proxies;
 mod quickstart;
 mod readme;
