@@ -117,3 +117,28 @@ fn an_administrator_may_revoke_the_key_it_uses() {
     server.delete(&format!("/auth/keys/{id}"), &key).expect_status(200);
     assert!(!server.lets_in(&key));
 }
+
+/// Whoever finds a key can kill it, whatever it may do.
+#[test]
+fn any_key_may_revoke_itself() {
+    let database = Database::new();
+    let one = Server::start(&database);
+    let other = Server::start(&database);
+    let admin = one.bootstrap_key();
+    for round in 0..12 {
+        let role = ["read", "write", "admin"][round % 3];
+        let made = one.make_key(&admin, &format!(r#"{{"name":"found","role":"{role}"}}"#));
+        // Both have it in their caches.
+        assert!(one.knows(made.key()) && other.knows(made.key()), "round {round}");
+        let (here, there) = if round % 2 == 0 { (&one, &other) } else { (&other, &one) };
+        let answer = here.delete("/auth/keys/self", made.key());
+        assert!(!there.knows(made.key()), "round {round}: the other server still lets the key in");
+        assert!(!here.knows(made.key()), "round {round}");
+        assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+        answer.expect(200, &format!(r#"{{"status":"revoked","id":"{}"}}"#, made.id()));
+        here.delete("/auth/keys/self", made.key()).expect(401, INVALID);
+    }
+    assert!(one.lets_in(&admin) && other.lets_in(&admin), "nobody else was meant");
+    let refused = one.get("/auth/keys/self", Some(&admin)).expect_status(405);
+    assert_eq!(refused.header("Allow"), Some("DELETE"));
+}

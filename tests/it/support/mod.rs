@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod directory;
 pub mod front;
 pub mod http;
+pub mod made;
 pub mod metrics;
 pub mod postgres;
 pub mod program;
