@@ -35,6 +35,7 @@ mod log_faults;
 mod logging;
 mod openapi;
 mod permissions;
+mod protected;
 mod proxies;
 mod quickstart;
 mod readme;

@@ -267,3 +267,17 @@ fn pass_on(mut from: impl Read, mut to: impl Write) {
         }
     }
 }
+
+/// Each of these tests is one for nginx and one for Caddy.
+macro_rules! with_both {
+    ($($test:ident)*) => {
+        mod nginx {
+            $(#[test] fn $test() { super::$test(super::Kind::Nginx); })*
+        }
+        mod caddy {
+            $(#[test] fn $test() { super::$test(super::Kind::Caddy); })*
+        }
+    };
+}
+
+pub(crate) use with_both;
