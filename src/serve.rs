@@ -74,6 +74,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
             write: settings.write_timeout,
             answer: settings.database_timeout,
         },
+        trusted_proxies: settings.trusted_proxies.clone(),
     };
     let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;

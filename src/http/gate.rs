@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::connection::{Connection, Deadlines, Desk, Fate};
 use super::workers::Shop;
+use crate::config::Networks;
 use crate::metrics::Rejection;
 
 const LISTENER: Token = Token(0);
@@ -25,11 +26,12 @@ const EVICT_BATCH: usize = 32;
 /// Memory that all clients together make us hold, in bytes; beyond it the slowest go.
 const HELD_LIMIT: usize = 32 * 1024 * 1024;
 
-/// What bounds the gate.
-#[derive(Debug, Clone, Copy)]
+/// What bounds the gate, and whom it believes.
+#[derive(Debug, Clone)]
 pub struct Limits {
     pub connections: usize,
     pub deadlines: Deadlines,
+    pub trusted_proxies: Networks,
 }
 
 pub struct Gate {
@@ -66,7 +68,7 @@ impl Gate {
             listener: Some(listener),
             connections: HashMap::new(),
             next_token: FIRST_CONNECTION,
-            desk: Desk::new(shop, limits.deadlines)?,
+            desk: Desk::new(shop, limits.deadlines, limits.trusted_proxies)?,
             limit: limits.connections,
             held: 0,
             accept_more: true,

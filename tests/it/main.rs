@@ -31,6 +31,7 @@ mod listing;
 mod logging;
 mod openapi;
 mod permissions;
+mod proxies;
 mod quickstart;
 mod readme;
 mod revocation;

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod directory;
+pub mod front;
 pub mod http;
 pub mod made;
 pub mod metrics;
@@ -9,6 +10,7 @@ pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod upstream;
 
 use std::time::{Duration, Instant};
 
