@@ -25,7 +25,9 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// Once we are draining, a connection without a request has so long to send one.
 const DRAIN_IDLE: Duration = Duration::from_millis(250);
 /// An input buffer larger than this is given back when it is empty.
-const KEPT_BUFFER: usize = 4 * 1024;
+pub const KEPT_BUFFER: usize = 4 * 1024;
+/// Reads and answers that one connection gets before all others have had their turn.
+const TURN: usize = 64;
 
 /// Deadlines, each for the whole of its thing.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +104,9 @@ impl RequestIds {
 /// What a connection waits for. Each moment is when that began.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    /// The first byte of a request.
+    /// The first byte of the first request.
+    New(Instant),
+    /// The first byte of the next request.
     Idle(Instant),
     /// The rest of a request.
     Reading(Instant),
@@ -118,6 +122,8 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Stays,
+    /// There is more to do, and others have waited for long enough.
+    Yields,
     Ends,
 }
 
@@ -145,7 +151,7 @@ impl Connection {
     pub fn new(stream: TcpStream, address: SocketAddr, token: Token, now: Instant) -> Connection {
         Connection {
             peer: Arc::new(Peer::new(stream, address, token)),
-            phase: Phase::Idle(now),
+            phase: Phase::New(now),
             input: Vec::new(),
             start: 0,
             head: None,
@@ -174,7 +180,7 @@ impl Connection {
     /// For admission: since when this connection waits for its client, and whether nothing is lost if it ends.
     pub fn waits_for_client(&self) -> Option<(bool, Instant)> {
         match self.phase {
-            Phase::Idle(since) => Some((true, since)),
+            Phase::New(since) | Phase::Idle(since) => Some((true, since)),
             Phase::Reading(since) | Phase::Writing(since) => Some((false, since)),
             Phase::Lingering(since) => Some((true, since)),
             Phase::Serving => self.peer.idle_since().map(|since| (true, since)),
@@ -196,9 +202,9 @@ impl Connection {
         self.advance(desk)
     }
 
-    /// Goes on until somebody else has to move: the client, or a worker.
+    /// Goes on until somebody else has to move, the client or a worker, or until its turn is over.
     fn advance(&mut self, desk: &mut Desk) -> Fate {
-        loop {
+        for _ in 0..TURN {
             if let Phase::Lingering(_) = self.phase {
                 return self.linger(desk);
             }
@@ -233,6 +239,7 @@ impl Connection {
                 }
             }
         }
+        Fate::Yields
     }
 
     /// Takes one whole request out of the input and has it answered, if there is one.
@@ -241,7 +248,7 @@ impl Connection {
             return Ok(false);
         }
         let now = Instant::now();
-        if let Phase::Idle(_) = self.phase {
+        if let Phase::New(_) | Phase::Idle(_) = self.phase {
             self.phase = Phase::Reading(now);
         }
         let head = match self.head.take() {
@@ -461,7 +468,11 @@ impl Connection {
             None => over(since, desk.deadlines.idle),
         };
         match self.phase {
-            Phase::Idle(since) if idle_is_over(since) => Fate::Ends,
+            Phase::New(since) if over(since, desk.deadlines.request) => {
+                desk.reject(Rejection::TooSlow);
+                Fate::Ends
+            }
+            Phase::New(since) | Phase::Idle(since) if idle_is_over(since) => Fate::Ends,
             Phase::Reading(since) if over(since, desk.deadlines.request) => {
                 desk.reject(Rejection::TooSlow);
                 self.refuse(desk, &Error::RequestTimeout);

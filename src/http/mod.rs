@@ -4,6 +4,7 @@ pub mod connection;
 pub mod forwarded;
 pub mod framing;
 pub mod gate;
+pub mod listener;
 pub mod peer;
 pub mod reply;
 pub mod routes;

@@ -19,7 +19,7 @@ pub const LEASE: Duration = Duration::from_secs(3);
 /// Beyond the lease, for clocks that do not run quite alike.
 const LEASE_MARGIN: Duration = Duration::from_millis(100);
 
-/// A server's own session for news. Dropped, it is cut off; the row stays until somebody misses it.
+/// A server's own session for news. Given up, it is cut off; the row stays until somebody misses it.
 pub struct Link {
     client: Client,
     server: Uuid,
@@ -59,6 +59,8 @@ impl Link {
         if self.client.notifications().timeout_iter(limit).next()?.is_some() {
             return Ok(News::Change);
         }
+        // A query has no time limit, and a link that has gone silent would never be made anew.
+        self.client.is_valid(LEASE)?;
         let asked = Instant::now();
         let row = self.client.query_one(
             "SELECT last_value FROM api_key_changes, auth_caches WHERE server = $1",
@@ -81,6 +83,11 @@ impl Link {
         )?;
         self.seen = row.try_get(0)?;
         Ok(())
+    }
+
+    /// Ends a link that broke, without waiting for anything.
+    pub fn give_up(self) {
+        super::pool::release(self);
     }
 
     /// Takes the server's row away: a clean farewell that lets nobody wait.

@@ -130,9 +130,13 @@ impl Store {
     /// up to date.
     pub fn check(&self, limit: Duration) -> bool {
         let answers = self.pool.get_timeout(limit).is_ok_and(|mut session| {
-            let answer = session.client.simple_query("");
-            if answer.as_ref().is_err_and(|error| session.is_dead(error)) {
-                self.dialer.forget(&session);
+            let answer = session.client.is_valid(limit);
+            if let Err(error) = &answer {
+                if session.is_dead(error) {
+                    self.dialer.forget(&session);
+                }
+                // Also one that is merely silent: it would be the first to be handed out again.
+                session.give_up();
             }
             answer.is_ok()
         });

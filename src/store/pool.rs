@@ -75,6 +75,8 @@ pub struct Session {
     epoch: u64,
     /// A statement has failed in a way that leaves nothing to hope for.
     dead: bool,
+    /// It owes us an answer, and nobody waits for that any more.
+    silent: bool,
 }
 
 impl Session {
@@ -92,6 +94,11 @@ impl Session {
         };
         self.dead |= dead;
         dead
+    }
+
+    /// Nothing is known to be wrong with it, but it does not answer in time.
+    pub fn give_up(&mut self) {
+        self.silent = true;
     }
 }
 
@@ -112,7 +119,7 @@ impl ManageConnection for Sessions {
         let mut client = self.dialer.dial()?;
         client.batch_execute(&format!("SET statement_timeout = {}", self.statement_timeout.as_millis()))?;
         let statements = Statements::prepare(&mut client)?;
-        Ok(Session { client, statements, epoch, dead: false })
+        Ok(Session { client, statements, epoch, dead: false, silent: false })
     }
 
     fn is_valid(&self, session: &mut Session) -> Result<(), postgres::Error> {
@@ -120,7 +127,7 @@ impl ManageConnection for Sessions {
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
-        session.dead || session.client.is_closed() || !self.dialer.is_current(session)
+        session.dead || session.silent || session.client.is_closed() || !self.dialer.is_current(session)
     }
 }
 
@@ -131,7 +138,29 @@ pub fn open(dialer: &Arc<Dialer>, size: u32, statement_timeout: Duration) -> r2d
         .test_on_check_out(false)
         .connection_timeout(SESSION_WAIT)
         .error_handler(Box::new(Complaints::default()))
+        .connection_customizer(Box::new(Farewell))
         .build_unchecked(Sessions { dialer: Arc::clone(dialer), statement_timeout })
+}
+
+/// Lets go of sessions.
+#[derive(Debug)]
+struct Farewell;
+
+impl r2d2::CustomizeConnection<Session, postgres::Error> for Farewell {
+    fn on_release(&self, session: Session) {
+        if session.silent {
+            release(session);
+        }
+    }
+}
+
+/// Drops a session, or a link, that owes us an answer: the driver waits for that before it closes, so a thread has
+/// to. It ends when the database answers, or its host does not any more.
+pub fn release(silent: impl Send + 'static) {
+    let thread = std::thread::Builder::new().name("farewell".to_owned());
+    if let Err(error) = thread.spawn(move || drop(silent)) {
+        log::error!("cannot start a thread: {error}");
+    }
 }
 
 /// Says that the database cannot be reached, now and then.

@@ -1,6 +1,6 @@
 //! From a database URL to a store: wait for a PostgreSQL that is coming up, migrate, make the first key.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use postgres::config::Host;
@@ -15,6 +15,8 @@ use crate::failure::Failure;
 use crate::metrics::Metrics;
 
 const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// What one attempt gets at least, however short the wait.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Connects, migrates, does `first` before any other server may do the same, and opens the pool.
@@ -26,7 +28,7 @@ impl Store {
         metrics: Arc<Metrics>,
         first: impl FnOnce(&mut Client) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
-        let dialer = Arc::new(prepare(settings, SESSION_WAIT, first)?);
+        let dialer = prepare(settings, SESSION_WAIT, first)?;
         let pool = pool::open(&dialer, settings.pool_size, settings.database_timeout);
         Ok(Store { pool, dialer, metrics })
     }
@@ -38,7 +40,7 @@ impl Store {
     /// As `start`.
     pub fn for_command(settings: &Settings) -> Result<Store, Failure> {
         const WAIT: Duration = Duration::from_secs(30);
-        let dialer = Arc::new(prepare(settings, WAIT, |_| Ok(()))?);
+        let dialer = prepare(settings, WAIT, |_| Ok(()))?;
         let pool = pool::open(&dialer, settings.pool_size, WAIT);
         Ok(Store { pool, dialer, metrics: Arc::new(Metrics::new()?) })
     }
@@ -49,10 +51,10 @@ fn prepare(
     settings: &Settings,
     session_wait: Duration,
     first: impl FnOnce(&mut Client) -> Result<(), Failure>,
-) -> Result<Dialer, Failure> {
+) -> Result<Arc<Dialer>, Failure> {
     let config = configure(&settings.database_url)?;
     let place = place(&config);
-    let dialer = Dialer::new(config, session_wait);
+    let dialer = Arc::new(Dialer::new(config, session_wait));
     let mut client = connect(&dialer, &place, settings.database_wait)?;
     let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
     migrations::lock(&mut client).map_err(broken)?;
@@ -104,24 +106,38 @@ fn place(config: &Config) -> String {
 }
 
 /// A connection to a database that may still be coming up.
-fn connect(dialer: &Dialer, place: &str, patience: Duration) -> Result<Client, Failure> {
+fn connect(dialer: &Arc<Dialer>, place: &str, patience: Duration) -> Result<Client, Failure> {
     let until = Instant::now() + patience;
     let mut said = false;
     loop {
-        match dialer.dial() {
-            Ok(client) => return Ok(client),
-            Err(error) if may_come_up(&error) && Instant::now() + RETRY_EVERY < until => {
+        match dial_until(dialer, until.max(Instant::now() + HANDSHAKE)) {
+            None => {
+                return Err(Failure::Runtime(format!(
+                    "cannot connect to {place}: it takes connections and does not answer"
+                )));
+            }
+            Some(Ok(client)) => return Ok(client),
+            Some(Err(error)) if may_come_up(&error) && Instant::now() + RETRY_EVERY < until => {
                 if !said {
                     log::warn!("waiting up to {patience:?} for {place}: {}", describe(&error));
                     said = true;
                 }
                 std::thread::sleep(RETRY_EVERY);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 return Err(Failure::Runtime(format!("cannot connect to {place}: {}", describe(&error))));
             }
         }
     }
+}
+
+/// `None` when nobody has said a word by then: the driver would wait for ever. The attempt is left to itself; the
+/// process ends soon.
+fn dial_until(dialer: &Arc<Dialer>, until: Instant) -> Option<Result<Client, postgres::Error>> {
+    let dialer = Arc::clone(dialer);
+    let (done, dialled) = mpsc::channel();
+    std::thread::spawn(move || _ = done.send(dialer.dial()));
+    dialled.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
 }
 
 /// A refused connection, a name that does not resolve yet, or a server that says that it is busy with itself.

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod directory;
+pub mod footprint;
 pub mod front;
 pub mod http;
 pub mod made;
@@ -11,6 +12,7 @@ pub mod program;
 pub mod proxy;
 pub mod server;
 pub mod upstream;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 
