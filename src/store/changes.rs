@@ -143,17 +143,28 @@ impl Store {
         Link::open(self.dialer.dial()?, server)
     }
 
-    /// Waits until no other server lets anybody in by what it read before this call; `own` needs no telling. The
-    /// change must have been committed, and notified, before. Holds no session while it waits.
+    /// Returns once no other server lets anybody in by what it read before this call; `own` needs no telling. The
+    /// change must have been committed, and notified with it, before. Holds no session while it waits.
     ///
-    /// # Errors
-    /// The database is gone: it is not known who has heard of the change.
-    pub fn wait_for_servers(&self, own: Uuid) -> Result<(), StoreError> {
+    /// Should the database go away meanwhile, a lease is sat out: whoever still has a link has heard the notification,
+    /// and whoever has none trusts nothing by then.
+    pub fn wait_for_servers(&self, own: Uuid) {
+        let until = Instant::now() + LEASE + LEASE_MARGIN;
+        if let Err(error) = self.ask_servers(own, until) {
+            log::warn!(
+                "cannot ask whether other servers know of a change, so their leases are waited for: {error}"
+            );
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    fn ask_servers(&self, own: Uuid, until: Instant) -> Result<(), StoreError> {
         let Some(number) = self.write(|session| announce(&mut session.client, own))? else { return Ok(()) };
-        let began = Instant::now();
+        // The number may have been drawn late; the lease of whoever is silent ends a lease after that.
+        let until = until.max(Instant::now() + LEASE + LEASE_MARGIN);
         let mut pause = Duration::from_millis(1);
         while self.read(|session| is_anybody_behind(&mut session.client, own, number))? {
-            if began.elapsed() >= LEASE + LEASE_MARGIN {
+            if Instant::now() >= until {
                 // They have not asked for news since the number was drawn, so they trust nothing that they remember.
                 let gone = self.write(|session| forget_who_is_behind(&mut session.client, own, number))?;
                 log::warn!(servers = gone; "servers that share the database are silent, and trust their caches no longer");

@@ -3,9 +3,11 @@
 use crate::keys::insert_key;
 use crate::permissions::forbidden;
 use crate::rotation::rotate;
+use crate::support::cluster::Cluster;
 use crate::support::http::{self, Response};
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
+use crate::support::wait_for;
 
 const NO_KEY: &str = r#"{"error":"key not found or already revoked"}"#;
 
@@ -236,4 +238,36 @@ fn the_longest_lifetime_bounds_rotations() {
             assert!((expected - 2.0..=expected).contains(&lives), "{body} {grace}: {lives}");
         }
     }
+}
+
+/// The row is committed and the new key is shown nowhere else: whatever happens to the database then, the caller gets it.
+#[test]
+fn a_database_that_goes_away_after_the_commit_loses_no_key() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let server = Start::on(&database).arguments(["--database-timeout", "25s"]).serving();
+    let admin = server.bootstrap_key();
+    let (id, old) = server.create_key(&admin, "renewed");
+    assert!(server.lets_in(&old));
+
+    // Whoever changes a key asks here who else has to know; from now on there is no answer.
+    let mut holder = database.client();
+    holder.batch_execute("BEGIN; LOCK TABLE auth_caches IN ACCESS EXCLUSIVE MODE").unwrap();
+    let request = http::request("POST", &format!("/auth/keys/{id}/rotate"), Some(&admin), None);
+    let address = server.address;
+    let rotation = std::thread::spawn(move || http::exchange(address, &request));
+    wait_for("the rotation to be committed and to ask who else has to know", || {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%nextval%'";
+        (database.value::<i64>(waiting) > 0).then_some(())
+    });
+    cluster.stop_immediately();
+    let made = rotation.join().unwrap().expect_status(201).json();
+
+    cluster.restart();
+    wait_for("the database to be found again", || {
+        (server.get("/auth/whoami", Some(&admin)).status == 200).then_some(())
+    });
+    assert!(server.lets_in(made["key"].as_str().unwrap()), "the key that was shown is the one that was made");
+    assert!(!server.lets_in(&old));
 }
