@@ -84,6 +84,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
             write: settings.write_timeout,
             answer: settings.database_timeout,
         },
+        trusted_proxies: settings.trusted_proxies.clone(),
         has_successor,
     };
     let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))

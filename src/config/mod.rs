@@ -3,6 +3,7 @@
 pub mod command;
 mod file;
 mod mask;
+mod networks;
 mod table;
 mod values;
 
@@ -19,6 +20,7 @@ use file::ConfigFile;
 
 pub use file::{position, private_directory};
 pub use mask::mask_url;
+pub use networks::Networks;
 pub use table::{SETTINGS, Setting};
 
 use crate::failure::Failure;
@@ -31,6 +33,8 @@ pub struct Settings {
     /// Debug lines of our own.
     pub verbose: bool,
     pub bind: SocketAddr,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Networks,
     pub database_url: String,
     pub bootstrap_key: Option<String>,
     /// Worker threads.
@@ -108,6 +112,7 @@ impl Settings {
             home,
             verbose: false,
             bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            trusted_proxies: Networks::default(),
             database_url: String::new(),
             bootstrap_key: None,
             workers: 0,

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use mio::Token;
 use mio::net::TcpStream;
 
+use super::forwarded;
 use super::framing::{self, Body, Chunks, Head};
 use super::peer::Peer;
 use super::reply::{self, Asked, Error, Reply};
 use super::routes::{self, Answer};
 use super::workers::{Done, Job, Shop};
+use crate::config::Networks;
 use crate::metrics::Rejection;
 
 /// How long a closed connection is read on, so that the client gets our last answer instead of a reset (RFC 9112, 9.6).
@@ -44,6 +46,8 @@ pub struct Deadlines {
 pub struct Desk {
     pub shop: Arc<Shop>,
     pub deadlines: Deadlines,
+    /// Whose word on the client is believed.
+    trusted_proxies: Networks,
     /// Set once, when intake stops: from then on every answer ends its connection.
     pub draining: Option<Instant>,
     /// One read goes here first; connections keep only what they must.
@@ -54,11 +58,12 @@ pub struct Desk {
 impl Desk {
     /// # Errors
     /// The system has no random bytes.
-    pub fn new(shop: Arc<Shop>, deadlines: Deadlines) -> io::Result<Desk> {
+    pub fn new(shop: Arc<Shop>, deadlines: Deadlines, trusted_proxies: Networks) -> io::Result<Desk> {
         let request_ids = RequestIds::new()?;
         Ok(Desk {
             shop,
             deadlines,
+            trusted_proxies,
             draining: None,
             scratch: vec![0; 16 * 1024].into_boxed_slice(),
             request_ids,
@@ -309,6 +314,11 @@ impl Connection {
             route: "unmatched",
             keep_alive: head.keep_alive,
             is_1_0: head.is_1_0,
+            client: forwarded::client(
+                self.peer.address.ip(),
+                head.forwarded_for.as_deref(),
+                &desk.trusted_proxies,
+            ),
             at: now,
         };
         let reply = match routes::find(head.method, head.path()) {
@@ -358,7 +368,7 @@ impl Connection {
         let close = !asked.keep_alive || desk.draining.is_some();
         reply::encode(reply, asked.framing(close, !may_be_stored), &mut self.output);
         self.closing |= close;
-        desk.shop.vitals.answered(asked, reply.status, asked.at.elapsed(), self.peer.address.ip());
+        desk.shop.vitals.answered(asked, reply.status, asked.at.elapsed());
         self.phase = Phase::Writing(Instant::now());
     }
 
@@ -370,6 +380,7 @@ impl Connection {
             route: "malformed",
             keep_alive: false,
             is_1_0: false,
+            client: self.peer.address.ip().to_canonical(),
             at: Instant::now(),
         };
         // Whatever it was may have been for a path under /auth.

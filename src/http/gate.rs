@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::connection::{Connection, Deadlines, Desk, Fate, KEPT_BUFFER};
 use super::workers::Shop;
+use crate::config::Networks;
 use crate::metrics::Rejection;
 
 const LISTENER: Token = Token(0);
@@ -27,11 +28,12 @@ const HELD_LIMIT: usize = 32 * 1024 * 1024;
 /// Between two lines about newcomers that cannot be taken in.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 
-/// What bounds the gate.
-#[derive(Debug, Clone, Copy)]
+/// What bounds the gate, and whom it believes.
+#[derive(Debug, Clone)]
 pub struct Limits {
     pub connections: usize,
     pub deadlines: Deadlines,
+    pub trusted_proxies: Networks,
     /// The listening socket outlives us, so whoever has connected when we drain is left to our successor.
     pub has_successor: bool,
 }
@@ -74,7 +76,7 @@ impl Gate {
             listener: Some(listener),
             connections: HashMap::new(),
             next_token: FIRST_CONNECTION,
-            desk: Desk::new(shop, limits.deadlines)?,
+            desk: Desk::new(shop, limits.deadlines, limits.trusted_proxies)?,
             limit: limits.connections,
             held: 0,
             has_successor: limits.has_successor,

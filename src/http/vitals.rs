@@ -1,6 +1,5 @@
 //! What the server says about itself, answered at the gate: these never wait for a worker or a database.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -43,14 +42,14 @@ impl Vitals {
     }
 
     /// Counts an answer, and logs it for whoever asks for that much.
-    pub fn answered(&self, asked: &Asked, status: u16, duration: Duration, client: IpAddr) {
+    pub fn answered(&self, asked: &Asked, status: u16, duration: Duration) {
         self.metrics.answered(asked.method, asked.route, status, duration.as_secs_f64());
         log::debug!(
             method = asked.method,
             route = asked.route,
             status = status,
             milliseconds = duration.as_secs_f64() * 1e3,
-            client:% = client,
+            client:% = asked.client,
             request_id = &*asked.request_id;
             "answered"
         );

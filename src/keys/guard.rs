@@ -16,31 +16,34 @@ use crate::store::keys::KeyRow;
 const WARNED_BEFORE: Duration = Duration::days(7);
 
 impl Keys {
-    /// Lets in whoever has a valid key that may do this, and counts whom it does not. The lookup is by a hash of the
-    /// key, so its time tells nothing of the key itself.
+    /// Lets in whoever has a valid key, and counts whom it does not. The lookup is by a hash of the key, so its time
+    /// tells nothing of the key itself.
     ///
     /// # Errors
-    /// `MalformedAuthorization`, `InvalidKey`, `InsufficientPermissions`, `DatabaseUnavailable`.
-    pub fn admit(&self, authorization: Option<&str>, access: Access) -> Result<Arc<Caller>, Error> {
-        self.identify(authorization)
-            .and_then(|caller| match access {
-                Access::Admin if caller.permission() != Some(Permission::Admin) => {
-                    Err(Refusal::Because(AuthFailure::Permission))
+    /// `MalformedAuthorization`, `InvalidKey`, `DatabaseUnavailable`.
+    pub fn admit(&self, authorization: Option<&str>) -> Result<Arc<Caller>, Error> {
+        self.identify(authorization).map_err(|refusal| match refusal {
+            Refusal::Store(error) => error.into(),
+            Refusal::Because(reason) => {
+                self.metrics.auth_failed(reason);
+                log::debug!(reason:? = reason; "not let in");
+                match reason {
+                    AuthFailure::Malformed => Error::MalformedAuthorization,
+                    _ => Error::InvalidKey,
                 }
-                Access::Admin | Access::AnyKey => Ok(caller),
-            })
-            .map_err(|refusal| match refusal {
-                Refusal::Store(error) => error.into(),
-                Refusal::Because(reason) => {
-                    self.metrics.auth_failed(reason);
-                    log::debug!(reason:? = reason; "not let in");
-                    match reason {
-                        AuthFailure::Malformed => Error::MalformedAuthorization,
-                        AuthFailure::Permission => Error::InsufficientPermissions,
-                        _ => Error::InvalidKey,
-                    }
-                }
-            })
+            }
+        })
+    }
+
+    /// Lets the caller do this, if its key may.
+    ///
+    /// # Errors
+    /// `InsufficientPermissions`, counted.
+    pub fn allow(&self, caller: &Caller, access: Access) -> Result<(), Error> {
+        match access {
+            Access::Admin if caller.permission() != Some(Permission::Admin) => Err(self.forbid()),
+            Access::Admin | Access::AnyKey => Ok(()),
+        }
     }
 
     fn identify(&self, authorization: Option<&str>) -> Result<Arc<Caller>, Refusal> {
@@ -73,6 +76,7 @@ impl Keys {
     /// For handlers that find out for themselves that a caller may not do what it asks for.
     pub fn forbid(&self) -> Error {
         self.metrics.auth_failed(AuthFailure::Permission);
+        log::debug!(reason:? = AuthFailure::Permission; "not let in");
         Error::InsufficientPermissions
     }
 }

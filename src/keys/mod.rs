@@ -117,10 +117,12 @@ impl Keys {
     /// It was asked for a longer life.
     fn bounded_end(
         &self,
-        asked: Option<OffsetDateTime>,
+        asked: Option<body::End>,
         now: OffsetDateTime,
     ) -> Result<Option<OffsetDateTime>, Error> {
-        expiry::bounded(asked, self.max_lifetime, now).map_err(|line| body::wrong("expires_at", line))
+        let field = asked.map_or("expires_at", |end| end.field);
+        expiry::bounded(asked.map(|end| end.at), self.max_lifetime, now)
+            .map_err(|line| body::wrong(field, line))
     }
 
     /// The longest life in seconds, for the database.

@@ -255,7 +255,7 @@ fn id(which: &str, user: Option<&str>) -> Option<u32> {
 }
 
 /// Below the range that the kernel hands out for port 0, so that a cluster can come back at the same port.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let mut random = [0; 2];
         getrandom::fill(&mut random).unwrap();

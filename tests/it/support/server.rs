@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use super::directory::Directory;
 use super::footprint::Footprint;
 use super::http::{self, Response};
+use super::made::Made;
 use super::metrics::Sample;
 use super::postgres::Database;
 use super::program::{Ended, Process, binary, cloacinactl};
@@ -254,6 +255,12 @@ impl Server {
         http::exchange(self.address, &http::request("POST", path, Some(key), Some(json)))
     }
 
+    /// Makes a key from this body and hands back what was answered.
+    #[track_caller]
+    pub fn make_key(&self, admin: &str, body: &str) -> Made {
+        Made(self.post("/auth/keys", admin, body).expect_status(201).json())
+    }
+
     /// Makes a key and hands back its id and itself.
     #[track_caller]
     pub fn create_key(&self, admin: &str, name: &str) -> (String, String) {
@@ -266,6 +273,20 @@ impl Server {
     #[track_caller]
     pub fn lets_in(&self, key: &str) -> bool {
         let response = self.get("/auth/keys?limit=1", Some(key));
+        match response.status {
+            200 => true,
+            _ => {
+                response.expect(401, r#"{"error":"invalid or revoked API key"}"#);
+                false
+            }
+        }
+    }
+
+    /// Whether this key, whatever it may do, is a valid one; anything but 200 and the refusal of the contract fails
+    /// the test.
+    #[track_caller]
+    pub fn knows(&self, key: &str) -> bool {
+        let response = self.get("/auth/whoami", Some(key));
         match response.status {
             200 => true,
             _ => {
