@@ -2,7 +2,8 @@
 # Makes sure that the named tools are there. As root on Debian or Ubuntu what is missing is installed; elsewhere one
 # line says what to install.
 #
-# usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox)
+# usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox,
+#                                             slowhttptest, faketime)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,8 +39,8 @@ package_of() {
 missing=()
 for tool in "$@"; do
     case $tool in
-    postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
-    *) fail "unknown tool $tool; usage: $0 postgresql|jq|curl|openssl|promtool|nginx|caddy|venv|shellcheck|dash|busybox..." ;;
+    postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox | slowhttptest | faketime) ;;
+    *) fail "unknown tool $tool; usage: $0 postgresql|jq|curl|openssl|promtool|nginx|caddy|venv|shellcheck|dash|busybox|slowhttptest|faketime..." ;;
     esac
     is_there "$tool" || missing+=("$tool")
 done

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator as _;
+use postgres::{Client, Statement};
 use uuid::Uuid;
 
 use super::{Store, StoreError};
@@ -24,6 +24,8 @@ pub struct Link {
     client: Client,
     server: Uuid,
     seen: i64,
+    ask: Statement,
+    catch_up: Statement,
 }
 
 /// What the database had to say.
@@ -48,7 +50,12 @@ impl Link {
              ON CONFLICT (server) DO UPDATE SET seen = excluded.seen, since = now() RETURNING seen",
             &[&server],
         )?;
-        Ok(Link { client, server, seen: row.try_get(0)? })
+        let ask = client.prepare("SELECT last_value FROM api_key_changes, auth_caches WHERE server = $1")?;
+        // A subquery, since a sequence cannot stand in the FROM of an UPDATE.
+        let catch_up = client.prepare(
+            "UPDATE auth_caches SET seen = (SELECT last_value FROM api_key_changes) WHERE server = $1 RETURNING seen",
+        )?;
+        Ok(Link { client, server, seen: row.try_get(0)?, ask, catch_up })
     }
 
     /// Waits for a notification, for at most `limit`, then asks how things stand.
@@ -62,10 +69,7 @@ impl Link {
         // A query has no time limit, and a link that has gone silent would never be made anew.
         self.client.is_valid(LEASE)?;
         let asked = Instant::now();
-        let row = self.client.query_one(
-            "SELECT last_value FROM api_key_changes, auth_caches WHERE server = $1",
-            &[&self.server],
-        )?;
+        let row = self.client.query_one(&self.ask, &[&self.server])?;
         let last: i64 = row.try_get(0)?;
         Ok(if last == self.seen { News::None { asked } } else { News::Change })
     }
@@ -77,10 +81,7 @@ impl Link {
     pub fn catch_up(&mut self) -> Result<(), postgres::Error> {
         // Whatever is announced from here on will come again; what was announced before is covered by the number.
         while self.client.notifications().iter().next()?.is_some() {}
-        let row = self.client.query_one(
-            "UPDATE auth_caches SET seen = last_value FROM api_key_changes WHERE server = $1 RETURNING seen",
-            &[&self.server],
-        )?;
+        let row = self.client.query_one(&self.catch_up, &[&self.server])?;
         self.seen = row.try_get(0)?;
         Ok(())
     }

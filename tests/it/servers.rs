@@ -52,6 +52,27 @@ fn five_of_them() {
     }
 }
 
+/// To hear of a change is no reason to make the link anew, which would take others a quarter of a second.
+#[test]
+fn a_revocation_leaves_the_link_as_it_is() {
+    let database = Database::new();
+    let servers = [Server::start(&database), Server::start(&database)];
+    let admin = servers[0].bootstrap_key();
+    let links = || -> String {
+        database.value("SELECT string_agg(server::text || since::text, ' ' ORDER BY server) FROM auth_caches")
+    };
+    servers.iter().for_each(|server| warm(server, &admin));
+    let before = links();
+    let seen = || -> i64 { database.value("SELECT min(seen) FROM auth_caches") };
+    let seen_before = seen();
+    for _ in 0..5 {
+        let (id, _) = servers[0].create_key(&admin, "shared");
+        servers[0].delete(&format!("/auth/keys/{id}"), &admin).expect_status(200);
+    }
+    wait_for("both servers to have caught up", || (seen() >= seen_before + 5).then_some(()));
+    assert_eq!(links(), before);
+}
+
 /// One server of which the link to the database passes a wire of ours, and another.
 struct Pair {
     one: Server,
