@@ -19,7 +19,8 @@ use super::routes::Request;
 use super::vitals::Vitals;
 use crate::metrics::Rejection;
 
-/// A request that waited for longer is turned away instead of served: whoever asks now is served soon.
+/// A request that waited for longer, while others wait behind it, is turned away instead of served: whoever asks now is
+/// served soon. One that nobody waits behind was late for another reason, such as a busy machine, and is served.
 const QUEUE_WAIT_LIMIT: Duration = Duration::from_millis(500);
 /// A worker's own socket pair never blocks for long, unless something is very wrong.
 const PAIR_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,12 +75,12 @@ impl Queue {
         true
     }
 
-    /// Waits for a job; `None` once the queue is closed and empty.
-    fn pop(&self) -> Option<Job> {
+    /// Waits for a job, and says whether others wait behind it; `None` once the queue is closed and empty.
+    fn pop(&self) -> Option<(Job, bool)> {
         let mut state = self.state();
         loop {
             if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
+                return Some((job, !state.jobs.is_empty()));
             }
             if state.closed {
                 return None;
@@ -160,11 +161,11 @@ pub fn start(shop: &Arc<Shop>, count: usize, directory: &Path) -> io::Result<Vec
 
 fn work(shop: &Shop, mut line: Option<Line>, directory: &Path) {
     let mut out = Vec::new();
-    while let Some(job) = shop.queue.pop() {
+    while let Some((job, has_followers)) = shop.queue.pop() {
         if !job.peer.is_waiting() {
             continue;
         }
-        let reply = if job.asked.at.elapsed() > QUEUE_WAIT_LIMIT {
+        let reply = if has_followers && job.asked.at.elapsed() > QUEUE_WAIT_LIMIT {
             shop.vitals.metrics.rejected(Rejection::Overloaded);
             Error::Overloaded.reply()
         } else {
@@ -354,7 +355,7 @@ mod tests {
         assert_eq!([push("1"), push("2"), push("3")], [true, true, false]);
         assert_eq!(queue.depth(), 2);
         queue.close();
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|job| job.asked.request_id).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|(job, _)| job.asked.request_id).collect();
         assert_eq!(order, ["1".into(), "2".into()]);
     }
 }
