@@ -22,6 +22,7 @@ use crate::keys::{Keys, bootstrap, revocations};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::store::changes::LONGEST_WAIT_FOR_SERVERS;
 
 /// Descriptors that are not clients: sessions, log, socket pairs, the poll itself, and some to spare.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -83,6 +84,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
             idle: settings.idle_timeout,
             write: settings.write_timeout,
             answer: settings.database_timeout,
+            answer_to_change: settings.database_timeout + LONGEST_WAIT_FOR_SERVERS,
         },
         trusted_proxies: settings.trusted_proxies.clone(),
         has_successor,

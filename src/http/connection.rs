@@ -40,6 +40,9 @@ pub struct Deadlines {
     pub write: Duration,
     /// A request that a worker has, or that waits for one.
     pub answer: Duration,
+    /// The same for methods that change something: their answers may have to wait for other servers, and one that shows
+    /// a new key must not be given up while it can still come.
+    pub answer_to_change: Duration,
 }
 
 /// What all connections of the gate use.
@@ -495,7 +498,11 @@ impl Connection {
     /// The worker, or the database behind it, took too long: the client is told so, and what the worker says later
     /// is dropped.
     fn lose_patience(&mut self, desk: &mut Desk, now: Instant) -> Fate {
-        if !self.peer.take_back(now, desk.deadlines.answer) {
+        let limit = match &self.serving {
+            Some(Asked { method: "GET" | "HEAD", .. }) | None => desk.deadlines.answer,
+            Some(_) => desk.deadlines.answer_to_change,
+        };
+        if !self.peer.take_back(now, limit) {
             return Fate::Stays;
         }
         desk.shop.vitals.metrics.requests_in_flight.dec();

@@ -21,6 +21,8 @@ const FIRST_CONNECTION: usize = 2;
 const TICK: Duration = Duration::from_millis(100);
 /// Connections accepted before those that are open get their turn again.
 const ACCEPT_BATCH: usize = 64;
+/// Batches that are still accepted when intake stops: a whole backlog.
+const LAST_BATCHES: usize = 64;
 /// Connections that give up their place at once when there is none left: a scan for each newcomer would be dear.
 const EVICT_BATCH: usize = 32;
 /// Memory that all clients together make us hold, in bytes; beyond it the slowest of those who hold some go.
@@ -252,8 +254,11 @@ impl Gate {
     /// Takes in who has already connected, unless somebody else will, then closes the door.
     fn stop_intake(&mut self) {
         self.accept_more = !self.has_successor;
-        while self.accept_more {
-            self.accept();
+        // Bounded, or a flood of newcomers would keep us here.
+        for _ in 0..LAST_BATCHES {
+            if self.accept_more {
+                self.accept();
+            }
         }
         if let Some(mut listener) = self.listener.take() {
             let _ = self.poll.registry().deregister(&mut listener);

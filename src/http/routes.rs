@@ -11,7 +11,6 @@ use crate::keys::{Caller, Keys};
 
 /// A whole request, as handlers see it. Paths are compared byte by byte: a trailing slash or a percent-encoded
 /// letter is another path.
-#[derive(Debug)]
 pub struct Request<'a> {
     /// The value of `X-Request-Id`: the client's own, or a fresh UUID.
     pub id: &'a str,
@@ -29,7 +28,6 @@ pub struct Request<'a> {
 }
 
 /// A request that passed the guard, and the `{id}` of its path.
-#[derive(Debug)]
 pub struct Call<'a> {
     pub request: &'a Request<'a>,
     pub caller: Arc<Caller>,

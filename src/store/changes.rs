@@ -18,6 +18,8 @@ const CHANNEL: &str = "api_key_changes";
 pub const LEASE: Duration = Duration::from_secs(3);
 /// Beyond the lease, for clocks that do not run quite alike.
 const LEASE_MARGIN: Duration = Duration::from_millis(100);
+/// A lease and its margin, and the time that statements take before and after.
+pub const LONGEST_WAIT_FOR_SERVERS: Duration = Duration::from_secs(5);
 
 /// A server's own session for news. Given up, it is cut off; the row stays until somebody misses it.
 pub struct Link {
@@ -43,13 +45,14 @@ impl Link {
     /// # Errors
     /// The session broke, or the database is read-only.
     pub fn open(mut client: Client, server: Uuid) -> Result<Link, postgres::Error> {
-        // A lost row makes others wait for a while and nothing worse: no need to wait for the disk.
-        client.batch_execute(&format!("SET synchronous_commit = off; LISTEN {CHANNEL}"))?;
+        client.batch_execute(&format!("LISTEN {CHANNEL}"))?;
         let row = client.query_one(
             "INSERT INTO auth_caches (server, seen) SELECT $1, last_value FROM api_key_changes
              ON CONFLICT (server) DO UPDATE SET seen = excluded.seen, since = now() RETURNING seen",
             &[&server],
         )?;
+        // A number that a crash takes back makes others wait for a while and nothing worse. The row itself must stay.
+        client.batch_execute("SET synchronous_commit = off")?;
         let ask = client.prepare("SELECT last_value FROM api_key_changes, auth_caches WHERE server = $1")?;
         // A subquery, since a sequence cannot stand in the FROM of an UPDATE.
         let catch_up = client.prepare(

@@ -47,18 +47,19 @@ impl fmt::Display for StoreError {
 impl From<postgres::Error> for StoreError {
     fn from(error: postgres::Error) -> StoreError {
         let text = describe(&error);
-        match error.code() {
-            Some(code) if !is_passing(code) => StoreError::Refused(text),
-            _ => StoreError::Unavailable(text),
-        }
+        let is_passing = match error.code() {
+            Some(code) => is_passing(code),
+            // Else it is a value that is not what we expect.
+            None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
+        };
+        if is_passing { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
     }
 }
 
-/// States of the server rather than of the statement: class 08, 53, 57 and 58, and a standby's refusal to write.
+/// States of the server rather than of the statement: class 08, 40, 53, 57 and 58, and a standby's refusal to write.
 fn is_passing(code: &SqlState) -> bool {
-    ["08", "53", "57", "58"].iter().any(|class| code.code().starts_with(class))
+    ["08", "40", "53", "57", "58"].iter().any(|class| code.code().starts_with(class))
         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
-        || *code == SqlState::T_R_DEADLOCK_DETECTED
         || *code == SqlState::LOCK_NOT_AVAILABLE
 }
 

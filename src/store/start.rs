@@ -3,7 +3,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use postgres::config::Host;
+use postgres::config::{Host, TargetSessionAttrs};
 use postgres::error::SqlState;
 use postgres::{Client, Config};
 
@@ -77,6 +77,10 @@ fn configure(url: &str) -> Result<Config, Failure> {
     }
     if config.get_tcp_user_timeout().is_none() {
         config.tcp_user_timeout(Duration::from_secs(10));
+    }
+    // Of several hosts, a standby may not have heard of a revocation yet.
+    if config.get_hosts().len() > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
     if config.get_application_name().is_none() {
         config.application_name("cloacinactl");
