@@ -39,7 +39,7 @@ def slow_clients(cluster, short):
                     one.send(b"x")
                 except OSError:
                     pass
-        for one in select.select(list(slow), [], [], 0.2)[0] if len(slow) < 500 else readable(slow):
+        for one in readable(slow):
             try:
                 over = not one.recv(4096)
             except BlockingIOError:
@@ -56,7 +56,7 @@ def slow_clients(cluster, short):
     for path, of in times.items():
         print(f"        {path.split('?')[0]}: {len(of)} requests, {spread(of)}")
     # 10 s, looked at ten times a second, and the answer may be read for 2 s more.
-    ok = not slow and max(lives) < 14 and worst < 100 and not wrong and peak < 96
+    ok = not slow and max(lives) < 11 + lab.limit(3) and worst < lab.limit(100) and not wrong and peak < 96
     row(f"{half} slow heads and {half} trickled bodies", f"good clients' worst p99 {worst:.1f} ms, wrong {len(wrong)}, {ended}, peak {peak:.0f} MiB", ok)
     server.stop()
 
@@ -109,7 +109,7 @@ def poison(cluster, short):
     for data in kinds.values():
         for _ in range(times):
             said = say(server.address, data)
-            wrong += not (re.match(rb"HTTP/1.1 [45]", said) or not said) or said.count(b"HTTP/1.1 ") > 1
+            wrong += not (re.match(rb"HTTP/1.1 [45]", said) or not said) or len(re.findall(rb"HTTP/1\.1 \d{3} ", said)) > 1
     # 300 MiB of one header line, as long as anybody takes it.
     one = socket.create_connection(server.address)
     one.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX: ")
@@ -144,7 +144,7 @@ def many_connections(cluster, short):
         one.close()
     status, took = lab.timed(server.address, "GET", "/auth/keys?limit=1", key)
     back = time.monotonic() - gone
-    ok = status == 200 and back < 2 and server.alive() and server.process.pid == pid and all(s == 200 for s, _ in during)
+    ok = status == 200 and back < lab.limit(2) and server.alive() and server.process.pid == pid and all(s == 200 for s, _ in during)
     figures = f"descriptors {descriptors}, limit raised to {limit}; meanwhile {spread([t for _, t in during])}; answered {back * 1000:.0f} ms after they began to go"
     row(f"{crowd_size} connections with a file limit of 1,024, then all gone", figures, ok and int(limit) > 1024)
     server.stop()
@@ -159,7 +159,7 @@ def overload(cluster, short):
     served, turned_away = outcomes.get(200, []), outcomes.get(503, [])
     seconds_each = f"served {len(served)} ({spread(served)}), 503 {len(turned_away)} ({spread(turned_away)})"
     figures = f"{seconds_each}; /health {spread(times['/health'])}; lost {lost}"
-    ok = set(outcomes) <= {200, 503} and share(served, 0.99) < 1000 and share(times["/health"], 0.99) < 100 and not wrong and not lost
+    ok = set(outcomes) <= {200, 503} and share(served, 0.99) < lab.limit(1000) and share(times["/health"], 0.99) < lab.limit(100) and not wrong and not lost
     if not short:
         ok = ok and turned_away and share(turned_away, 0.99) < 1000
     row(f"{connections} connections asking for lists", figures, bool(ok))
@@ -186,7 +186,7 @@ def greedy(cluster, short):
     lasted = time.monotonic() - began
     times, wrong = good()
     worst = max(share(of, 0.99) for of in times.values())
-    ok = lasted < 15 and worst < 100 and not wrong and peak < 96
+    ok = lasted < 15 and worst < lab.limit(100) and not wrong and peak < 96
     row(f"{count} pipelined lists of which nothing is read, one worker", f"ended after {lasted:.1f} s, others' worst p99 {worst:.1f} ms, peak {peak:.0f} MiB", ok)
     server.stop()
 
@@ -208,7 +208,10 @@ def starving(cluster, short):
             pass
 
     def read_on(one):
-        while one.recv(1 << 20):
+        try:
+            while one.recv(1 << 20):
+                pass
+        except OSError:
             pass
 
     threads = [threading.Thread(target=ask_on) for _ in range(2)]
@@ -220,7 +223,7 @@ def starving(cluster, short):
         thread.join()
     answered = server.metric("cloacina_http_requests_total", "/health")
     figures = f"they got {answered:.0f} answers; others' /health {spread(times['/health'])}"
-    row("two clients that never stop asking", figures, not wrong and share(times["/health"], 0.99) < 100)
+    row("two clients that never stop asking", figures, not wrong and share(times["/health"], 0.99) < lab.limit(100))
     server.stop()
 
 
@@ -250,8 +253,9 @@ def slowhttptest(cluster, short):
         command = ["slowhttptest", mode, "-c", str(count), "-r", "500", "-i", "2", "-l", str(seconds), "-p", "1", "-u", url]
         good = good_clients(server, key, seconds - 2)
         said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        said = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said)
         times, wrong = good()
-        available = re.findall(r"service available:\s*\S*?(YES|NO)", said)
+        available = re.findall(r"service available:\s*(YES|NO)", said)
         worst = max(share(of, 0.99) for of in times.values())
         found.append((mode, available[-1:] == ["YES"] and "NO" not in available, worst, not wrong))
     figures = ", ".join(f"{mode} {'available' if up else 'UNAVAILABLE'} p99 {worst:.1f} ms" for mode, up, worst, _ in found)

@@ -31,6 +31,14 @@ def row(what, measured, ok):
         failed.append(what)
 
 
+# The short form runs where other things run as well: it asks whether all is well, not how fast the machine is.
+slack = 1
+
+
+def limit(value):
+    return value * slack
+
+
 def share(values, part):
     """The value below which this part of all lies, in milliseconds."""
     if not values:

@@ -26,6 +26,7 @@ def main():
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     load.raise_file_limit()
+    lab.slack = 5 if asked.short else 1
     seed = asked.seed if asked.seed is not None else int(time.time())
     everything = [*clients.ROWS, *database.ROWS, *several.ROWS, *starts.ROWS]
     known = [function.__name__ for function in everything]

@@ -131,7 +131,7 @@ def broken_links(cluster, short):
             early.close()
         warm(other, admin)
         # A lease of 3 s, and what follows it.
-        row(f"{rounds} revocations while another server's link is {what}", f"let in afterwards {let_in}; DELETE {spread(took)}", not let_in and max(took) < 4)
+        row(f"{rounds} revocations while another server's link is {what}", f"let in afterwards {let_in}; DELETE {spread(took)}", not let_in and max(took) < 3.1 + lab.limit(0.9))
     for server in (one, other):
         server.stop()
     wire.stop()
