@@ -11,9 +11,8 @@ use mio::net::TcpStream;
 
 use super::framing::{self, Body, Chunks, Head};
 use super::peer::Peer;
-use super::reply::{self, Error, Framing, Reply};
+use super::reply::{self, Asked, Error, Reply};
 use super::routes::{self, Answer};
-use super::vitals::Answered;
 use super::workers::{Done, Job, Shop};
 use crate::metrics::Rejection;
 
@@ -126,6 +125,8 @@ pub struct Connection {
     /// A head whose body is still to come.
     head: Option<Head>,
     chunks: Chunks,
+    /// The request that a worker has, or had last.
+    serving: Option<Asked>,
     /// The last read brought nothing that could complete the head.
     unfinished: bool,
     /// Answers that the socket would not take at once.
@@ -144,6 +145,7 @@ impl Connection {
             start: 0,
             head: None,
             chunks: Chunks::default(),
+            serving: None,
             unfinished: false,
             output: Vec::new(),
             closing: false,
@@ -222,7 +224,7 @@ impl Connection {
                     } else {
                         Rejection::Malformed
                     });
-                    self.refuse(desk, "malformed", &error);
+                    self.refuse(desk, &error);
                 }
             }
         }
@@ -290,101 +292,78 @@ impl Connection {
     }
 
     fn answer(&mut self, desk: &mut Desk, head: &Head, body: Source<'_>, now: Instant) {
-        let request_id = head.request_id.clone().unwrap_or_else(|| desk.request_ids.fresh());
-        let (pattern, reply) = match routes::find(head.method, head.path()) {
-            Ok(found) => match found.route.answer {
-                Answer::Gate(answer) => (found.route.pattern, answer(&desk.shop.vitals)),
-                Answer::Worker(..) => match self.hand_on(desk, head, body, request_id, now) {
-                    Ok(()) => return,
-                    Err(request_id) => {
-                        desk.reject(Rejection::Overloaded);
-                        let reply = Error::Overloaded.reply();
-                        self.reply(desk, found.route.pattern, &reply, Asked::of(head, &request_id), now);
-                        return;
-                    }
-                },
-            },
-            Err(error) => ("unmatched", error.reply()),
+        let request_id = match &head.request_id {
+            Some(theirs) => theirs.as_str().into(),
+            None => desk.request_ids.fresh().into(),
         };
-        self.reply(desk, pattern, &reply, Asked::of(head, &request_id), now);
+        let mut asked = Asked {
+            request_id,
+            method: head.method,
+            route: "unmatched",
+            keep_alive: head.keep_alive,
+            is_1_0: head.is_1_0,
+            at: now,
+        };
+        let reply = match routes::find(head.method, head.path()) {
+            Err(error) => error.reply(),
+            Ok(found) => {
+                asked.route = found.route.pattern;
+                match found.route.answer {
+                    Answer::Gate(answer) => answer(&desk.shop.vitals),
+                    Answer::Worker(..) if self.hand_on(desk, head, body, &asked) => return,
+                    Answer::Worker(..) => {
+                        desk.reject(Rejection::Overloaded);
+                        Error::Overloaded.reply()
+                    }
+                }
+            }
+        };
+        self.reply(desk, &reply, &asked, !head.path().starts_with("/auth"));
     }
 
-    /// Into the queue; the request's id comes back when that is full.
-    fn hand_on(
-        &mut self,
-        desk: &mut Desk,
-        head: &Head,
-        body: Source<'_>,
-        request_id: String,
-        now: Instant,
-    ) -> Result<(), String> {
+    /// Into the queue, unless that is full.
+    fn hand_on(&mut self, desk: &Desk, head: &Head, body: Source<'_>, asked: &Asked) -> bool {
         let body = match &body {
             Source::Input(range) => &self.input[range.clone()],
             Source::Decoded(body) => body,
         };
-        let job = Job {
-            peer: Arc::clone(&self.peer),
-            plain: head.plain_request(body),
-            request_id,
-            method: head.method,
-            keep_alive: head.keep_alive,
-            is_1_0: head.is_1_0,
-            asked: now,
-        };
-        let metrics = &desk.shop.vitals.metrics;
+        let job = Job { peer: Arc::clone(&self.peer), plain: head.plain_request(body), asked: asked.clone() };
+        let in_flight = &desk.shop.vitals.metrics.requests_in_flight;
         // First of all, since a worker may be done before the next line.
-        self.phase = Phase::Serving;
-        self.peer.hand_over(now);
-        metrics.requests_in_flight.inc();
-        desk.shop.queue.push(job).map_err(|job| {
-            self.peer.take_back(now, Duration::ZERO);
-            metrics.requests_in_flight.dec();
-            self.phase = Phase::Reading(now);
-            job.request_id
-        })
+        let before = mem::replace(&mut self.phase, Phase::Serving);
+        self.serving = Some(asked.clone());
+        self.peer.hand_over(asked.at);
+        in_flight.inc();
+        let queued = desk.shop.queue.push(job);
+        if !queued {
+            self.peer.take_back(asked.at, Duration::ZERO);
+            in_flight.dec();
+            self.phase = before;
+        }
+        queued
     }
 
     /// Answers on the gate's own thread.
-    fn reply(
-        &mut self,
-        desk: &mut Desk,
-        pattern: &'static str,
-        reply: &Reply,
-        asked: Asked<'_>,
-        now: Instant,
-    ) {
+    fn reply(&mut self, desk: &Desk, reply: &Reply, asked: &Asked, may_be_stored: bool) {
         let close = !asked.keep_alive || desk.draining.is_some();
-        let framing = Framing {
-            request_id: asked.request_id,
-            head: asked.method == "HEAD",
-            close,
-            keep_alive_1_0: asked.is_1_0,
-            no_store: asked.no_store,
-        };
-        reply::encode(reply, framing, &mut self.output);
+        reply::encode(reply, asked.framing(close, !may_be_stored), &mut self.output);
         self.closing |= close;
-        desk.shop.vitals.answered(&Answered {
-            method: asked.method,
-            route: pattern,
-            status: reply.status,
-            duration: now.elapsed(),
-            request_id: asked.request_id,
-            client: self.peer.address.ip(),
-        });
-        self.phase = Phase::Writing(now);
+        desk.shop.vitals.answered(asked, reply.status, asked.at.elapsed(), self.peer.address.ip());
+        self.phase = Phase::Writing(Instant::now());
     }
 
     /// Answers what is no request, or came too late, and ends the connection.
-    fn refuse(&mut self, desk: &mut Desk, pattern: &'static str, error: &Error) {
-        let request_id = desk.request_ids.fresh();
+    fn refuse(&mut self, desk: &mut Desk, error: &Error) {
         let asked = Asked {
-            request_id: &request_id,
+            request_id: desk.request_ids.fresh().into(),
             method: "OTHER",
+            route: "malformed",
             keep_alive: false,
             is_1_0: false,
-            no_store: false,
+            at: Instant::now(),
         };
-        self.reply(desk, pattern, &error.reply(), asked, Instant::now());
+        // Whatever it was may have been for a path under /auth.
+        self.reply(desk, &error.reply(), &asked, false);
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -471,7 +450,7 @@ impl Connection {
             Phase::Idle(since) if idle_is_over(since) => Fate::Ends,
             Phase::Reading(since) if over(since, desk.deadlines.request) => {
                 desk.reject(Rejection::TooSlow);
-                self.refuse(desk, "malformed", &Error::RequestTimeout);
+                self.refuse(desk, &Error::RequestTimeout);
                 self.advance(desk)
             }
             Phase::Writing(since) if over(since, desk.deadlines.write) => {
@@ -495,7 +474,14 @@ impl Connection {
             return Fate::Stays;
         }
         desk.shop.vitals.metrics.requests_in_flight.dec();
-        self.refuse(desk, "unanswered", &Error::DatabaseUnavailable);
+        if let Some(asked) = self.serving.take() {
+            self.reply(
+                desk,
+                &Error::DatabaseUnavailable.reply(),
+                &Asked { keep_alive: false, ..asked },
+                false,
+            );
+        }
         self.advance(desk)
     }
 }
@@ -504,26 +490,4 @@ impl Connection {
 enum Source<'a> {
     Input(std::ops::Range<usize>),
     Decoded(&'a [u8]),
-}
-
-/// What an answer has to know about its request.
-#[derive(Clone, Copy)]
-struct Asked<'a> {
-    request_id: &'a str,
-    method: &'static str,
-    keep_alive: bool,
-    is_1_0: bool,
-    no_store: bool,
-}
-
-impl<'a> Asked<'a> {
-    fn of(head: &Head, request_id: &'a str) -> Asked<'a> {
-        Asked {
-            request_id,
-            method: head.method,
-            keep_alive: head.keep_alive,
-            is_1_0: head.is_1_0,
-            no_store: head.path().starts_with("/auth"),
-        }
-    }
 }

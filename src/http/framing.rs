@@ -129,7 +129,7 @@ fn malformed(error: httparse::Error, input: &[u8]) -> Error {
     match error {
         httparse::Error::Version => {
             let line = input.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or_default();
-            let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+            let version = line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
             match version.strip_prefix(b"HTTP/") {
                 Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit() => {
                     Error::VersionNotSupported

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -150,6 +151,35 @@ impl Error {
             Error::MethodNotAllowed(allow) => reply.header("Allow", *allow),
             Error::DatabaseUnavailable | Error::Overloaded => reply.header("Retry-After", "1"),
             _ => reply,
+        }
+    }
+}
+
+/// What is known of a request besides what its handler reads: enough to answer it, count it and log it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The value of `X-Request-Id`.
+    pub request_id: Arc<str>,
+    /// As the client sent it, or `OTHER`.
+    pub method: &'static str,
+    /// The route's pattern, or why there is none.
+    pub route: &'static str,
+    /// The client lets the connection go on.
+    pub keep_alive: bool,
+    pub is_1_0: bool,
+    /// When the request had been read whole.
+    pub at: Instant,
+}
+
+impl Asked {
+    /// How its answer is framed.
+    pub fn framing(&self, close: bool, no_store: bool) -> Framing<'_> {
+        Framing {
+            request_id: &self.request_id,
+            head: self.method == "HEAD",
+            close,
+            keep_alive_1_0: self.is_1_0,
+            no_store,
         }
     }
 }

@@ -116,26 +116,22 @@ pub fn find<'p>(method: &str, path: &'p str) -> Result<Match<'p>, Error> {
     Err(if known { Error::MethodNotAllowed(allowed(path)) } else { Error::NoSuchPath })
 }
 
-/// Route, guard, handler; where an error becomes a reply. The string is the route's pattern, for the metrics.
-pub fn dispatch(keys: &Keys, request: &Request<'_>) -> (&'static str, Reply) {
-    let found = match find(request.method, request.path) {
-        Ok(found) => found,
-        Err(error) => return ("unmatched", error.reply()),
-    };
-    let result = match found.route.answer {
+/// Route, guard, handler; where an error becomes a reply.
+pub fn dispatch(keys: &Keys, request: &Request<'_>) -> Reply {
+    let result = find(request.method, request.path).and_then(|found| match found.route.answer {
         Answer::Gate(_) => Err(Error::Internal("a route of the gate came to a worker".to_owned())),
-        Answer::Worker(access, handler) => keys
-            .admit(request.authorization, access)
-            .and_then(|caller| handler(keys, &Call { request, caller, id: found.id })),
-    };
-    let reply = result.unwrap_or_else(|error| {
+        Answer::Worker(access, handler) => {
+            let caller = keys.admit(request.authorization, access)?;
+            handler(keys, &Call { request, caller, id: found.id })
+        }
+    });
+    result.unwrap_or_else(|error| {
         match &error {
             Error::Internal(text) => log::error!(request_id = request.id; "internal error: {text}"),
             other => log::debug!(request_id = request.id, status = other.status(); "refused"),
         }
         error.reply()
-    });
-    (found.route.pattern, reply)
+    })
 }
 
 /// What `{id}` stands for (empty where there is none), if the path is of that pattern.

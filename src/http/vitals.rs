@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::reply::Reply;
+use super::reply::{Asked, Reply};
 use crate::metrics::Metrics;
 
 /// How long a successful look at the database counts as readiness.
@@ -16,17 +16,6 @@ pub struct Vitals {
     pub metrics: Arc<Metrics>,
     draining: AtomicBool,
     database_seen: Mutex<Option<Instant>>,
-}
-
-/// One answered request, for the metrics and the log.
-pub struct Answered<'a> {
-    pub method: &'static str,
-    /// The route's pattern, or why there is none.
-    pub route: &'static str,
-    pub status: u16,
-    pub duration: Duration,
-    pub request_id: &'a str,
-    pub client: IpAddr,
 }
 
 impl Vitals {
@@ -49,20 +38,15 @@ impl Vitals {
     }
 
     /// Counts an answer, and logs it for whoever asks for that much.
-    pub fn answered(&self, answered: &Answered<'_>) {
-        self.metrics.answered(
-            answered.method,
-            answered.route,
-            answered.status,
-            answered.duration.as_secs_f64(),
-        );
+    pub fn answered(&self, asked: &Asked, status: u16, duration: Duration, client: IpAddr) {
+        self.metrics.answered(asked.method, asked.route, status, duration.as_secs_f64());
         log::debug!(
-            method = answered.method,
-            route = answered.route,
-            status = answered.status,
-            milliseconds = answered.duration.as_secs_f64() * 1e3,
-            client:% = answered.client,
-            request_id = answered.request_id;
+            method = asked.method,
+            route = asked.route,
+            status = status,
+            milliseconds = duration.as_secs_f64() * 1e3,
+            client:% = client,
+            request_id = &*asked.request_id;
             "answered"
         );
     }

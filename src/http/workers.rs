@@ -2,7 +2,7 @@
 //! a socket pair that no client can reach, and answers in one write.
 
 use std::collections::VecDeque;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use mio::{Token, Waker};
 
 use super::peer::Peer;
-use super::reply::{self, Error, Framing, Reply};
+use super::reply::{self, Asked, Error, Reply};
 use super::routes::Request;
-use super::vitals::{Answered, Vitals};
+use super::vitals::Vitals;
 use crate::metrics::Rejection;
 
 /// A request that waited for longer is turned away instead of served: whoever asks now is served soon.
@@ -29,13 +29,7 @@ pub struct Job {
     pub peer: Arc<Peer>,
     /// `Head::plain_request`.
     pub plain: Vec<u8>,
-    pub request_id: String,
-    /// As the client sent it, for the metrics.
-    pub method: &'static str,
-    pub keep_alive: bool,
-    pub is_1_0: bool,
-    /// When it had been read whole.
-    pub asked: Instant,
+    pub asked: Asked,
 }
 
 /// What a worker tells the gate when the gate has something left to do with the connection.
@@ -68,16 +62,16 @@ impl Queue {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Appends a job, or gives it back when the queue is full.
-    pub fn push(&self, job: Job) -> Result<(), Job> {
+    /// Appends a job; `false` when the queue is full.
+    pub fn push(&self, job: Job) -> bool {
         let mut state = self.state();
         if state.jobs.len() >= self.limit {
-            return Err(job);
+            return false;
         }
         state.jobs.push_back(job);
         drop(state);
         self.filled.notify_one();
-        Ok(())
+        true
     }
 
     /// Waits for a job; `None` once the queue is closed and empty.
@@ -139,12 +133,12 @@ pub struct Shop {
     pub queue: Queue,
     pub mailbox: Mailbox,
     pub vitals: Arc<Vitals>,
-    /// Answers a request; the string is the route's pattern. `routes::dispatch` with all that it needs.
+    /// `routes::dispatch` with all that it needs.
     pub handle: Box<Handle>,
 }
 
 /// What a worker does with a request.
-pub type Handle = dyn Fn(&Request<'_>) -> (&'static str, Reply) + Send + Sync;
+pub type Handle = dyn Fn(&Request<'_>) -> Reply + Send + Sync;
 
 /// Starts `count` named threads. `directory` is a place where a socket's name may stand for a moment.
 ///
@@ -170,29 +164,29 @@ fn work(shop: &Shop, mut line: Option<Line>, directory: &Path) {
         if !job.peer.is_waiting() {
             continue;
         }
-        let (route, reply) = if job.asked.elapsed() > QUEUE_WAIT_LIMIT {
+        let reply = if job.asked.at.elapsed() > QUEUE_WAIT_LIMIT {
             shop.vitals.metrics.rejected(Rejection::Overloaded);
-            ("overloaded", Error::Overloaded.reply())
+            Error::Overloaded.reply()
         } else {
             if line.is_none() {
                 line = Line::open(directory).inspect_err(|error| log::error!("no socket pair: {error}")).ok();
             }
             match answer(shop, line.as_mut(), &job) {
-                Ok(answered) => answered,
+                Ok(reply) => reply,
                 Err(error) => {
                     line = None;
-                    log::error!(request_id = job.request_id.as_str(); "internal error: {error}");
-                    ("internal", Error::Internal(error).reply())
+                    log::error!(request_id = &*job.asked.request_id; "internal error: {error}");
+                    Error::Internal(error).reply()
                 }
             }
         };
-        send(shop, &job, route, &reply, &mut out);
+        send(shop, &job, &reply, &mut out);
     }
 }
 
 /// Pulls the request out of tiny_http and has it handled. What went wrong beyond a handler's own errors comes back
 /// as text for the log; the tiny_http connection must not be used again then.
-fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<(&'static str, Reply), String> {
+fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, String> {
     let line = line.ok_or("no tiny_http connection")?;
     catch_unwind(AssertUnwindSafe(|| {
         let mut request = line.pull(&job.plain)?;
@@ -207,7 +201,7 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<(&'static s
             None => (request.url(), None),
         };
         let whole = Request {
-            id: &job.request_id,
+            id: &job.asked.request_id,
             method: request.method().as_str(),
             path,
             query,
@@ -216,40 +210,26 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<(&'static s
             body: &body,
             client: job.peer.address.ip(),
         };
-        let answered = (shop.handle)(&whole);
+        let reply = (shop.handle)(&whole);
         // Without this tiny_http would answer 500 to the other end of the pair.
         drop(request.into_writer());
-        Ok(answered)
+        Ok(reply)
     }))
     .unwrap_or_else(|_| Err("a handler panicked".to_owned()))
 }
 
 /// Writes the answer, unless the gate has lost patience and answered itself.
-fn send(shop: &Shop, job: &Job, route: &'static str, reply: &Reply, out: &mut Vec<u8>) {
+fn send(shop: &Shop, job: &Job, reply: &Reply, out: &mut Vec<u8>) {
     if !job.peer.claim() {
         return;
     }
-    let close = !job.keep_alive || shop.vitals.is_draining();
+    let close = !job.asked.keep_alive || shop.vitals.is_draining();
     out.clear();
-    let framing = Framing {
-        request_id: &job.request_id,
-        head: job.method == "HEAD",
-        close,
-        keep_alive_1_0: job.is_1_0,
-        no_store: true,
-    };
-    reply::encode(reply, framing, out);
+    reply::encode(reply, job.asked.framing(close, true), out);
     // Counted before the client can see the answer, so that whoever asks for metrics next finds it there.
     let now = Instant::now();
     shop.vitals.metrics.requests_in_flight.dec();
-    shop.vitals.answered(&Answered {
-        method: job.method,
-        route,
-        status: reply.status,
-        duration: now.duration_since(job.asked),
-        request_id: &job.request_id,
-        client: job.peer.address.ip(),
-    });
+    shop.vitals.answered(&job.asked, reply.status, now.duration_since(job.asked.at), job.peer.address.ip());
     let (rest, close) = match job.peer.write(out) {
         Ok(written) => (out[written..].to_vec(), close),
         Err(_) => (Vec::new(), true),
@@ -302,6 +282,7 @@ fn uuid_text() -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -318,19 +299,22 @@ mod tests {
         (client, Arc::new(Peer::new(stream, address, Token(2))))
     }
 
-    fn ask(shop: &Shop, path: &str) -> String {
-        let (mut client, peer) = connection();
+    fn job(peer: Arc<Peer>, path: &str, request_id: &str) -> Job {
         peer.hand_over(Instant::now());
-        let job = Job {
-            peer,
-            plain: format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes(),
-            request_id: "the-id".to_owned(),
+        let asked = Asked {
+            request_id: request_id.into(),
             method: "GET",
+            route: "/test",
             keep_alive: false,
             is_1_0: false,
-            asked: Instant::now(),
+            at: Instant::now(),
         };
-        assert!(shop.queue.push(job).is_ok());
+        Job { peer, plain: format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes(), asked }
+    }
+
+    fn ask(shop: &Shop, path: &str) -> String {
+        let (mut client, peer) = connection();
+        assert!(shop.queue.push(job(peer, path, "the-id")));
         let mut answer = [0; 4096];
         let count = client.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..count]).into_owned()
@@ -345,7 +329,7 @@ mod tests {
             vitals: Arc::new(Vitals::new(Arc::new(Metrics::new().unwrap()))),
             handle: Box::new(|request| {
                 assert_ne!(request.path, "/panics");
-                ("/fine", Reply::bytes(200, "application/json", &b"{}"[..]))
+                Reply::bytes(200, "application/json", &b"{}"[..])
             }),
         });
         let workers = start(&shop, 1, &std::env::temp_dir()).unwrap();
@@ -365,20 +349,11 @@ mod tests {
     fn the_queue_is_bounded_and_keeps_its_order() {
         let queue = Queue::new(2);
         let (_client, peer) = connection();
-        let job = |id: &str| Job {
-            peer: Arc::clone(&peer),
-            plain: Vec::new(),
-            request_id: id.to_owned(),
-            method: "GET",
-            keep_alive: true,
-            is_1_0: false,
-            asked: Instant::now(),
-        };
-        assert!(queue.push(job("1")).is_ok() && queue.push(job("2")).is_ok());
-        assert_eq!(queue.push(job("3")).unwrap_err().request_id, "3");
+        let push = |id| queue.push(job(Arc::clone(&peer), "/", id));
+        assert_eq!([push("1"), push("2"), push("3")], [true, true, false]);
         assert_eq!(queue.depth(), 2);
         queue.close();
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|job| job.request_id).collect();
-        assert_eq!(order, ["1", "2"]);
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|job| job.asked.request_id).collect();
+        assert_eq!(order, ["1".into(), "2".into()]);
     }
 }

@@ -118,11 +118,14 @@ fn json_object(request: &Request<'_>) -> Result<Map<String, Value>, Error> {
     if !media_type.eq_ignore_ascii_case("application/json") {
         return Err(Error::UnsupportedMediaType);
     }
-    match serde_json::from_slice(request.body) {
-        Ok(Fields(fields)) => Ok(fields),
-        Err(error) if error.is_data() => Err(Error::Unprocessable(plain_cause(&error))),
-        Err(error) => Err(Error::BadRequest(format!("request body is not valid JSON: {error}"))),
-    }
+    // Whether it is JSON at all comes first, whatever its first fault of meaning may be.
+    serde_json::from_slice::<serde::de::IgnoredAny>(request.body)
+        .and_then(|_| serde_json::from_slice(request.body))
+        .map(|Fields(fields)| fields)
+        .map_err(|error| match error.is_data() {
+            true => Error::Unprocessable(plain_cause(&error)),
+            false => Error::BadRequest(format!("request body is not valid JSON: {error}")),
+        })
 }
 
 /// serde_json's own text without its position, which means nothing for a fault of meaning.
@@ -321,7 +324,7 @@ mod tests {
             ("{\"name\":\"x\"} x", 400, "request body is not valid JSON: trailing characters at line 1"),
             ("{\"name\":1,\"name\":2", 400, "request body is not valid JSON: EOF"),
             (r#"{"name":"\ud800"}"#, 400, "request body is not valid JSON: "),
-            (&deep, 422, "invalid type: "),
+            (&deep, 400, "request body is not valid JSON: EOF while parsing a list"),
             ("[]", 422, "invalid type: sequence, expected a JSON object such as"),
             ("null", 422, "invalid type: null, expected a JSON object"),
             ("{}", 422, "name: missing"),
@@ -354,7 +357,7 @@ mod tests {
             ),
         ] {
             let (got, line) = read(body).unwrap_err();
-            assert!(got == status && line.starts_with(start), "{body}: {got} {line}");
+            assert!(got == status && line.starts_with(start), "{body:.80}: {got} {line}");
         }
     }
 

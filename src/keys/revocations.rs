@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Keys;
 use crate::store::changes::{LEASE, Link, News};
+use crate::store::describe;
 
 /// How often the database is asked for news when it sends none. Well below a lease.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -27,13 +28,13 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
                 keys.cache.trust_until(asked + LEASE);
                 match follow(keys, link, stop) {
                     Ok(()) => return,
-                    Err(error) => log::debug!("the link to the database broke: {error}"),
+                    Err(error) => log::debug!("the link to the database broke: {}", describe(&error)),
                 }
                 keys.cache.distrust();
             }
             Err(error) if !is_down => {
                 is_down = true;
-                log::warn!("no link to the database, so no key is served from memory: {error}");
+                log::warn!("no link to the database, so no key is served from memory: {}", describe(&error));
             }
             Err(_) => {}
         }

@@ -105,7 +105,7 @@ fn filter(directives: Option<OsString>, verbose: bool) -> (Filter, Option<String
     let (mut right, mut wrong): (Vec<_>, Vec<_>) =
         parts.partition(|part| Builder::new().try_parse(part).is_ok());
     if right.is_empty() {
-        right.push("info");
+        right.push("warn,cloacinactl=info");
     }
     let mut all = right.join(",");
     match text {
@@ -276,7 +276,8 @@ mod tests {
         for unset in [None, Some(""), Some(" , ")] {
             assert!(lets(unset, false, Level::Info, "cloacinactl::serve"));
             assert!(!lets(unset, false, Level::Debug, "cloacinactl::serve"));
-            assert!(lets(unset, false, Level::Info, "postgres"));
+            assert!(lets(unset, false, Level::Warn, "postgres"));
+            assert!(!lets(unset, false, Level::Info, "postgres"));
         }
     }
 
@@ -303,7 +304,9 @@ mod tests {
         let (words, warning) = filter(Some("/word".into()), false);
         assert!(warning.is_none());
         let record = |text: &'static str| {
-            words.matches(&Record::builder().level(Level::Info).args(format_args!("{text}")).build())
+            words.matches(
+                &Record::builder().target(OURS).level(Level::Info).args(format_args!("{text}")).build(),
+            )
         };
         assert!(record("a word") && !record("another"));
     }

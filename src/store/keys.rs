@@ -1,6 +1,9 @@
 //! The statements on `api_keys`.
 
-use postgres::types::ToSql;
+use std::fmt;
+
+use postgres::types::private::BytesMut;
+use postgres::types::{IsNull, ToSql, Type};
 use postgres::{Client, GenericClient, Row, Statement};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -32,6 +35,31 @@ pub struct NewKey<'a> {
     pub name: &'a str,
     pub permissions: &'a str,
     pub expires_at: Option<OffsetDateTime>,
+}
+
+/// A parameter that the driver's debug lines must not show.
+struct Unlogged<'a>(&'a str);
+
+impl fmt::Debug for Unlogged<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("…")
+    }
+}
+
+impl ToSql for Unlogged<'_> {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        self.0.to_sql(kind, out)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        <&str as ToSql>::accepts(kind)
+    }
+
+    postgres::types::to_sql_checked!();
 }
 
 /// Where a page begins: after this row, in the order newest first.
@@ -92,7 +120,7 @@ pub fn is_empty(client: &mut impl GenericClient) -> Result<bool, postgres::Error
 /// The session broke, or the table does not take the row.
 pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result<(), postgres::Error> {
     let values: [&(dyn ToSql + Sync); 6] =
-        [&key.id, &key.hash, &key.prefix, &key.name, &key.permissions, &key.expires_at];
+        [&key.id, &Unlogged(key.hash), &key.prefix, &key.name, &key.permissions, &key.expires_at];
     client.query_one(INSERT, &values).map(|_| ())
 }
 
@@ -137,7 +165,7 @@ impl Store {
     /// See `StoreError`; so for all of these.
     pub fn find(&self, hash: &str) -> Result<Option<KeyRow>, StoreError> {
         self.read(|Session { client, statements, .. }| {
-            client.query_opt(&statements.find, &[&hash])?.as_ref().map(key_row).transpose()
+            client.query_opt(&statements.find, &[&Unlogged(hash)])?.as_ref().map(key_row).transpose()
         })
     }
 
@@ -148,7 +176,14 @@ impl Store {
             client
                 .query_one(
                     &statements.insert,
-                    &[&key.id, &key.hash, &key.prefix, &key.name, &key.permissions, &key.expires_at],
+                    &[
+                        &key.id,
+                        &Unlogged(key.hash),
+                        &key.prefix,
+                        &key.name,
+                        &key.permissions,
+                        &key.expires_at,
+                    ],
                 )?
                 .try_get(0)
         })

@@ -91,7 +91,7 @@ impl Store {
                     if !session_is_dead || Instant::now() >= until {
                         return Err(error);
                     }
-                    self.forget_older_sessions();
+                    self.dialer.forget(&session);
                 }
             }
         }
@@ -105,7 +105,7 @@ impl Store {
         let mut session = self.session()?;
         write(&mut session).map_err(|error| {
             if session.is_dead(&error) {
-                self.forget_older_sessions();
+                self.dialer.forget(&session);
             }
             StoreError::from(error)
         })
@@ -128,18 +128,13 @@ impl Store {
         }
     }
 
-    /// The database has gone away at least once: sessions made before now are not used for anything any more.
-    pub fn forget_older_sessions(&self) {
-        self.dialer.forget_older_sessions();
-    }
-
     /// Whether a session can be had within `limit`, and the database answers on it. Also brings the pool's metrics
     /// up to date.
     pub fn check(&self, limit: Duration) -> bool {
         let answers = self.pool.get_timeout(limit).is_ok_and(|mut session| {
             let answer = session.client.simple_query("");
-            if answer.is_err() {
-                self.forget_older_sessions();
+            if answer.as_ref().is_err_and(|error| session.is_dead(error)) {
+                self.dialer.forget(&session);
             }
             answer.is_ok()
         });

@@ -29,12 +29,22 @@ impl Dialer {
         Dialer { manager: PostgresConnectionManager::new(config, NoTls), epoch: AtomicU64::new(0) }
     }
 
+    /// A connection whose commits are on disk when they return, whatever the database's own default: a revocation
+    /// that a crash undoes would let a key in again.
     pub fn dial(&self) -> Result<Client, postgres::Error> {
-        self.manager.connect()
+        let mut client = self.manager.connect()?;
+        client.batch_execute(
+            "SELECT set_config('synchronous_commit', 'on', false)
+             WHERE current_setting('synchronous_commit') = 'off'",
+        )?;
+        Ok(client)
     }
 
-    pub fn forget_older_sessions(&self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+    /// This session is dead, and so are all that are as old. One that was already known to be old says nothing of
+    /// those that were made since.
+    pub fn forget(&self, dead: &Session) {
+        let next = dead.epoch + 1;
+        let _ = self.epoch.compare_exchange(dead.epoch, next, Ordering::AcqRel, Ordering::Acquire);
     }
 
     pub fn is_current(&self, session: &Session) -> bool {

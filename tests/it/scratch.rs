@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::support::program::binary;
+
 /// The directory that is `HOME`; it goes when it is dropped.
 pub struct Scratch(PathBuf);
 
@@ -48,7 +50,7 @@ impl Scratch {
 
     /// The program, with `HOME` and nothing else in its environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cloacinactl"));
+        let mut command = Command::new(binary());
         command.args(arguments).env_clear().env("HOME", &self.0).current_dir(&self.0);
         command
     }

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# What is quick to know before a commit: formatting, lints, shell scripts, unit tests. Needs no PostgreSQL.
+#
+# usage: scripts/check.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ $# -gt 0 ]; then
+    echo "usage: scripts/check.sh" >&2
+    exit 2
+fi
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "check: there is no cargo; please install Rust 1.95 or later (https://rustup.rs)" >&2
+    exit 1
+fi
+
+scripts/install-tools.sh shellcheck
+echo "== formatting"
+cargo fmt --check
+echo "== lints"
+cargo clippy --locked --all-targets -- -D warnings
+echo "== shell scripts"
+find scripts .ci -type f \( -name '*.sh' -o -name run \) -print0 | xargs -0 shellcheck --severity=style
+echo "== unit tests"
+cargo test --locked --quiet --bin cloacinactl

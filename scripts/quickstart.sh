@@ -1,0 +1,196 @@
+#!/usr/bin/env bash
+# From a fresh clone to a running server: builds it, finds or starts a PostgreSQL, serves until Ctrl-C.
+#
+# usage: scripts/quickstart.sh [flags of `cloacinactl serve`]
+#
+# DATABASE_URL              use that PostgreSQL; nothing else is started
+# CLOACINACTL_BIN           use that binary instead of building one
+# CLOACINA_QUICKSTART_DATA  where the private PostgreSQL lives; else ~/.cloacina/quickstart, and as root
+#                           /var/lib/cloacina-quickstart (PostgreSQL does not run as root, and /root is closed to others)
+set -euo pipefail
+# Each job in a process group of its own: Ctrl-C reaches this script alone, which stops the server and then PostgreSQL.
+set -m
+here=$(cd "$(dirname "$0")/.." && pwd)
+
+say() { printf 'quickstart: %s\n' "$*" >&2; }
+fail() {
+    say "$*"
+    exit 1
+}
+
+case ${1:-} in
+-h | --help)
+    sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
+    exit 0
+    ;;
+esac
+
+# --- the binary -----------------------------------------------------------------------------------------------------
+
+if [ -n "${CLOACINACTL_BIN:-}" ]; then
+    binary=$CLOACINACTL_BIN
+else
+    command -v cargo >/dev/null 2>&1 || fail "there is no cargo; please install Rust 1.95 or later (https://rustup.rs)"
+    say "building the release binary; the first time this takes some minutes"
+    (cd "$here" && cargo build --release --locked)
+    binary=${CARGO_TARGET_DIR:-$here/target}/release/cloacinactl
+fi
+[ -x "$binary" ] || fail "$binary is not a program"
+[ -n "${HOME:-}" ] || fail "HOME is not set, so there is no place for the bootstrap key"
+
+# --- PostgreSQL -----------------------------------------------------------------------------------------------------
+
+programs=
+# The directory of PostgreSQL's server programs: of those on the PATH, else of the newest that Debian keeps.
+find_programs() {
+    local found
+    if found=$(command -v initdb); then
+        found=$(readlink -f "$found")
+    else
+        found=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort --version-sort | tail -n 1)
+    fi
+    programs=${found%/initdb}
+    [ -n "$programs" ]
+}
+
+owner=()
+# Runs a program of PostgreSQL as the user that owns the cluster. The lock is not for it to hold.
+as_owner() {
+    local program=$1
+    shift
+    (cd / && "${owner[@]}" "$programs/$program" "$@" 9>&-)
+}
+
+# Whether the process of the lock file is PostgreSQL in our data directory, and not one that got its number since.
+postmaster_pid() {
+    local pid
+    pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) || return 1
+    [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$data" ] && echo "$pid"
+}
+
+stop_postgresql() {
+    postmaster_pid >/dev/null || return 0
+    as_owner pg_ctl -D "$data" -m fast -w stop >/dev/null 2>&1 ||
+        as_owner pg_ctl -D "$data" -m immediate -w stop >/dev/null 2>&1 ||
+        say "PostgreSQL does not stop; its log is $place/log"
+}
+
+start_postgresql() {
+    if ! find_programs; then
+        "$here/scripts/install-tools.sh" postgresql || exit 1
+        find_programs || fail "there is no PostgreSQL; please install its server programs, or set DATABASE_URL"
+    fi
+    place=${CLOACINA_QUICKSTART_DATA:-}
+    if [ "$(id -u)" = 0 ]; then
+        place=${place:-/var/lib/cloacina-quickstart}
+        local user=nobody
+        if id -u postgres >/dev/null 2>&1; then user=postgres; fi
+        owner=(setpriv "--reuid=$(id -u "$user")" "--regid=$(id -g "$user")" --clear-groups)
+        mkdir -p "$place"
+        chown "$user:" "$place"
+        "${owner[@]}" test -x "$place" || fail "user $user cannot reach $place; set CLOACINA_QUICKSTART_DATA"
+    else
+        place=${place:-$HOME/.cloacina/quickstart}
+        # The server's home is its owner's alone, whoever comes first to make it.
+        (umask 077 && mkdir -p "$place")
+    fi
+    chmod 700 "$place"
+    place=$(cd "$place" && pwd -P)
+    data=$place/data
+    # The address of a socket has room for 107 bytes.
+    [ ${#place} -le 85 ] || fail "the path $place is too long for a socket; set CLOACINA_QUICKSTART_DATA"
+
+    # Held by this script and the server, so that it is free again however they end.
+    exec 9>"$place/lock"
+    flock --nonblock 9 || fail "another quickstart is already running with the data in $place"
+
+    # One that a killed quickstart left is stopped, a lock file that nobody owns any more is removed.
+    stop_postgresql
+    postmaster_pid >/dev/null || rm -f "$data/postmaster.pid"
+
+    if [ ! -d "$data" ]; then
+        say "making a private PostgreSQL in $place"
+        # Only a cluster that is complete gets the name, so an interrupted one is made anew.
+        rm -rf "$data.new"
+        as_owner initdb -D "$data.new" --username=cloacina --auth=trust --encoding=UTF8 --locale=C >"$place/initdb.log" 2>&1 ||
+            fail "initdb failed: $(tail -n 1 "$place/initdb.log")"
+        echo 'CREATE DATABASE cloacina' |
+            as_owner postgres --single -D "$data.new" postgres >>"$place/initdb.log" 2>&1 ||
+            fail "cannot make a database: $(tail -n 1 "$place/initdb.log")"
+        mv "$data.new" "$data"
+    fi
+    local version
+    version=$("$programs/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+    [ "$(cat "$data/PG_VERSION")" = "$version" ] ||
+        fail "the data in $data are of PostgreSQL $(cat "$data/PG_VERSION"), but $programs has $version"
+
+    trap stop_postgresql EXIT
+    # The last processes of one that was killed may need a moment to see that it is gone.
+    launch 2>/dev/null || { sleep 2 && launch; } || fail "PostgreSQL does not start: $(tail -n 1 "$place/log")"
+    local socket
+    socket=$(sed 's|%|%25|g; s|/|%2F|g; s| |%20|g' <<<"$place")
+    export DATABASE_URL="postgresql:///cloacina?host=$socket&user=cloacina"
+}
+
+# No port and no password: a socket in a directory that only its owner may enter.
+launch() {
+    as_owner pg_ctl -D "$data" -l "$place/log" -w -t 60 \
+        -o "-c listen_addresses= -c unix_socket_directories='$place'" start >/dev/null
+}
+
+if [ -n "${DATABASE_URL:-}" ]; then
+    say "using the PostgreSQL of DATABASE_URL"
+else
+    start_postgresql
+fi
+
+# --- the server -----------------------------------------------------------------------------------------------------
+
+# Hands on what the server prints, and says what to type once it has named its endpoints.
+narrate() {
+    # Goes when the server goes, not before it.
+    trap '' INT TERM HUP
+    local line address=
+    while IFS= read -r line; do
+        printf '%s\n' "$line"
+        case $line in
+        *'running on http://'*)
+            address=${line##*http://}
+            # Everywhere is also here.
+            address=${address/#0.0.0.0:/localhost:}
+            address=${address/#\[::\]:/localhost:}
+            ;;
+        *'/auth/keys/:id'*)
+            cat <<NEXT
+
+In another terminal, make a key and use it:
+
+  curl -s -X POST http://$address/auth/keys \\
+    -H "Authorization: Bearer \$(cat ~/.cloacina/bootstrap-key)" \\
+    -H "Content-Type: application/json" \\
+    -d '{"name": "ci-deploy"}'
+
+  curl -s http://$address/auth/keys -H "Authorization: Bearer \$(cat ~/.cloacina/bootstrap-key)"
+
+Ctrl-C stops the server and its PostgreSQL; the next run finds the same data and the same keys.
+NEXT
+            ;;
+        esac
+    done
+}
+
+server=
+# shellcheck disable=SC2317  # It is called by the trap.
+stop_server() { [ -z "$server" ] || kill -s TERM "$server" 2>/dev/null || :; }
+trap stop_server INT TERM HUP
+# The private PostgreSQL's URL is for the environment alone; a flag of the caller's comes before it.
+"$binary" serve "$@" </dev/null > >(narrate) &
+server=$!
+status=0
+wait "$server" || status=$?
+# A signal ends the wait, not the server: that drains, and says itself how it went.
+while kill -s 0 "$server" 2>/dev/null; do
+    status=0
+    wait "$server" || status=$?
+done
+exit "$status"

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Every test, on a machine that has Rust and perhaps nothing else: installs what is missing (see install-tools.sh), runs
+# the tests against a throw-away PostgreSQL, then lets strangers' tools look at a live server.
+#
+# usage: scripts/test.sh [arguments of cargo test]
+#
+# TEST_DATABASE_URL   a role that may create databases; else a private PostgreSQL is started and removed again
+# CLOACINACTL_BIN     test that binary instead of the one that cargo builds here
+set -euo pipefail
+# Jobs in process groups of their own: what was started is stopped by us, in order.
+set -m
+cd "$(dirname "$0")/.."
+
+# Their newest at the time of writing; a newer one may ask for more, and then a commit says so.
+schemathesis_version=4.32.5
+max_examples=25
+
+fail() {
+    printf 'test: %s\n' "$*" >&2
+    exit 1
+}
+
+command -v cargo >/dev/null 2>&1 || fail "there is no cargo; please install Rust 1.95 or later (https://rustup.rs)"
+scripts/install-tools.sh postgresql jq curl promtool venv
+export PATH="$PATH:$PWD/target/tools/usr/bin"
+
+echo "== tests"
+cargo test --locked "$@"
+
+echo "== a live server"
+scratch=$(mktemp -d)
+server=
+# Stops what runs, by its own number, and removes what it left.
+clean_up() {
+    if [ -n "$server" ]; then
+        kill -s TERM "$server" 2>/dev/null || :
+        wait "$server" || :
+    fi
+    rm -rf "$scratch"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# PostgreSQL's user has to get through.
+chmod 755 "$scratch"
+mkdir -m 700 "$scratch/home"
+binary=${CLOACINACTL_BIN:-${CARGO_TARGET_DIR:-target}/debug/cloacinactl}
+env -u DATABASE_URL HOME="$scratch/home" CLOACINACTL_BIN="$binary" CLOACINA_QUICKSTART_DATA="$scratch/cluster" \
+    scripts/quickstart.sh --bind 127.0.0.1:0 >"$scratch/stdout" 2>"$scratch/stderr" &
+server=$!
+url=
+for _ in $(seq 600); do
+    url=$(sed -n 's/^API server is running on //p' "$scratch/stdout")
+    [ -z "$url" ] || break
+    kill -s 0 "$server" 2>/dev/null || fail "the server does not start: $(cat "$scratch/stderr")"
+    sleep 0.1
+done
+[ -n "$url" ] || fail "the server does not say that it runs: $(cat "$scratch/stderr")"
+key=$(cat "$scratch/home/.cloacina/bootstrap-key")
+
+echo "== schemathesis $schemathesis_version"
+venv=target/schemathesis-$schemathesis_version
+if [ ! -x "$venv/bin/schemathesis" ]; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$schemathesis_version"
+fi
+(cd "$scratch" && timeout 300 "$OLDPWD/$venv/bin/schemathesis" run "$url/openapi.json" \
+    --header "Authorization: Bearer $key" --max-examples "$max_examples" --seed 1)
+
+echo "== promtool check metrics"
+# After all that, so that every family has samples.
+said=$(curl --silent --show-error --fail "$url/metrics" | promtool check metrics 2>&1) || fail "promtool: $said"
+[ -z "$said" ] || fail "promtool: $said"
+echo "promtool has nothing to say"

@@ -1,0 +1,133 @@
+//! Databases that were there before this server: adopted as they are, or left as they are.
+
+use crate::keys::hash;
+use crate::support::postgres::Database;
+use crate::support::server::{Server, Start};
+
+/// Of an older server: 47 characters, no checksum.
+const OLD_KEY: &str = "clk_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789-_AbCdE";
+
+fn insert_rows(database: &Database) {
+    let mut client = database.client();
+    for (key, name, revoked) in [(OLD_KEY, "old", false), ("revoked-long-ago", "gone", true)] {
+        client
+            .execute(
+                "INSERT INTO api_keys (id, key_hash, name, permissions, created_at, revoked_at)
+                 VALUES (gen_random_uuid(), $1, $2, 'admin', '2024-02-29T12:00:00Z',
+                         CASE WHEN $3 THEN '2024-03-01T12:00:00Z'::timestamptz END)",
+                &[&hash(key), &name, &revoked],
+            )
+            .unwrap();
+    }
+}
+
+const ROWS: &str =
+    "SELECT string_agg(concat_ws('|', id, key_hash, name, permissions, created_at, revoked_at), E'\\n'
+                    ORDER BY name) FROM api_keys";
+
+fn assert_adopted(database: &Database) {
+    let before: String = database.value(ROWS);
+    let server = Server::start(database);
+    assert!(!server.home().join("bootstrap-key").exists(), "there are keys, so none is made");
+    assert!(server.lets_in(OLD_KEY));
+    assert!(!server.lets_in("revoked-long-ago"));
+    let after: String = database.value(ROWS);
+    assert_eq!(after, before);
+
+    let listed = server.get("/auth/keys", Some(OLD_KEY)).expect_status(200);
+    let keys = listed.json()["keys"].as_array().unwrap().clone();
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    let gone = keys.iter().find(|key| key["name"] == "gone").unwrap();
+    assert_eq!(gone["revoked"], true);
+    assert!(listed.text().contains(r#""created_at":"2024-02-29T12:00:00+00:00""#), "{}", listed.text());
+
+    // New keys live beside the old ones, and the old one may be revoked like any other.
+    let (_, new) = server.create_key(OLD_KEY, "new");
+    let old_id: String = database.value("SELECT id::text FROM api_keys WHERE name = 'old'");
+    server.delete(&format!("/auth/keys/{old_id}"), &new).expect_status(200);
+    assert!(!server.lets_in(OLD_KEY));
+    assert!(server.lets_in(&new));
+    server.terminate().expect_code(0);
+
+    let again = Server::start(database);
+    assert!(again.lets_in(&new));
+    assert!(!again.lets_in(OLD_KEY));
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM api_keys"), 3);
+}
+
+#[test]
+fn a_table_of_six_columns_is_adopted() {
+    let database = Database::new();
+    database.execute(
+        "CREATE TABLE api_keys (
+             id uuid PRIMARY KEY,
+             key_hash text NOT NULL UNIQUE,
+             name text NOT NULL,
+             permissions text NOT NULL,
+             created_at timestamptz NOT NULL,
+             revoked_at timestamptz
+         )",
+    );
+    insert_rows(&database);
+    assert_adopted(&database);
+}
+
+#[test]
+fn varchar_columns_and_defaults_are_adopted() {
+    let database = Database::new();
+    database.execute(
+        "CREATE TABLE api_keys (
+             id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+             key_hash varchar(64) NOT NULL UNIQUE,
+             name varchar(255) NOT NULL,
+             permissions varchar(50) NOT NULL DEFAULT 'admin',
+             created_at timestamptz NOT NULL DEFAULT now(),
+             revoked_at timestamptz DEFAULT NULL
+         )",
+    );
+    insert_rows(&database);
+    assert_adopted(&database);
+}
+
+#[test]
+fn an_adopted_table_without_keys_gets_its_first() {
+    let database = Database::new();
+    database.execute(
+        "CREATE TABLE api_keys (
+             id uuid PRIMARY KEY, key_hash text NOT NULL UNIQUE, name text NOT NULL,
+             permissions text NOT NULL, created_at timestamptz NOT NULL, revoked_at timestamptz
+         )",
+    );
+    let server = Server::start(&database);
+    assert!(server.lets_in(&server.bootstrap_key()));
+}
+
+#[test]
+fn what_else_is_in_the_database_stays() {
+    let database = Database::new();
+    database.execute("CREATE TABLE workflows (id int PRIMARY KEY); INSERT INTO workflows VALUES (1), (2)");
+    let server = Server::start(&database);
+    assert!(server.lets_in(&server.bootstrap_key()));
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM workflows"), 2);
+}
+
+#[test]
+fn a_database_newer_than_the_binary_stops_the_start() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    server.terminate().expect_code(0);
+    database.execute(
+        "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
+         VALUES (9999, 'of_a_later_release', '2030-01-01T00:00:00Z', '1')",
+    );
+    let before = database.contents();
+    let ended = Start::on(&database).failing().expect_code(1);
+    let last = ended.last_words();
+    assert!(last.contains("newer") && last.contains("database"), "{last}");
+    assert_eq!(database.contents(), before);
+    assert_eq!(ended.stdout, "");
+
+    database.execute("DELETE FROM refinery_schema_history WHERE version = 9999");
+    assert!(Server::start(&database).lets_in(&admin));
+}

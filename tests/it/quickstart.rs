@@ -1,0 +1,155 @@
+//! `scripts/quickstart.sh`: from nothing to a server and its database, Ctrl-C, and on again with the same keys.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::directory::Directory;
+use crate::support::program::{Ended, Process, binary, children, send_signal};
+use crate::support::server::Server;
+use crate::support::wait_for;
+
+/// Somebody's home, and the place for the cluster, which as root has to be open to PostgreSQL's user.
+struct Newcomer {
+    home: Directory,
+    data: Directory,
+}
+
+impl Newcomer {
+    fn new() -> Newcomer {
+        let data = Directory::new();
+        fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Newcomer { home: Directory::new(), data }
+    }
+
+    fn command(&self, flags: &[&str]) -> Command {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/quickstart.sh");
+        let mut command = Command::new(script);
+        command
+            .args(flags)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.home.path())
+            .env("CLOACINA_QUICKSTART_DATA", self.cluster())
+            // Built already; a person without this variable has it built.
+            .env("CLOACINACTL_BIN", fs::canonicalize(binary()).unwrap())
+            .process_group(0);
+        command
+    }
+
+    fn cluster(&self) -> PathBuf {
+        self.data.join("cluster")
+    }
+
+    fn start(&self) -> Server {
+        let process = Process::start(self.command(&["--bind", "127.0.0.1:0"]));
+        Server::serving(process, self.home.clone())
+    }
+
+    fn key(&self) -> String {
+        fs::read_to_string(self.home.join(".cloacina/bootstrap-key")).unwrap().trim_end().to_owned()
+    }
+
+    /// PostgreSQL's process, while it runs.
+    fn postmaster(&self) -> Option<String> {
+        let file = fs::read_to_string(self.cluster().join("data/postmaster.pid")).ok()?;
+        Some(file.lines().next()?.trim().to_owned())
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        // A test that failed half-way must not leave its PostgreSQL.
+        if let Some(pid) = self.postmaster() {
+            let _ = Command::new("sh").args(["-c", "kill -s QUIT -- \"$0\"", &pid]).output();
+        }
+    }
+}
+
+/// No process, or one that is dead and waits for the system to take notice.
+fn is_gone(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'))
+}
+
+fn press_ctrl_c(server: Server) -> Ended {
+    send_signal("INT", &format!("-{}", server.pid()));
+    server.ended()
+}
+
+#[test]
+fn from_nothing_and_on_again() {
+    let newcomer = Newcomer::new();
+    let server = newcomer.start();
+    let printed = server.stdout_with("curl");
+    assert!(printed.contains(&server.address.to_string()), "what to type next has the address: {printed}");
+    let admin = newcomer.key();
+    let (_, key) = server.create_key(&admin, "ci-deploy");
+    let (id, revoked) = server.create_key(&admin, "revoked");
+    server.delete(&format!("/auth/keys/{id}"), &admin).expect_status(200);
+    assert!(server.lets_in(&key));
+    let postmaster = newcomer.postmaster().expect("the cluster is a private one");
+
+    // A second one at the same time says what is the matter.
+    let second = Process::start(newcomer.command(&["--bind", "127.0.0.1:0"])).ended().expect_code(1);
+    assert!(second.last_words().contains("already"), "{second:#?}");
+    assert!(server.lets_in(&key), "the first one minds nothing");
+
+    press_ctrl_c(server).expect_code(0);
+    assert_eq!(newcomer.postmaster(), None, "PostgreSQL was stopped");
+    wait_for("PostgreSQL's process to go", || is_gone(&postmaster).then_some(()));
+
+    let server = newcomer.start();
+    assert_eq!(newcomer.key(), admin);
+    assert!(server.lets_in(&admin));
+    assert!(server.lets_in(&key));
+    assert!(!server.lets_in(&revoked));
+    press_ctrl_c(server).expect_code(0);
+}
+
+#[test]
+fn after_the_worst_end() {
+    let newcomer = Newcomer::new();
+    let server = newcomer.start();
+    let admin = newcomer.key();
+    let postmaster = newcomer.postmaster().unwrap();
+    // The script, and with it all that it started, as at a power cut. PostgreSQL's lock file stays.
+    let server_pid = server.stdout_with("/auth/keys/:id");
+    drop(server_pid);
+    kill_tree(server.pid());
+    send_signal("KILL", &postmaster);
+    let _ = server.ended();
+    assert!(newcomer.postmaster().is_some(), "the lock file of a killed PostgreSQL stays");
+
+    let server = newcomer.start();
+    assert!(server.lets_in(&admin));
+    press_ctrl_c(server).expect_code(0);
+}
+
+/// Kills a process and its children, parents first.
+fn kill_tree(pid: u32) {
+    let children = children(pid);
+    let _ = Command::new("sh").args(["-c", "kill -s KILL -- \"$0\"", &pid.to_string()]).output();
+    for child in children {
+        kill_tree(child);
+    }
+}
+
+#[test]
+fn a_termination_is_passed_on() {
+    let newcomer = Newcomer::new();
+    let server = newcomer.start();
+    // To the script alone, as a supervisor would.
+    server.terminate().expect_code(0);
+    assert_eq!(newcomer.postmaster(), None);
+}
+
+#[test]
+fn wrong_flags_leave_nothing_running() {
+    let newcomer = Newcomer::new();
+    let ended = Process::start(newcomer.command(&["--no-such-flag"])).ended().expect_code(2);
+    assert!(ended.stderr.contains("--no-such-flag"), "{ended:#?}");
+    assert_eq!(newcomer.postmaster(), None);
+}

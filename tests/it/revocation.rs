@@ -1,0 +1,119 @@
+//! Revoked means revoked: once `DELETE` has answered, no later request is let in by that key, whoever serves it.
+
+use crate::keys::{INVALID, hash, insert_key};
+use crate::support::http::{self, Connection};
+use crate::support::postgres::Database;
+use crate::support::proxy::Proxy;
+use crate::support::server::{Server, Start};
+
+#[test]
+fn revoked_means_revoked_on_the_very_next_request() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let mut by_admin = Connection::open(server.address);
+    for round in 0..50 {
+        let (id, key) = server.create_key(&admin, "short-lived");
+        let mut by_key = Connection::open(server.address);
+        for _ in 0..2 {
+            assert_eq!(
+                by_key.ask("GET", "/auth/keys?limit=1", Some(&key), None).status,
+                200,
+                "round {round}"
+            );
+        }
+        let revoked = by_admin.ask("DELETE", &format!("/auth/keys/{id}"), Some(&admin), None);
+        assert_eq!(revoked.status, 200, "round {round}: {}", revoked.text());
+        by_key.ask("GET", "/auth/keys?limit=1", Some(&key), None).expect(401, INVALID);
+        by_admin.ask("GET", "/auth/keys?limit=1", Some(&key), None).expect(401, INVALID);
+    }
+}
+
+/// The lookup was answered while the key was still good, and hears of it only after the revocation.
+#[test]
+fn a_lookup_under_way_does_not_bring_a_revoked_key_back() {
+    let database = Database::new();
+    let proxy = Proxy::start(database.host_and_port());
+    let server = Start::without_database().database_url(&database.url_through(proxy.port)).serving();
+    let admin = server.bootstrap_key();
+    for round in 0..5 {
+        // Of an id and a key that no session and no cache has seen.
+        let key = format!("a-key-of-our-own-in-round-{round}");
+        let id = insert_key(&database, &key, "watched", "admin");
+        assert!(server.lets_in(&admin));
+        proxy.hold_answer_to(&hash(&key));
+        let mut early = Connection::open(server.address);
+        early.send(&http::request("GET", "/auth/keys?limit=1", Some(&key), None));
+        proxy.wait_for_answer();
+
+        let (answered, answer) = std::sync::mpsc::channel();
+        let address = server.address;
+        let request = http::request("DELETE", &format!("/auth/keys/{id}"), Some(&admin), None);
+        let revocation = std::thread::spawn(move || {
+            http::exchange(address, &request).expect_status(200);
+            answered.send(()).unwrap();
+        });
+        // A server may answer at once, or wait for the lookup: either is right, so the time is no assertion.
+        let at_once = answer.recv_timeout(std::time::Duration::from_secs(1)).is_ok();
+        let late = at_once.then(|| {
+            let mut late = Connection::open(server.address);
+            late.send(&http::request("GET", "/auth/keys?limit=1", Some(&key), None));
+            late
+        });
+        proxy.release();
+        revocation.join().unwrap();
+        if let Some(mut late) = late {
+            late.receive("GET").expect(401, INVALID);
+        }
+        // This one began before the revocation was answered; only that it is answered matters.
+        let early = early.receive("GET");
+        assert!([200, 401].contains(&early.status), "{}", early.text());
+        for _ in 0..20 {
+            assert!(!server.lets_in(&key), "round {round}: a stale lookup filled the cache");
+        }
+    }
+}
+
+#[test]
+fn a_revocation_counts_on_every_server_at_once() {
+    let database = Database::new();
+    let one = Server::start(&database);
+    let other = Server::start(&database);
+    let admin = one.bootstrap_key();
+    for round in 0..20 {
+        let (id, key) = one.create_key(&admin, "shared");
+        // Both have it in their caches.
+        assert!(one.lets_in(&key) && other.lets_in(&key), "round {round}");
+        let (here, there) = if round % 2 == 0 { (&one, &other) } else { (&other, &one) };
+        here.delete(&format!("/auth/keys/{id}"), &admin).expect_status(200);
+        assert!(!there.lets_in(&key), "round {round}: the other server still lets the key in");
+        assert!(!here.lets_in(&key), "round {round}");
+    }
+}
+
+/// A server that was cut off, as by `kill -STOP`, cannot hold up a revocation for ever, nor let the key in later.
+#[test]
+fn a_server_that_hears_nothing_lets_nobody_in() {
+    let database = Database::new();
+    let one = Server::start(&database);
+    let other = Server::start(&database);
+    let admin = one.bootstrap_key();
+    let (id, key) = one.create_key(&admin, "shared");
+    assert!(other.lets_in(&key));
+    other.signal("STOP");
+    one.delete(&format!("/auth/keys/{id}"), &admin).expect_status(200);
+    assert!(!one.lets_in(&key));
+    other.signal("CONT");
+    assert!(!other.lets_in(&key), "it had the key in its cache");
+    assert!(other.lets_in(&admin));
+}
+
+#[test]
+fn an_administrator_may_revoke_the_key_it_uses() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let (id, key) = server.create_key(&admin, "last-act");
+    server.delete(&format!("/auth/keys/{id}"), &key).expect_status(200);
+    assert!(!server.lets_in(&key));
+}

@@ -1,0 +1,260 @@
+//! Private PostgreSQL clusters that die with the test process, however that ends.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use super::directory;
+use super::program::children;
+
+/// A private PostgreSQL: data, socket and log in one directory, a TCP port on 127.0.0.1, role `postgres`, no
+/// password. A supervising shell stops it and removes the directory when the test process ends in whatever way.
+pub struct Cluster {
+    programs: Programs,
+    directory: PathBuf,
+    port: u16,
+    /// Ends when its standard input is closed, which the kernel does when we are killed.
+    supervisor: Child,
+}
+
+/// Waits for the test process to go, then cleans up. Signals that the terminal sends to the whole group are not for
+/// it: it has to be the last to go.
+const SUPERVISE: &str = r#"
+trap '' INT TERM HUP
+directory=$1
+shift
+read -r _
+"$@" -D "$directory/data" -m immediate stop
+rm -rf "$directory"
+"#;
+
+impl Cluster {
+    pub fn start() -> Cluster {
+        let programs = Programs::find();
+        programs.remove_leftovers();
+        let directory = directory::fresh_path("pg");
+        fs::create_dir(&directory).unwrap();
+        let supervisor = programs.supervise(&directory);
+        let mut cluster = Cluster { programs, directory, port: 0, supervisor };
+        if let Some((user, group)) = cluster.programs.run_as {
+            std::os::unix::fs::chown(&cluster.directory, Some(user), Some(group)).unwrap();
+        }
+        let data = cluster.data();
+        let made = cluster
+            .programs
+            .command("initdb")
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
+            .arg(&data)
+            .output();
+        expect_success("initdb", made);
+        let settings = format!(
+            "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nfsync = off\n\
+             full_page_writes = off\nmax_connections = 300\n\
+             shared_buffers = 32MB\nlog_min_messages = warning\n",
+            cluster.directory.display()
+        );
+        let path = data.join("postgresql.conf");
+        let defaults = fs::read_to_string(&path).unwrap();
+        fs::write(&path, defaults + &settings).unwrap();
+        // Somebody may take the port between our look and PostgreSQL's.
+        for attempt in 1.. {
+            cluster.port = free_port();
+            if cluster.try_restart() {
+                break;
+            }
+            assert!(attempt < 5, "PostgreSQL does not start: {}", cluster.log());
+        }
+        cluster
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Like a power cut: every session is gone, nothing is said.
+    pub fn stop_immediately(&self) {
+        let stopped = self
+            .programs
+            .command("pg_ctl")
+            .arg("-D")
+            .arg(self.data())
+            .args(["-m", "immediate", "-w", "stop"])
+            .output();
+        expect_success("pg_ctl stop", stopped);
+    }
+
+    /// Up again, at the same port with the same data.
+    pub fn restart(&self) {
+        assert!(self.try_restart(), "PostgreSQL does not start again: {}", self.log());
+    }
+
+    fn try_restart(&self) -> bool {
+        let started = self
+            .programs
+            .command("pg_ctl")
+            .arg("-D")
+            .arg(self.data())
+            .arg("-l")
+            .arg(self.directory.join("log"))
+            .args(["-o", &format!("-p {}", self.port), "-w", "-t", "60", "start"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        started.success()
+    }
+
+    /// The postmaster and all its children, for signals of the worse kind.
+    #[expect(dead_code, reason = "for the fault tests to come")]
+    pub fn pids(&self) -> Vec<u32> {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        let postmaster: u32 = file.lines().next().unwrap().trim().parse().unwrap();
+        let mut pids = vec![postmaster];
+        pids.extend(children(postmaster));
+        pids
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_else(|error| error.to_string())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.supervisor.stdin.take());
+        let _ = self.supervisor.wait();
+    }
+}
+
+/// PostgreSQL's server programs, and whom to run them as: they refuse to be root.
+#[derive(Clone)]
+struct Programs {
+    directory: PathBuf,
+    run_as: Option<(u32, u32)>,
+}
+
+impl Programs {
+    fn find() -> Programs {
+        let on_path = std::env::var_os("PATH")
+            .iter()
+            .flat_map(std::env::split_paths)
+            .map(|directory| directory.join("initdb"))
+            .find_map(|initdb| fs::canonicalize(initdb).ok())
+            .and_then(|initdb| initdb.parent().map(Path::to_owned));
+        let directory = on_path.or_else(newest_of_debian).unwrap_or_else(|| {
+            panic!(
+                "the tests need PostgreSQL: install its server programs (on Debian or Ubuntu: apt-get install \
+                 postgresql), or put `initdb` on the PATH, or set TEST_DATABASE_URL to the postgresql:// URL of \
+                 a role that may create databases"
+            )
+        });
+        let run_as = (id("-u", None) == Some(0)).then(|| {
+            ["postgres", "nobody"]
+                .iter()
+                .find_map(|user| Some((id("-u", Some(user))?, id("-g", Some(user))?)))
+                .expect(
+                    "PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody`",
+                )
+        });
+        Programs { directory, run_as }
+    }
+
+    /// The words that run a program as the user it needs.
+    fn words(&self, program: &str) -> Vec<OsString> {
+        let mut words = Vec::new();
+        if let Some((user, group)) = self.run_as {
+            words.push("setpriv".into());
+            words.push(format!("--reuid={user}").into());
+            words.push(format!("--regid={group}").into());
+            words.push("--clear-groups".into());
+        }
+        words.push(self.directory.join(program).into());
+        words
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let words = self.words(program);
+        let mut command = Command::new(&words[0]);
+        // Our own directory may be closed to that user.
+        command.args(&words[1..]).current_dir("/").env_remove("PGDATA").stdin(Stdio::null());
+        command
+    }
+
+    fn supervise(&self, directory: &Path) -> Child {
+        Command::new("sh")
+            .args(["-c", SUPERVISE, "sh"])
+            .arg(directory)
+            .args(self.words("pg_ctl"))
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Clusters of runs whose supervisor was killed, too.
+    fn remove_leftovers(&self) {
+        directory::sweep("pg", |left| {
+            if left.join("data/postmaster.pid").exists() {
+                let _ = self
+                    .command("pg_ctl")
+                    .arg("-D")
+                    .arg(left.join("data"))
+                    .args(["-m", "immediate", "stop"])
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .status();
+            }
+            let _ = fs::remove_dir_all(left);
+        });
+    }
+}
+
+/// Debian keeps a directory for each major version, off the PATH.
+fn newest_of_debian() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    versions
+        .flatten()
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin")))
+        })
+        .filter(|(_, programs)| programs.join("initdb").exists())
+        .max()
+        .map(|(_, programs)| programs)
+}
+
+/// What `id` says about a user, or about us.
+fn id(which: &str, user: Option<&str>) -> Option<u32> {
+    let output = Command::new("id").arg(which).args(user).stderr(Stdio::null()).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+}
+
+/// Below the range that the kernel hands out for port 0, so that a cluster can come back at the same port.
+fn free_port() -> u16 {
+    loop {
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).unwrap();
+        let port = 15_000 + u16::from_le_bytes(random) % 15_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn expect_success(what: &str, result: std::io::Result<Output>) {
+    let output = result.unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
