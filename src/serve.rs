@@ -78,12 +78,16 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     drain_on_signal(&shop)?;
+    // The first look is before the first request, so that `/ready` is right from then on.
+    look_at_database(&keys, &vitals, settings.database_timeout);
     let watchers = Watchers::start(&keys, &vitals)?;
     announce(address);
 
     let cut_off =
         gate.run(settings.shutdown_timeout).map_err(|error| runtime("the event poll failed", &error))?;
-    finish(&shop, workers, watchers, settings.shutdown_timeout, cut_off)
+    let finished = finish(&shop, workers, watchers, settings.shutdown_timeout, cut_off);
+    keys.write_uses();
+    finished
 }
 
 fn runtime(what: &str, error: &dyn std::error::Error) -> Failure {
@@ -208,13 +212,14 @@ impl Watchers {
     }
 }
 
-/// Takes a session from the pool now and then, so that `/ready` can answer without asking.
+/// Takes a session from the pool now and then, so that `/ready` can answer without asking, and does what has to be
+/// written or counted from time to time.
 fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
     let mut next_count = Instant::now();
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
-        if keys.store.check(CHECK_LIMIT) {
-            vitals.saw_database(began);
+        if look_at_database(keys, vitals, CHECK_LIMIT) {
+            keys.write_uses();
             if began >= next_count {
                 next_count = began + COUNT_EVERY;
                 keys.count();
@@ -222,6 +227,15 @@ fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
         }
         thread::park_timeout(CHECK_EVERY.saturating_sub(began.elapsed()));
     }
+}
+
+fn look_at_database(keys: &Keys, vitals: &Vitals, limit: Duration) -> bool {
+    let began = Instant::now();
+    let reached = keys.store.check(limit);
+    if reached {
+        vitals.saw_database(began);
+    }
+    reached
 }
 
 /// Joins every thread, unless one hangs in a database beyond the deadline.

@@ -43,6 +43,8 @@ pub struct Settings {
     /// Keys in the auth cache; 0 turns it off.
     pub cache_size: usize,
     pub cache_ttl: Duration,
+    /// Longest life of a new key; zero is no limit.
+    pub max_key_lifetime: Duration,
     /// A whole request, head and body, from its first byte.
     pub request_timeout: Duration,
     /// Between two requests of one connection.
@@ -96,6 +98,7 @@ impl Settings {
             max_connections: 0,
             cache_size: 0,
             cache_ttl: Duration::ZERO,
+            max_key_lifetime: Duration::ZERO,
             request_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             write_timeout: Duration::ZERO,

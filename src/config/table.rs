@@ -212,6 +212,17 @@ pub static SETTINGS: &[Setting] = &[
         ..DURATION
     },
     Setting {
+        key: "max_key_lifetime",
+        flag: "--max-key-lifetime",
+        variable: "CLOACINA_MAX_KEY_LIFETIME",
+        default: Some("0s"),
+        help: "Longest life of a new key, such as 90d; also that of a key made without an expiry. 0s: no limit.",
+        take: |settings, value| {
+            duration(value, "0s", "36500d").map(|value| settings.max_key_lifetime = value)
+        },
+        ..DURATION
+    },
+    Setting {
         key: "request_timeout",
         flag: "--request-timeout",
         variable: "CLOACINA_REQUEST_TIMEOUT",

@@ -36,7 +36,7 @@ pub fn duration(value: &str, least: &str, most: &str) -> Result<Duration, String
     }
 }
 
-/// `500ms`, `30s`, `5m`, `2h`; a bare number is seconds.
+/// `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number is seconds.
 fn parse_duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
@@ -45,6 +45,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         "s" | "" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     Some(Duration::from_millis(digits(number)?.checked_mul(milliseconds_per_unit)?))
@@ -137,7 +138,7 @@ mod tests {
         assert_eq!(ms("5m"), Some(300_000));
         assert_eq!(ms("2h"), Some(7_200_000));
         assert_eq!(ms("7"), Some(7_000));
-        for wrong in ["", "s", "-1s", "+1", "1.5s", "1 s", "1d", "1S", "99999999999999999h", "٣s"] {
+        for wrong in ["", "s", "-1s", "+1", "1.5s", "1 s", "1w", "1S", "99999999999999999h", "٣s"] {
             assert_eq!(ms(wrong), None, "{wrong}");
         }
         assert!(duration("1ms", "1ms", "1h").is_ok() && duration("60m", "1ms", "1h").is_ok());

@@ -200,7 +200,7 @@ fn plain_target(method: &str, target: &str) -> Result<String, Error> {
     };
     let rest = &target[scheme_end + 3..];
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
-    if rest[..authority_end].is_empty() || !is_host(rest[..authority_end].as_bytes()) {
+    if rest[..authority_end].is_empty() || !is_host(&rest.as_bytes()[..authority_end]) {
         return Err(bad("malformed host in the request target"));
     }
     let rest = &rest[authority_end..];

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::reply::{Error, Reply};
 use super::vitals::{self, Vitals};
+use crate::keys::expiry::written;
 use crate::keys::handlers as keys;
 use crate::keys::{Caller, Keys};
 
@@ -89,7 +90,11 @@ pub const ROUTES: &[Route] = &[
     at_gate("GET", "/openapi.json", vitals::openapi, "this interface, as OpenAPI"),
     by_worker("POST", "/auth/keys", Access::Admin, keys::create, "create API key"),
     by_worker("GET", "/auth/keys", Access::Admin, keys::list, "list API keys"),
+    by_worker("DELETE", "/auth/keys/self", Access::AnyKey, keys::revoke_self, "revoke the key that asks"),
     by_worker("DELETE", "/auth/keys/{id}", Access::Admin, keys::revoke, "revoke key"),
+    by_worker("POST", "/auth/keys/{id}/rotate", Access::AnyKey, keys::rotate, "replace key by a new one"),
+    by_worker("GET", "/auth/whoami", Access::AnyKey, keys::whoami, "describe the key that asks"),
+    by_worker("GET", "/auth/verify", Access::AnyKey, keys::verify, "check a key for a proxy"),
 ];
 
 /// A row, and what its `{id}` stands for in this path.
@@ -122,16 +127,25 @@ pub fn dispatch(keys: &Keys, request: &Request<'_>) -> Reply {
         Answer::Gate(_) => Err(Error::Internal("a route of the gate came to a worker".to_owned())),
         Answer::Worker(access, handler) => {
             let caller = keys.admit(request.authorization, access)?;
-            handler(keys, &Call { request, caller, id: found.id })
+            let expires_soon = caller.expires_soon();
+            let reply = handler(keys, &Call { request, caller, id: found.id })
+                .unwrap_or_else(|error| logged(&error, request));
+            Ok(match expires_soon {
+                Some(end) => reply.header("X-Auth-Key-Expires", written(end)),
+                None => reply,
+            })
         }
     });
-    result.unwrap_or_else(|error| {
-        match &error {
-            Error::Internal(text) => log::error!(request_id = request.id; "internal error: {text}"),
-            other => log::debug!(request_id = request.id, status = other.status(); "refused"),
-        }
-        error.reply()
-    })
+    result.unwrap_or_else(|error| logged(&error, request))
+}
+
+/// An error's reply, and its line in the log: a bug's cause stands there alone.
+fn logged(error: &Error, request: &Request<'_>) -> Reply {
+    match error {
+        Error::Internal(text) => log::error!(request_id = request.id; "internal error: {text}"),
+        other => log::debug!(request_id = request.id, status = other.status(); "refused"),
+    }
+    error.reply()
 }
 
 /// What `{id}` stands for (empty where there is none), if the path is of that pattern.

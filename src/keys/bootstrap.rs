@@ -70,11 +70,9 @@ fn first_key(path: &Path, chosen: Option<&str>) -> Result<Plaintext, Failure> {
         return Plaintext::chosen(chosen)
             .map_err(|wrong| Failure::Usage(format!("the bootstrap key cannot be used: {wrong}")));
     }
-    if let Some(found) = read(path)? {
-        if key::looks_like_ours(&found) && !key::is_mistyped(&found) {
-            log::info!(file:% = path.display(); "the key that this file holds becomes the first key");
-            return Plaintext::chosen(&found).map_err(|wrong| Failure::Runtime(wrong.to_owned()));
-        }
+    if let Some(found) = read(path)?.filter(|found| key::looks_like_ours(found) && !key::is_mistyped(found)) {
+        log::info!(file:% = path.display(); "the key that this file holds becomes the first key");
+        return Plaintext::chosen(&found).map_err(|wrong| Failure::Runtime(wrong.to_owned()));
     }
     Plaintext::generate()
         .map_err(|error| Failure::Runtime(format!("the system has no random bytes: {error}")))

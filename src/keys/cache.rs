@@ -64,10 +64,9 @@ impl Cache {
     pub fn put(&self, ticket: Ticket, hash: KeyHash, caller: Arc<Caller>) {
         let until = Instant::now() + self.ttl;
         let mut state = self.state();
-        if ticket.0 == Some(state.generation) {
-            if let Some(keys) = &mut state.keys {
-                keys.put(hash, (caller, until));
-            }
+        let is_fresh = ticket.0 == Some(state.generation);
+        if let Some(keys) = state.keys.as_mut().filter(|_| is_fresh) {
+            keys.put(hash, (caller, until));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::key::{self, KeyHash};
 use super::{Caller, Keys, Permission};
@@ -14,6 +14,8 @@ use crate::store::keys::KeyRow;
 
 /// Longest key that is looked up, in bytes. Ours have 53, chosen ones up to 256.
 const LONGEST_KEY: usize = 512;
+/// From so long before its expiry on, answers to a key say when that is.
+const WARNED_BEFORE: Duration = Duration::days(7);
 
 impl Keys {
     /// Lets in whoever has a valid key that may do this, and counts whom it does not. The lookup is by a hash of the
@@ -62,10 +64,25 @@ impl Keys {
                 caller
             }
         };
-        if caller.expires_at.is_some_and(|end| end <= OffsetDateTime::now_utc()) {
+        let now = OffsetDateTime::now_utc();
+        if caller.expires_at.is_some_and(|end| end <= now) {
             return Err(Refusal::Because(AuthFailure::Expired));
         }
+        self.uses.note(&caller, now);
         Ok(caller)
+    }
+
+    /// For handlers that find out for themselves that a caller may not do what it asks for.
+    pub fn forbid(&self) -> Error {
+        self.metrics.auth_failed(AuthFailure::Permission);
+        Error::InsufficientPermissions
+    }
+}
+
+impl Caller {
+    /// When the key expires, once that is near.
+    pub fn expires_soon(&self) -> Option<OffsetDateTime> {
+        self.expires_at.filter(|end| *end - OffsetDateTime::now_utc() <= WARNED_BEFORE)
     }
 }
 
@@ -85,6 +102,7 @@ fn valid(row: Option<KeyRow>) -> Result<Caller, AuthFailure> {
             permissions: row.permissions,
             created_at: row.created_at,
             expires_at: row.expires_at,
+            noted_use: row.last_used_at.map_or(0, OffsetDateTime::unix_timestamp).into(),
         }),
     }
 }

@@ -10,6 +10,19 @@ use crate::store::keys::{KeyRow, Position};
 
 const LARGEST_PAGE: usize = 1000;
 
+/// The value of one parameter of a query, decoded; `None` where it does not stand.
+///
+/// # Errors
+/// It stands more than once: whose word counts would be anybody's guess.
+pub fn parameter(query: Option<&str>, wanted: &str) -> Option<Result<String, ()>> {
+    let mut values = query.unwrap_or_default().split('&').filter_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decoded(name) == wanted).then(|| decoded(value))
+    });
+    let first = values.next()?;
+    Some(if values.next().is_some() { Err(()) } else { Ok(first) })
+}
+
 /// What a page was asked to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
@@ -24,42 +37,25 @@ impl Page {
     /// # Errors
     /// 400 that names the parameter, its value, and what would be right.
     pub fn from_query(query: Option<&str>) -> Result<Page, Error> {
+        let given = |name: &str, right: &'static str| match parameter(query, name) {
+            None => Ok(None),
+            Some(Err(())) => Err(Error::BadRequest(format!("{name}: stands more than once in the query"))),
+            Some(Ok(value)) => {
+                let line = format!("{name}: `{}` is not right: expected {right}", shortened(&value));
+                Ok(Some((value, Error::BadRequest(line))))
+            }
+        };
         let mut page = Page { limit: LARGEST_PAGE, after: None, with_revoked: true };
-        let mut seen = Vec::new();
-        for pair in query.unwrap_or_default().split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decoded(name), decoded(value));
-            if !["limit", "after", "revoked"].contains(&&*name) {
-                continue;
-            }
-            if seen.contains(&name) {
-                return Err(Error::BadRequest(format!("{name}: stands more than once in the query")));
-            }
-            let wrong = |right: &str| {
-                Error::BadRequest(format!("{name}: `{}` is not right: expected {right}", shortened(&value)))
-            };
-            match &*name {
-                "limit" => {
-                    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-                    page.limit = Some(&value)
-                        .filter(|_| digits)
-                        .and_then(|value| value.parse().ok())
-                        .filter(|limit| (1..=LARGEST_PAGE).contains(limit))
-                        .ok_or_else(|| wrong("a whole number from 1 to 1000"))?;
-                }
-                "after" => {
-                    let position = read_cursor(&value);
-                    page.after = Some(position.ok_or_else(|| wrong("the `next` of the page before"))?);
-                }
-                _ => {
-                    page.with_revoked = match &*value {
-                        "true" => true,
-                        "false" => false,
-                        _ => return Err(wrong("true or false")),
-                    };
-                }
-            }
-            seen.push(name);
+        if let Some((value, wrong)) = given("limit", "a whole number from 1 to 1000")? {
+            let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            let limit = value.parse().ok().filter(|limit| digits && (1..=LARGEST_PAGE).contains(limit));
+            page.limit = limit.ok_or(wrong)?;
+        }
+        if let Some((value, wrong)) = given("after", "the `next` of the page before")? {
+            page.after = Some(read_cursor(&value).ok_or(wrong)?);
+        }
+        if let Some((value, wrong)) = given("revoked", "true or false")? {
+            page.with_revoked = value.parse().map_err(|_| wrong)?;
         }
         Ok(page)
     }

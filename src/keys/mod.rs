@@ -1,15 +1,19 @@
 //! What a key is, who may pass, and the endpoints under `/auth`.
 
+mod body;
 pub mod bootstrap;
 pub mod cache;
-mod expiry;
+pub mod expiry;
 mod guard;
 pub mod handlers;
 pub mod key;
 mod listing;
 pub mod revocations;
+mod uses;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -19,6 +23,7 @@ use crate::http::reply::Error;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 use cache::Cache;
+use uses::Uses;
 
 /// The room's state: what its handlers work on.
 pub struct Keys {
@@ -26,11 +31,14 @@ pub struct Keys {
     pub cache: Cache,
     /// This process among those that share the database.
     pub server: Uuid,
+    uses: Uses,
+    /// Longest life of a new key; zero is no limit.
+    max_lifetime: Duration,
     metrics: Arc<Metrics>,
 }
 
 /// Who asks: the row of the key that came with the request.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Caller {
     pub id: Uuid,
     pub name: String,
@@ -38,6 +46,8 @@ pub struct Caller {
     pub permissions: String,
     pub created_at: OffsetDateTime,
     pub expires_at: Option<OffsetDateTime>,
+    /// The last use that was noted, in seconds since 1970; 0: none.
+    pub noted_use: AtomicI64,
 }
 
 /// What a key may do. Only `Admin` manages keys; what the others mean is up to whoever asks.
@@ -83,6 +93,7 @@ impl Caller {
             permissions: "admin".to_owned(),
             created_at: OffsetDateTime::UNIX_EPOCH,
             expires_at: None,
+            noted_use: AtomicI64::new(0),
         }
     }
 }
@@ -90,7 +101,42 @@ impl Caller {
 impl Keys {
     pub fn new(store: Store, settings: &Settings, metrics: Arc<Metrics>) -> Result<Keys, Error> {
         let cache = Cache::new(settings.cache_size, settings.cache_ttl);
-        Ok(Keys { store, cache, server: fresh_id()?, metrics })
+        let max_lifetime = settings.max_key_lifetime;
+        Ok(Keys { store, cache, server: fresh_id()?, uses: Uses::default(), max_lifetime, metrics })
+    }
+
+    /// Writes down when keys were last used; what cannot be written now is kept for the next time.
+    pub fn write_uses(&self) {
+        self.uses.write(&self.store);
+    }
+
+    /// When a new key ends: as asked for, within the longest life that is allowed.
+    ///
+    /// # Errors
+    /// It was asked for a longer life.
+    fn bounded_end(
+        &self,
+        asked: Option<OffsetDateTime>,
+        now: OffsetDateTime,
+    ) -> Result<Option<OffsetDateTime>, Error> {
+        if self.max_lifetime.is_zero() {
+            return Ok(asked);
+        }
+        let longest = time::Duration::try_from(self.max_lifetime).unwrap_or(time::Duration::MAX);
+        let latest = expiry::after(now, longest).map_err(|line| Error::Internal(line.to_owned()))?;
+        match asked {
+            Some(end) if end > latest => Err(body::wrong(
+                "expires_at",
+                format_args!("must not be later than {}: keys live no longer here", expiry::written(latest)),
+            )),
+            Some(end) => Ok(Some(end)),
+            None => Ok(Some(latest)),
+        }
+    }
+
+    /// The longest life in seconds, for the database.
+    fn longest_seconds(&self) -> Option<f64> {
+        (!self.max_lifetime.is_zero()).then_some(self.max_lifetime.as_secs_f64())
     }
 
     /// Brings the metrics' number of keys up to date.

@@ -37,6 +37,28 @@ pub struct NewKey<'a> {
     pub expires_at: Option<OffsetDateTime>,
 }
 
+/// A new key that takes an old one's place; name, permissions and lifetime are the old one's.
+pub struct Successor<'a> {
+    pub id: Uuid,
+    /// Lowercase hex SHA-256 of the whole key.
+    pub hash: &'a str,
+    pub prefix: &'a str,
+    /// For how long the old key goes on working; 0 revokes it.
+    pub grace_seconds: f64,
+    /// Longest life of a new key.
+    pub longest_seconds: Option<f64>,
+}
+
+/// What a rotation made.
+#[derive(Debug)]
+pub struct Rotation {
+    pub name: String,
+    pub permissions: String,
+    pub created_at: OffsetDateTime,
+    pub expires_at: Option<OffsetDateTime>,
+    pub old_expires_at: OffsetDateTime,
+}
+
 /// A parameter that the driver's debug lines must not show.
 struct Unlogged<'a>(&'a str);
 
@@ -82,7 +104,8 @@ pub enum Revocation {
 /// Every column of `KeyRow`, in its order. Adopted tables may have `varchar` where we have `text`.
 macro_rules! columns {
     () => {
-        "id, name::text, COALESCE(permissions::text, ''), created_at, revoked_at, prefix::text, expires_at, last_used_at"
+        "id, name::text, COALESCE(permissions::text, ''), created_at, revoked_at, prefix::text,
+         NULLIF(expires_at, 'infinity'), last_used_at"
     };
 }
 
@@ -124,6 +147,25 @@ pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result
     client.query_one(INSERT, &values).map(|_| ())
 }
 
+/// The old key's lifetime is that of its creation, also when an earlier rotation has brought its end nearer.
+const ROTATE: &str = "WITH old AS (
+         SELECT id, name::text, COALESCE(permissions::text, '') AS permissions, expires_at,
+                CASE WHEN rotated_at IS NULL THEN expires_at - created_at ELSE lifetime END AS lifetime
+         FROM api_keys WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR UPDATE
+     ), ended AS (
+         UPDATE api_keys SET revoked_at = CASE WHEN $5 = 0 THEN now() END, rotated_at = now(), lifetime = old.lifetime,
+                expires_at = LEAST(old.expires_at, now() + make_interval(secs => $5))
+         FROM old WHERE api_keys.id = old.id RETURNING api_keys.expires_at
+     ), made AS (
+         INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, expires_at, rotated_from)
+         SELECT $2, $3, $4, name, permissions, now(),
+                date_trunc('second', LEAST(now() + lifetime, now() + make_interval(secs => $6))), id
+         FROM old RETURNING name::text, permissions::text, created_at, expires_at
+     ), told AS (SELECT pg_notify('api_key_changes', '') FROM made)
+     SELECT made.name, made.permissions, made.created_at, made.expires_at, ended.expires_at, (SELECT count(*) FROM told)
+     FROM made, ended";
+const LAST_USED: &str = "SELECT last_used_at FROM api_keys WHERE id = $1";
+
 /// What every session of the pool has prepared.
 pub struct Statements {
     find: Statement,
@@ -131,6 +173,8 @@ pub struct Statements {
     list: Statement,
     list_first: Statement,
     revoke: Statement,
+    rotate: Statement,
+    last_used: Statement,
 }
 
 impl Statements {
@@ -141,6 +185,11 @@ impl Statements {
             list: client.prepare(LIST)?,
             list_first: client.prepare(LIST_FIRST)?,
             revoke: client.prepare(REVOKE)?,
+            rotate: client.prepare_typed(
+                ROTATE,
+                &[Type::UUID, Type::UUID, Type::TEXT, Type::TEXT, Type::FLOAT8, Type::FLOAT8],
+            )?,
+            last_used: client.prepare(LAST_USED)?,
         })
     }
 }
@@ -217,6 +266,47 @@ impl Store {
                 (None, false) => Revocation::Unknown,
             })
         })
+    }
+
+    /// Makes a key in the place of a valid one; `None` if there is no such. Committed when this returns; other servers
+    /// may still have to hear of it.
+    pub fn rotate(&self, id: Uuid, successor: &Successor<'_>) -> Result<Option<Rotation>, StoreError> {
+        let Successor { id: new, hash, prefix, grace_seconds, longest_seconds } = successor;
+        self.write(|Session { client, statements, .. }| {
+            let row = client.query_opt(
+                &statements.rotate,
+                &[&id, new, &Unlogged(hash), prefix, grace_seconds, longest_seconds],
+            )?;
+            row.map(|row| {
+                Ok(Rotation {
+                    name: row.try_get(0)?,
+                    permissions: row.try_get(1)?,
+                    created_at: row.try_get(2)?,
+                    expires_at: row.try_get(3)?,
+                    old_expires_at: row.try_get(4)?,
+                })
+            })
+            .transpose()
+        })
+    }
+
+    /// When a key was last used, as far as that is written.
+    pub fn last_used_at(&self, id: Uuid) -> Result<Option<OffsetDateTime>, StoreError> {
+        self.read(|Session { client, statements, .. }| {
+            client.query_opt(&statements.last_used, &[&id])?.map_or(Ok(None), |row| row.try_get(0))
+        })
+    }
+
+    /// Writes when keys were last used, one moment for each id. Older moments never replace newer ones.
+    pub fn write_uses(&self, ids: &[Uuid], moments: &[OffsetDateTime]) -> Result<(), StoreError> {
+        self.write(|Session { client, .. }| {
+            client.execute(
+                "UPDATE api_keys SET last_used_at = used.at FROM unnest($1::uuid[], $2::timestamptz[]) AS used (id, at)
+                 WHERE api_keys.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)",
+                &[&ids, &moments],
+            )
+        })
+        .map(|_| ())
     }
 
     /// Waits until no other server lets anybody in by what it read before this call. `own` needs no telling.

@@ -115,12 +115,11 @@ impl Store {
     fn session(&self) -> Result<r2d2::PooledConnection<Sessions>, StoreError> {
         let asked = Instant::now();
         loop {
-            let session = match self.pool.try_get() {
-                Some(session) => session,
-                None => self.pool.get().map_err(|error| {
-                    StoreError::Unavailable(format!("no session within {:?}: {error}", asked.elapsed()))
-                })?,
-            };
+            let session = self.pool.get_timeout(self.dialer.patience());
+            self.dialer.note(session.is_err());
+            let session = session.map_err(|error| {
+                StoreError::Unavailable(format!("no session within {:?}: {error}", asked.elapsed()))
+            })?;
             if self.dialer.is_current(&session) {
                 self.metrics.pool_wait_seconds.observe(asked.elapsed().as_secs_f64());
                 return Ok(session);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use postgres::{Client, Config, NoTls};
@@ -15,6 +15,8 @@ use super::keys::Statements;
 /// How long a request waits for a session. Half of it also bounds the pause between r2d2's attempts to connect, so
 /// that a database that is back is in use again within half a second.
 const SESSION_WAIT: Duration = Duration::from_secs(1);
+/// The same while the last one who waited did so in vain: no worker is held for long by a database that is down.
+const SESSION_WAIT_WHEN_DOWN: Duration = Duration::from_millis(100);
 /// r2d2 tries to connect again and again while the database is down; that is one line in so long.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
@@ -22,11 +24,23 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 pub struct Dialer {
     manager: PostgresConnectionManager<NoTls>,
     epoch: AtomicU64,
+    is_down: AtomicBool,
 }
 
 impl Dialer {
     pub fn new(config: Config) -> Dialer {
-        Dialer { manager: PostgresConnectionManager::new(config, NoTls), epoch: AtomicU64::new(0) }
+        let manager = PostgresConnectionManager::new(config, NoTls);
+        Dialer { manager, epoch: AtomicU64::new(0), is_down: AtomicBool::new(false) }
+    }
+
+    /// For how long to wait for a session now.
+    pub fn patience(&self) -> Duration {
+        if self.is_down.load(Ordering::Relaxed) { SESSION_WAIT_WHEN_DOWN } else { SESSION_WAIT }
+    }
+
+    /// Whether the last one who waited for a session did so in vain.
+    pub fn note(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::Relaxed);
     }
 
     /// A connection whose commits are on disk when they return, whatever the database's own default: a revocation
@@ -82,6 +96,8 @@ impl Session {
 /// r2d2's view of the sessions.
 pub struct Sessions {
     dialer: Arc<Dialer>,
+    /// After which PostgreSQL gives up a statement, so that one that waits for a lock does not keep its worker.
+    statement_timeout: Duration,
 }
 
 impl ManageConnection for Sessions {
@@ -92,6 +108,7 @@ impl ManageConnection for Sessions {
         // Read first: a loss while we connect makes this session an old one.
         let epoch = self.dialer.epoch.load(Ordering::Acquire);
         let mut client = self.dialer.dial()?;
+        client.batch_execute(&format!("SET statement_timeout = {}", self.statement_timeout.as_millis()))?;
         let statements = Statements::prepare(&mut client)?;
         Ok(Session { client, statements, epoch, dead: false })
     }
@@ -106,13 +123,13 @@ impl ManageConnection for Sessions {
 }
 
 /// A pool that fills itself in the background.
-pub fn open(dialer: &Arc<Dialer>, size: u32) -> r2d2::Pool<Sessions> {
+pub fn open(dialer: &Arc<Dialer>, size: u32, statement_timeout: Duration) -> r2d2::Pool<Sessions> {
     r2d2::Pool::builder()
         .max_size(size)
         .test_on_check_out(false)
         .connection_timeout(SESSION_WAIT)
         .error_handler(Box::new(Complaints::default()))
-        .build_unchecked(Sessions { dialer: Arc::clone(dialer) })
+        .build_unchecked(Sessions { dialer: Arc::clone(dialer), statement_timeout })
 }
 
 /// Says that the database cannot be reached, now and then.

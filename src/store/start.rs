@@ -7,6 +7,7 @@ use postgres::config::Host;
 use postgres::error::SqlState;
 use postgres::{Client, Config};
 
+use super::keys::Statements;
 use super::pool::{self, Dialer};
 use super::{Store, describe, migrations};
 use crate::config::Settings;
@@ -34,7 +35,13 @@ impl Store {
         migrations::run(&mut client)?;
         first(&mut client)?;
         migrations::unlock(&mut client).map_err(broken)?;
-        let pool = pool::open(&dialer, settings.pool_size);
+        Statements::prepare(&mut client).map_err(|error| {
+            Failure::Runtime(format!(
+                "the table api_keys of {place} is not as expected: {}",
+                describe(&error)
+            ))
+        })?;
+        let pool = pool::open(&dialer, settings.pool_size, settings.database_timeout);
         Ok(Store { pool, dialer, metrics })
     }
 }

@@ -82,7 +82,7 @@ fn every_setting_is_checked_wherever_it_comes_from() {
         scratch.run(&["config", "get", key]).printed(&format!("{default}\n"));
         seen += 1;
     }
-    assert_eq!(seen, 13);
+    assert_eq!(seen, 14);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn ranges() {
         ("queue", "1.5"),
         ("request_timeout", "0"),
         ("request_timeout", "61m"),
-        ("idle_timeout", "1d"),
+        ("idle_timeout", "25h"),
         ("bind", "localhost:8080"),
         ("bind", "8080"),
         ("bind", "0.0.0.0:99999"),

@@ -25,6 +25,7 @@ mod keys;
 mod listing;
 mod logging;
 mod quickstart;
+mod readme;
 mod revocation;
 mod secrets;
 mod start;

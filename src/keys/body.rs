@@ -1,0 +1,288 @@
+//! Request bodies under `/auth`: JSON objects whose fields are checked one by one, so that an error names its field.
+
+use serde_json::{Map, Value};
+use time::{Duration, OffsetDateTime};
+
+use super::{Permission, expiry};
+use crate::http::reply::Error;
+use crate::http::routes::Request;
+
+const NAME_CHARACTERS: usize = 255;
+const LONGEST_GRACE: Duration = Duration::days(3650);
+
+/// The body as a JSON object.
+fn json_object(request: &Request<'_>) -> Result<Map<String, Value>, Error> {
+    let media_type =
+        request.content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        return Err(Error::UnsupportedMediaType);
+    }
+    // Whether it is JSON at all comes first, whatever its first fault of meaning may be.
+    serde_json::from_slice::<serde::de::IgnoredAny>(request.body)
+        .and_then(|_| serde_json::from_slice(request.body))
+        .map(|Fields(fields)| fields)
+        .map_err(|error| match error.is_data() {
+            true => Error::Unprocessable(plain_cause(&error)),
+            false => Error::BadRequest(format!("request body is not valid JSON: {error}")),
+        })
+}
+
+/// serde_json's own text without its position, which means nothing for a fault of meaning.
+fn plain_cause(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// An object in which no field stands twice: parsers do not agree on which of them counts.
+struct Fields(Map<String, Value>);
+
+impl<'de> serde::Deserialize<'de> for Fields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Fields, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Fields;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a JSON object such as {\"name\":\"ci-deploy\"}")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut access: A) -> Result<Fields, A::Error> {
+                let mut fields = Map::new();
+                let mut twice = None;
+                while let Some((name, value)) = access.next_entry::<String, Value>()? {
+                    if fields.insert(name.clone(), value).is_some() {
+                        twice = Some(name);
+                    }
+                }
+                // Only now, so that a body that is no JSON further on is told so.
+                match twice {
+                    Some(name) => Err(serde::de::Error::custom(format_args!(
+                        "{}: stands more than once",
+                        quoted(&name)
+                    ))),
+                    None => Ok(Fields(fields)),
+                }
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// A field's name as it may stand in an error: short, and without anything that a terminal would obey.
+fn quoted(name: &str) -> String {
+    name.chars().take(64).flat_map(char::escape_debug).collect()
+}
+
+/// What `POST /auth/keys` was asked for.
+#[derive(Debug)]
+pub struct Asked {
+    pub name: String,
+    pub permission: Permission,
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+impl Asked {
+    /// # Errors
+    /// 415, 400 or 422, with what is wrong with which field.
+    pub fn read(request: &Request<'_>, now: OffsetDateTime) -> Result<Asked, Error> {
+        let fields = &json_object(request)?;
+        know(fields, &["name", "permissions", "role", "expires_at", "expires_in"])?;
+        let name = text(fields, "name")?.ok_or_else(|| wrong("name", "missing"))?;
+        check_name(name).map_err(|line| wrong("name", line))?;
+        Ok(Asked { name: name.to_owned(), permission: permission(fields)?, expires_at: end(fields, now)? })
+    }
+}
+
+/// The grace of a rotation; an empty body asks for none.
+///
+/// # Errors
+/// As `Asked::read`.
+pub fn grace(request: &Request<'_>) -> Result<Duration, Error> {
+    if request.body.is_empty() {
+        return Ok(Duration::ZERO);
+    }
+    let fields = &json_object(request)?;
+    know(fields, &["grace"])?;
+    match text(fields, "grace")? {
+        None => Ok(Duration::ZERO),
+        Some(grace) => expiry::duration(grace)
+            .ok()
+            .filter(|grace| *grace <= LONGEST_GRACE)
+            .ok_or_else(|| wrong("grace", "expected a duration up to 3650d, such as 24h, 30m or 7d")),
+    }
+}
+
+/// Refuses what is not in `known`.
+fn know(fields: &Map<String, Value>, known: &[&str]) -> Result<(), Error> {
+    match fields.keys().find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(unknown) => {
+            Err(wrong(&quoted(unknown), format_args!("unknown field; known are {}", known.join(", "))))
+        }
+    }
+}
+
+pub fn wrong(field: &str, line: impl std::fmt::Display) -> Error {
+    Error::Unprocessable(format!("{field}: {line}"))
+}
+
+fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Error> {
+    match fields.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => {
+            let kind = match other {
+                Value::Null => "null",
+                Value::Bool(_) => "a boolean",
+                Value::Number(_) => "a number",
+                Value::Array(_) => "an array",
+                _ => "an object",
+            };
+            Err(wrong(name, format_args!("expected a string, not {kind}")))
+        }
+    }
+}
+
+/// What a key may be called.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let count = name.chars().count();
+    if name.is_empty() {
+        Err("must not be empty".to_owned())
+    } else if count > NAME_CHARACTERS {
+        Err(format!("has {count} characters; at most {NAME_CHARACTERS} are allowed"))
+    } else if name.chars().any(char::is_control) {
+        Err("must not have control characters".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+fn permission(fields: &Map<String, Value>) -> Result<Permission, Error> {
+    let (field, name) = match (text(fields, "permissions")?, text(fields, "role")?) {
+        (Some(permissions), Some(role)) if permissions != role => {
+            return Err(wrong("role", "means the same as permissions, and says something else"));
+        }
+        (Some(name), _) => ("permissions", name),
+        (None, Some(name)) => ("role", name),
+        (None, None) => return Ok(Permission::Admin),
+    };
+    Permission::parse(name).ok_or_else(|| {
+        wrong(field, format_args!("`{}` is unknown; expected {}", quoted(name), Permission::NAMES))
+    })
+}
+
+fn end(fields: &Map<String, Value>, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, Error> {
+    let end = match (text(fields, "expires_at")?, text(fields, "expires_in")?) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            return Err(wrong("expires_in", "stands beside expires_at; only one of them may"));
+        }
+        (Some(at), None) => expiry::moment(at).map_err(|line| wrong("expires_at", line))?,
+        (None, Some(after)) => {
+            let duration = expiry::duration(after).map_err(|line| wrong("expires_in", line))?;
+            expiry::after(now, duration).map_err(|line| wrong("expires_in", line))?
+        }
+    };
+    if end <= now {
+        let field = if fields.contains_key("expires_at") { "expires_at" } else { "expires_in" };
+        return Err(wrong(field, "must lie in the future"));
+    }
+    Ok(Some(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<Asked, (u16, String)> {
+        let request = Request {
+            id: "",
+            method: "POST",
+            path: "",
+            query: None,
+            authorization: None,
+            content_type: Some("Application/JSON; charset=utf-8"),
+            body: body.as_bytes(),
+            client: std::net::Ipv4Addr::LOCALHOST.into(),
+        };
+        let now = expiry::moment("2026-01-01T00:00:00Z").unwrap();
+        Asked::read(&request, now).map_err(|error| match error {
+            Error::BadRequest(line) => (400, line),
+            Error::Unprocessable(line) => (422, line),
+            other => (other.status(), String::new()),
+        })
+    }
+
+    #[test]
+    fn bodies_that_will_do() {
+        let asked = read(r#"{"name":"ci-deploy"}"#).unwrap();
+        assert_eq!(
+            (&*asked.name, asked.permission, asked.expires_at),
+            ("ci-deploy", Permission::Admin, None)
+        );
+        assert_eq!(
+            read(r#"{"name":"x","role":"read","permissions":"read"}"#).unwrap().permission,
+            Permission::Read
+        );
+        assert!(read(&format!(r#"{{"name":"{}"}}"#, "\u{e9}".repeat(255))).is_ok());
+        let end = read(r#"{"name":"x","expires_in":"1d"}"#).unwrap().expires_at.unwrap();
+        assert_eq!(expiry::written(end), "2026-01-02T00:00:00+00:00");
+    }
+
+    #[test]
+    fn bodies_that_will_not() {
+        let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(256));
+        let deep = "[".repeat(10_000);
+        for (body, status, start) in [
+            ("", 400, "request body is not valid JSON: EOF while parsing a value at line 1 column 0"),
+            (
+                "{\"name\":\"x\"",
+                400,
+                "request body is not valid JSON: EOF while parsing an object at line 1 column 11",
+            ),
+            ("{\"name\":\"x\"} x", 400, "request body is not valid JSON: trailing characters at line 1"),
+            ("{\"name\":1,\"name\":2", 400, "request body is not valid JSON: EOF"),
+            (r#"{"name":"\ud800"}"#, 400, "request body is not valid JSON: "),
+            (&deep, 400, "request body is not valid JSON: EOF while parsing a list"),
+            ("[]", 422, "invalid type: sequence, expected a JSON object such as"),
+            ("null", 422, "invalid type: null, expected a JSON object"),
+            ("{}", 422, "name: missing"),
+            (r#"{"name":null}"#, 422, "name: expected a string, not null"),
+            (r#"{"name":5}"#, 422, "name: expected a string, not a number"),
+            (r#"{"name":""}"#, 422, "name: must not be empty"),
+            (&long, 422, "name: has 256 characters; at most 255 are allowed"),
+            (r#"{"name":"a\u0000b"}"#, 422, "name: must not have control characters"),
+            (r#"{"name":"a","name":"b"}"#, 422, "name: stands more than once"),
+            (r#"{"name":"a","nmae":"b"}"#, 422, "nmae: unknown field; known are"),
+            (
+                r#"{"name":"a","permissions":"root"}"#,
+                422,
+                "permissions: `root` is unknown; expected admin, write or read",
+            ),
+            (r#"{"name":"a","permissions":"read","role":"write"}"#, 422, "role: means the same"),
+            (
+                r#"{"name":"a","expires_at":"2025-12-31T23:59:59Z"}"#,
+                422,
+                "expires_at: must lie in the future",
+            ),
+            (r#"{"name":"a","expires_at":"soon"}"#, 422, "expires_at: expected a date and time"),
+            (r#"{"name":"a","expires_in":"0d"}"#, 422, "expires_in: must lie in the future"),
+            (r#"{"name":"a","expires_in":"9999999d"}"#, 422, "expires_in: lies beyond the year 9999"),
+            (r#"{"name":"a","expires_in":"5 days"}"#, 422, "expires_in: expected a number"),
+            (
+                r#"{"name":"a","expires_in":"5d","expires_at":"2030-01-01T00:00:00Z"}"#,
+                422,
+                "expires_in: stands beside",
+            ),
+        ] {
+            let (got, line) = read(body).unwrap_err();
+            assert!(got == status && line.starts_with(start), "{body:.80}: {got} {line}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! When keys were last used: noted in memory with each use, written in batches off the request's path.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard};
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Caller;
+use crate::store::Store;
+
+/// A key's use is noted, and written, at most once in so many seconds.
+const APART_SECONDS: i64 = 60;
+
+/// Uses that are still to be written.
+#[derive(Default)]
+pub struct Uses {
+    pending: Mutex<HashMap<Uuid, OffsetDateTime>>,
+}
+
+impl Uses {
+    fn pending(&self) -> MutexGuard<'_, HashMap<Uuid, OffsetDateTime>> {
+        self.pending.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A key was let in at `now`.
+    pub fn note(&self, caller: &Caller, now: OffsetDateTime) {
+        let seconds = now.unix_timestamp();
+        let before = caller.noted_use.load(Ordering::Relaxed);
+        // A clock that was set back must not silence it until it has caught up.
+        if (before..before + APART_SECONDS).contains(&seconds) {
+            return;
+        }
+        caller.noted_use.store(seconds, Ordering::Relaxed);
+        self.pending().insert(caller.id, now);
+    }
+
+    /// Writes what was noted; keeps it when the database does not take it.
+    pub fn write(&self, store: &Store) {
+        let batch = std::mem::take(&mut *self.pending());
+        if batch.is_empty() {
+            return;
+        }
+        let (ids, moments): (Vec<_>, Vec<_>) = batch.iter().map(|(id, used)| (*id, *used)).unzip();
+        if let Err(error) = store.write_uses(&ids, &moments) {
+            log::debug!("cannot write when keys were last used: {error}");
+            let mut pending = self.pending();
+            for (id, used) in batch {
+                pending.entry(id).or_insert(used);
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the README says is so: its settings are those of `serve --help`, its endpoints those of the server, and its
+//! commands work as printed.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use crate::support::postgres::Database;
+use crate::support::program::{Process, cloacinactl};
+use crate::support::server::Server;
+
+const README: &str = include_str!("../../README.md");
+
+/// The first words in backticks of each row of a table that begins with such a word.
+fn rows(start: &str) -> BTreeSet<String> {
+    let first = |line: &str| line.strip_prefix("| `")?.split('`').next().map(str::to_owned);
+    README.lines().filter_map(first).filter(|word| word.starts_with(start)).collect()
+}
+
+#[test]
+fn the_settings_are_those_of_serve() {
+    let help = Process::start(cloacinactl(["serve", "--help"])).ended().expect_code(0).stdout;
+    let flags: BTreeSet<String> = help
+        .split("Flags of every command")
+        .next()
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("--"))
+        .map(|flag| format!("--{}", flag.split(' ').next().unwrap()))
+        .collect();
+    assert!(flags.len() > 10, "{help}");
+    assert_eq!(rows("--"), flags);
+    for line in help.lines().filter_map(|line| line.trim().strip_prefix("[env: ")) {
+        let (variable, rest) = line.trim_end_matches(']').split_once(", key: ").unwrap();
+        let (key, default) = rest.split_once(", default: ").unwrap_or((rest, ""));
+        let row = README.lines().find(|row| row.contains(&format!("| `{variable}` | `{key}` |")));
+        let row = row.unwrap_or_else(|| panic!("the README has no row for {variable} and {key}"));
+        assert!(
+            default.is_empty() || row.contains(&format!("| `{default}`")),
+            "{row}: the default is {default}"
+        );
+    }
+}
+
+#[test]
+fn the_endpoints_are_those_of_the_server() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let printed: BTreeSet<String> = server
+        .stdout_with("/auth/verify")
+        .lines()
+        .filter_map(|line| line.split_once(" -- "))
+        .map(|(route, _)| route.trim().replace("DEL ", "DELETE ").replace(":id", "{id}"))
+        .collect();
+    let described: BTreeSet<String> =
+        rows("GET ").into_iter().chain(rows("POST ")).chain(rows("DELETE ")).collect();
+    assert_eq!(described, printed);
+}
+
+#[test]
+fn the_commands_work_as_printed() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let block = README.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let typed = block
+        .replace("http://localhost:8080", &format!("http://{}", server.address))
+        .replace("~/.cloacina", server.home().to_str().unwrap());
+    let output = Command::new("bash").args(["-euo", "pipefail", "-c", &typed]).output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(stdout.matches("\"name\": \"ci-deploy\"").count(), 2, "{stdout}");
+    assert!(
+        stdout.contains("\"permissions\": \"read\"") && stdout.contains("\"expires_at\": \""),
+        "{stdout}"
+    );
+}
