@@ -2,7 +2,7 @@
 # Makes sure that the named tools are there. As root on Debian or Ubuntu what is missing is installed; elsewhere one
 # line says what to install.
 #
-# usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, promtool, venv, shellcheck)
+# usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,9 @@ have() { command -v "$1" >/dev/null 2>&1; }
 is_there() {
     case $1 in
     postgresql) have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ;;
-    promtool) have promtool || [ -x target/tools/usr/bin/promtool ] ;;
+    promtool | caddy) have "$1" || [ -x "target/tools/usr/bin/$1" ] ;;
+    # It is on the PATH of root alone.
+    nginx) have nginx || [ -x /usr/sbin/nginx ] || [ -x target/tools/usr/sbin/nginx ] ;;
     # Debian ships venv without the part that makes one usable, in a package of its own.
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     *) have "$1" ;;
@@ -36,8 +38,8 @@ package_of() {
 missing=()
 for tool in "$@"; do
     case $tool in
-    postgresql | jq | curl | promtool | venv | shellcheck) ;;
-    *) fail "unknown tool $tool; usage: $0 postgresql|jq|curl|promtool|venv|shellcheck..." ;;
+    postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
+    *) fail "unknown tool $tool; usage: $0 postgresql|jq|curl|openssl|promtool|nginx|caddy|venv|shellcheck|dash|busybox..." ;;
     esac
     is_there "$tool" || missing+=("$tool")
 done
@@ -73,19 +75,27 @@ no_cluster_of_debian() {
     trap '"${as_root[@]}" rm -f "$no_cluster"; rm -f "$log"' EXIT
 }
 
+# These packages would leave a server running, now and after the next start; one program out of each is enough, and the
+# libraries that it needs.
+unpack() {
+    local download libraries
+    download=$(mktemp -d)
+    chmod 755 "$download"
+    (cd "$download" && apt-get -qq -o APT::Sandbox::User=root download "$1") ||
+        fail "apt-get download $1 failed; please install: ${packages[*]}"
+    mkdir -p target/tools
+    dpkg-deb --extract "$download"/*.deb target/tools
+    libraries=$(dpkg-deb --field "$download"/*.deb Depends | tr ',' '\n' | sed -n 's/^ *\(lib[^ (|]*\).*/\1/p')
+    rm -r "$download"
+    # shellcheck disable=SC2086  # They are several words.
+    [ -z "$libraries" ] || apt install --no-install-recommends --no-upgrade $libraries
+}
+
 printf 'install-tools: installing %s\n' "${packages[*]}" >&2
 apt update
 for tool in "${missing[@]}"; do
     case $tool in
-    promtool)
-        # The package would leave Prometheus itself running as a service; one program out of it is enough.
-        download=$(mktemp -d)
-        chmod 755 "$download"
-        (cd "$download" && apt-get -qq -o APT::Sandbox::User=root download prometheus)
-        mkdir -p target/tools
-        dpkg-deb --extract "$download"/prometheus_*.deb target/tools
-        rm -r "$download"
-        ;;
+    promtool | nginx | caddy) unpack "$(package_of "$tool")" ;;
     postgresql)
         no_cluster_of_debian
         apt install --no-install-recommends postgresql

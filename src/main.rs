@@ -17,7 +17,7 @@ use failure::Failure;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1).collect()).and_then(run) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             cli::complain(&failure);
             ExitCode::from(failure.exit_code())
@@ -25,22 +25,28 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(invocation: cli::Invocation) -> Result<(), Failure> {
+/// The exit code is success, but for commands whose result is one.
+fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
     let home = || config::home(invocation.home.as_deref());
     match invocation.command {
-        Command::Serve(flags) => serve::serve(&config::Settings::load(home()?, invocation.verbose, flags)?),
-        Command::ConfigGet { key } => cli::print(&config::command::get(&home()?, &key)?),
-        Command::ConfigSet { key, value } => config::command::set(&home()?, &key, &value),
-        Command::ConfigList => cli::print(&config::command::list(&home()?)?),
+        Command::Serve(flags) => serve::serve(&config::Settings::load(home()?, invocation.verbose, flags)?)?,
+        Command::ConfigGet { key } => cli::print(&config::command::get(&home()?, &key)?)?,
+        Command::ConfigSet { key, value } => config::command::set(&home()?, &key, &value)?,
+        Command::ConfigList => cli::print(&config::command::list(&home()?)?)?,
+        Command::Keys { action, flags } => {
+            logging::start_without_file(invocation.verbose);
+            return keys::command::run(&action, || config::Settings::for_keys(home()?, flags));
+        }
         Command::Health { url } => {
             let url = match url {
                 Some(url) => url,
                 None => health::url_of(config::bind(home()?)?)?,
             };
             health::check(&url)?;
-            cli::print("ready\n")
+            cli::print("ready\n")?;
         }
-        Command::Help(text) => cli::print(&text),
-        Command::Version => cli::print(concat!("cloacinactl ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Help(text) => cli::print(&text)?,
+        Command::Version => cli::print(concat!("cloacinactl ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -48,6 +48,16 @@ pub enum AuthFailure {
 }
 
 impl AuthFailure {
+    /// Each with its name for people.
+    const ALL: [(AuthFailure, &'static str); 6] = [
+        (AuthFailure::Malformed, "missing or malformed authorization"),
+        (AuthFailure::Checksum, "mistyped key"),
+        (AuthFailure::Unknown, "unknown key"),
+        (AuthFailure::Revoked, "revoked key"),
+        (AuthFailure::Expired, "expired key"),
+        (AuthFailure::Permission, "insufficient permissions"),
+    ];
+
     fn label(self) -> &'static str {
         match self {
             AuthFailure::Malformed => "malformed",
@@ -76,6 +86,15 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Each with its name for people.
+    const ALL: [(Rejection, &'static str); 5] = [
+        (Rejection::TooManyConnections, "too many connections"),
+        (Rejection::Evicted, "connection that gave way to others"),
+        (Rejection::Overloaded, "too many requests"),
+        (Rejection::Malformed, "malformed request"),
+        (Rejection::TooSlow, "too slow a client"),
+    ];
+
     fn label(self) -> &'static str {
         match self {
             Rejection::TooManyConnections => "too_many_connections",
@@ -178,6 +197,16 @@ impl Metrics {
 
     pub fn rejected(&self, reason: Rejection) {
         self.rejected.with_label_values(&[reason.label()]).inc();
+    }
+
+    /// How many connections and requests were refused so far, each with the reason as people put it. Always in the same
+    /// order.
+    pub fn refused(&self) -> Vec<(&'static str, u64)> {
+        let auth = AuthFailure::ALL.iter().map(|(reason, name)| (&self.auth_failures, reason.label(), *name));
+        let gate = Rejection::ALL.iter().map(|(reason, name)| (&self.rejected, reason.label(), *name));
+        auth.chain(gate)
+            .map(|(counters, label, name)| (name, counters.with_label_values(&[label]).get()))
+            .collect()
     }
 
     /// How many keys the table has, as of the last count.

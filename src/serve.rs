@@ -1,7 +1,7 @@
 //! The life of a server, straight down: reserve the address, connect, migrate, bootstrap, listen, serve, drain.
 
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -9,12 +9,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use postgres::Client;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::{self, Settings};
 use crate::failure::Failure;
 use crate::http::connection::Deadlines;
 use crate::http::gate::{self, Gate, Limits};
+use crate::http::listener;
 use crate::http::routes::{self, Answer, ROUTES, Request};
 use crate::http::vitals::Vitals;
 use crate::http::workers::{self, Mailbox, Queue, Shop};
@@ -23,13 +23,15 @@ use crate::logging;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
-/// Connections that the kernel completes before we accept them; it takes as many as `net.core.somaxconn` allows.
-const BACKLOG: i32 = 4096;
 /// Descriptors that are not clients: sessions, log, socket pairs, the poll itself, and some to spare.
 const OWN_DESCRIPTORS: u64 = 64;
 /// How often the database is looked at for `/ready`, and how long that look may take.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
+/// What the threads get to end in, also when the drain has used its time up.
+const THREADS_END: Duration = Duration::from_secs(1);
+/// How often refused requests are summed up in a line of the log.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// How often the keys in the table are counted for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 
@@ -38,11 +40,19 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// # Errors
 /// Whatever kept it from starting, or requests that were cut off at the end of the drain deadline.
 pub fn serve(settings: &Settings) -> Result<(), Failure> {
+    let passed = listener::passed()?;
     config::make_home(&settings.home)?;
     logging::start(&settings.home, settings.verbose);
     log::info!(database = config::mask_url(&settings.database_url); "starting");
     bootstrap::check_chosen_key(settings.bootstrap_key.as_deref())?;
-    let socket = reserve(settings.bind)?;
+    let has_successor = passed.is_some();
+    let socket = match passed {
+        Some(listener) => {
+            log::info!("serving the listening socket that LISTEN_FDS passed; --bind is ignored");
+            listener.into()
+        }
+        None => listener::reserve(settings.bind)?,
+    };
     let metrics = Arc::new(Metrics::new()?);
     let first =
         |client: &mut Client| bootstrap::run(client, &settings.home, settings.bootstrap_key.as_deref());
@@ -64,7 +74,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
         handle,
     });
     let workers = start_workers(&shop, settings)?;
-    let listener = listen(socket, settings.bind)?;
+    let listener = if has_successor { socket.into() } else { listener::listen(socket, settings.bind)? };
     let address = listener.local_addr().map_err(|error| runtime("cannot tell the address", &error))?;
     let limits = Limits {
         connections: connection_limit(settings),
@@ -74,6 +84,8 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
             write: settings.write_timeout,
             answer: settings.database_timeout,
         },
+        trusted_proxies: settings.trusted_proxies.clone(),
+        has_successor,
     };
     let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
@@ -85,47 +97,12 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
 
     let cut_off =
         gate.run(settings.shutdown_timeout).map_err(|error| runtime("the event poll failed", &error))?;
-    let finished = finish(&shop, workers, watchers, settings.shutdown_timeout, cut_off);
-    keys.write_uses();
-    finished
+    let left = settings.shutdown_timeout.saturating_sub(vitals.drained_for());
+    finish(&shop, workers, watchers, left.max(THREADS_END), cut_off)
 }
 
 fn runtime(what: &str, error: &dyn std::error::Error) -> Failure {
     Failure::Runtime(format!("{what}: {error}"))
-}
-
-/// Binds without listening: a taken port is known before the database is touched, and nobody is let in before it is
-/// ready. Accepted sockets inherit `TCP_NODELAY` from it.
-fn reserve(bind: SocketAddr) -> Result<Socket, Failure> {
-    let bound = || {
-        let socket = Socket::new(Domain::for_address(bind), Type::STREAM, Some(Protocol::TCP))?;
-        if bind.is_ipv6() {
-            // `[::]` takes IPv4 clients as well, whatever the system's default.
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_tcp_nodelay(true)?;
-        socket.bind(&bind.into())?;
-        Ok(socket)
-    };
-    bound().map_err(|error: io::Error| bind_failure(bind, &error))
-}
-
-fn listen(socket: Socket, bind: SocketAddr) -> Result<TcpListener, Failure> {
-    socket.listen(BACKLOG).map_err(|error| bind_failure(bind, &error))?;
-    Ok(socket.into())
-}
-
-fn bind_failure(bind: SocketAddr, error: &io::Error) -> Failure {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another --bind",
-        io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need a privilege; choose a higher one with --bind"
-        }
-        _ => "choose another --bind",
-    };
-    Failure::Runtime(format!("cannot listen on {bind}: {error} ({hint})"))
 }
 
 /// The workers' socket pairs need a directory for a moment: the home, or where that has too long a name, the
@@ -190,7 +167,7 @@ fn announce(address: SocketAddr) {
     log::info!(version = env!("CARGO_PKG_VERSION"), address:% = address; "serving");
 }
 
-/// The threads that look after the database.
+/// The threads that look after the database and the log.
 struct Watchers {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -208,23 +185,18 @@ impl Watchers {
         };
         let revocations = spawn("revocations", |keys, _, stop| revocations::watch(keys, stop))?;
         let readiness = spawn("readiness", watch_readiness)?;
-        Ok(Watchers { stop, threads: vec![revocations, readiness] })
+        let house = spawn("house", keep_house)?;
+        let refusals = spawn("refusals", watch_refusals)?;
+        Ok(Watchers { stop, threads: vec![revocations, readiness, house, refusals] })
     }
 }
 
-/// Takes a session from the pool now and then, so that `/ready` can answer without asking, and does what has to be
-/// written or counted from time to time.
+/// Takes a session from the pool now and then, so that `/ready` can answer without asking. Nothing here may wait for
+/// the database without a limit: a session that is silent is found out by this thread, and replaced.
 fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
-    let mut next_count = Instant::now();
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
-        if look_at_database(keys, vitals, CHECK_LIMIT) {
-            keys.write_uses();
-            if began >= next_count {
-                next_count = began + COUNT_EVERY;
-                keys.count();
-            }
-        }
+        look_at_database(keys, vitals, CHECK_LIMIT);
         thread::park_timeout(CHECK_EVERY.saturating_sub(began.elapsed()));
     }
 }
@@ -236,6 +208,46 @@ fn look_at_database(keys: &Keys, vitals: &Vitals, limit: Duration) -> bool {
         vitals.saw_database(began);
     }
     reached
+}
+
+/// Does what has to be written or counted from time to time, and once more at the end.
+fn keep_house(keys: &Keys, _vitals: &Vitals, stop: &AtomicBool) {
+    let mut next_count = Instant::now();
+    let mut stops = false;
+    while !stops {
+        // Looked at first: whoever was answered until then is in the last writing.
+        stops = stop.load(Ordering::Acquire);
+        keys.write_uses();
+        if Instant::now() >= next_count && !stops {
+            next_count = Instant::now() + COUNT_EVERY;
+            keys.count();
+        }
+        if !stops {
+            thread::park_timeout(CHECK_EVERY);
+        }
+    }
+}
+
+/// One line for all that were refused since the last one: whoever floods us with rubbish shall not fill the disk.
+fn watch_refusals(_keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
+    let mut before = vitals.metrics.refused();
+    let mut stops = false;
+    while !stops {
+        thread::park_timeout(REPORT_EVERY);
+        // Looked at first, so that the last line leaves nobody out.
+        stops = stop.load(Ordering::Acquire);
+        let now = vitals.metrics.refused();
+        let counts: Vec<String> = now
+            .iter()
+            .zip(&before)
+            .filter(|((_, now), (_, before))| now > before)
+            .map(|((reason, now), (_, before))| format!("{reason}: {}", now - before))
+            .collect();
+        if !counts.is_empty() {
+            log::warn!("refused since the last such line: {}", counts.join(", "));
+        }
+        before = now;
+    }
 }
 
 /// Joins every thread, unless one hangs in a database beyond the deadline.

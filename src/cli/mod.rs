@@ -2,14 +2,17 @@
 
 pub mod health;
 mod help;
+mod keys;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 
 use pico_args::Arguments;
 
-use crate::config::{Flags, SETTINGS, mask_url};
+use crate::config::{Flags, SETTINGS, Setting, mask_url};
 use crate::failure::Failure;
+
+pub use keys::KeysAction;
 
 /// A command line that is right in form. Its values are not looked at yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +34,11 @@ pub enum Command {
         value: String,
     },
     ConfigList,
+    Keys {
+        action: KeysAction,
+        /// Of settings.
+        flags: Flags,
+    },
     Health {
         url: Option<String>,
     },
@@ -54,18 +62,26 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
         _ if version => Command::Version,
         None if help => Command::Help(help::overview()),
         None => return Err(no_command(arguments)),
-        Some(topic) if help => Command::Help(help_of(topic)?),
+        Some(topic) if help => {
+            let action = arguments.subcommand().ok().flatten();
+            Command::Help(help_of(topic, action.as_deref())?)
+        }
         Some("help") => match operands("help", arguments, literal)?.as_slice() {
             [] => Command::Help(help::overview()),
-            [topic] => Command::Help(help_of(topic)?),
+            [topic] => Command::Help(help_of(topic, None)?),
+            [topic, action] if topic == "keys" => Command::Help(help_of(topic, Some(action))?),
             [_, extra, ..] => return Err(unexpected("help", extra)),
         },
         Some("serve") => {
-            let flags = settings(&mut arguments)?;
+            let flags = settings(&mut arguments, |_| true)?;
             no_operands("serve", arguments, literal)?;
             Command::Serve(flags)
         }
         Some("config") => config(&operands("config", arguments, literal)?)?,
+        Some("keys") => {
+            let (action, flags) = keys::parse(arguments, literal)?;
+            Command::Keys { action, flags }
+        }
         Some("health") => {
             let url = value(&mut arguments, "--url")?;
             no_operands("health", arguments, literal)?;
@@ -92,7 +108,12 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// Says on stderr why a command failed, where that is still possible.
 pub fn complain(failure: &Failure) {
-    let _ = io::stderr().lock().write_all(format!("cloacinactl: {failure}\n").as_bytes());
+    remark(&format!("cloacinactl: {failure}"));
+}
+
+/// Prints a line on stderr, where that is still possible: for people, beside the result.
+pub fn remark(line: &str) {
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
 fn config(operands: &[String]) -> Result<Command, Failure> {
@@ -126,7 +147,7 @@ fn readable(arguments: Vec<OsString>) -> Result<(Arguments, Vec<String>), Failur
 }
 
 /// A flag without a value; more than once is as good as once.
-fn switch(arguments: &mut Arguments, names: [&'static str; 2]) -> bool {
+fn switch(arguments: &mut Arguments, names: impl Into<pico_args::Keys> + Copy) -> bool {
     let mut given = false;
     while arguments.contains(names) {
         given = true;
@@ -155,10 +176,10 @@ fn value(arguments: &mut Arguments, flag: &'static str) -> Result<Option<String>
     Ok(found)
 }
 
-/// The flags of all settings.
-fn settings(arguments: &mut Arguments) -> Result<Flags, Failure> {
+/// The flags of the settings that a command knows.
+fn settings(arguments: &mut Arguments, knows: impl Fn(&Setting) -> bool) -> Result<Flags, Failure> {
     let mut flags = Flags::new();
-    for setting in SETTINGS {
+    for setting in SETTINGS.iter().filter(|setting| knows(setting)) {
         if let Some(value) = value(arguments, setting.flag)? {
             flags.insert(setting.key, value);
         }
@@ -187,8 +208,12 @@ fn no_operands(command: &str, arguments: Arguments, literal: Vec<String>) -> Res
     }
 }
 
-fn help_of(topic: &str) -> Result<String, Failure> {
-    help::of(topic).ok_or_else(|| unknown_command(topic))
+/// The help of a command, or of one of its actions that has a help of its own.
+fn help_of(topic: &str, action: Option<&str>) -> Result<String, Failure> {
+    action
+        .and_then(|action| help::of(&format!("{topic} {action}")))
+        .or_else(|| help::of(topic))
+        .ok_or_else(|| unknown_command(topic))
 }
 
 fn no_command(arguments: Arguments) -> Failure {
@@ -209,12 +234,13 @@ fn unknown_command(name: &str) -> Failure {
 }
 
 fn unknown_flag(command: &str, flag: &str) -> Failure {
-    let known = help::flags_of(command).join(", ");
-    let what = match help::SWITCHES.contains(&name_of(flag)) {
+    let known = help::flags_of(command);
+    // Those that take one have been taken.
+    let what = match help::SWITCHES.contains(&name_of(flag)) || known.contains(&name_of(flag)) {
         true => "takes no value",
         false => "is unknown",
     };
-    Failure::Usage(format!("the flag {} {what}; `{command}` knows {known}", shown(flag)))
+    Failure::Usage(format!("the flag {} {what}; `{command}` knows {}", shown(flag), known.join(", ")))
 }
 
 fn unexpected(command: &str, argument: &str) -> Failure {
@@ -285,6 +311,29 @@ mod tests {
     }
 
     #[test]
+    fn keys_have_actions() {
+        let flags = Flags::from([("database_url", "u".to_owned())]);
+        for line in [
+            ["keys", "--database-url", "u", "rotate", "x", "--grace=1h"].as_slice(),
+            &["keys", "rotate", "--grace", "1h", "--database-url=u", "--", "x"],
+        ] {
+            let action = KeysAction::Rotate { id: "x".to_owned(), grace: Some("1h".to_owned()) };
+            assert_eq!(parsed(line).unwrap().command, Command::Keys { action, flags: flags.clone() });
+        }
+        for (line, text) in [
+            (["keys", "--help"].as_slice(), "keys ACTION --help"),
+            (&["help", "keys"], "keys ACTION --help"),
+            (&["keys", "nonsense", "--help"], "keys ACTION --help"),
+            (&["keys", "explain", "-h"], "14  expired"),
+            (&["help", "keys", "explain"], "14  expired"),
+            (&["keys", "apply", "--help"], "sha256sum"),
+        ] {
+            let Command::Help(help) = parsed(line).unwrap().command else { panic!("{line:?}") };
+            assert!(help.contains(text), "{line:?}: {help}");
+        }
+    }
+
+    #[test]
     fn help_anywhere() {
         for line in [
             ["--help"].as_slice(),
@@ -309,7 +358,7 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (line, message) in [
-            ([].as_slice(), "no command given; commands are serve, config, health, help"),
+            ([].as_slice(), "no command given; commands are serve, config, keys, health, help"),
             (&["srve"], "unknown command `srve`; commands are serve"),
             (&["srve", "--help"], "unknown command `srve`"),
             (&["help", "srve"], "unknown command `srve`"),
@@ -333,6 +382,13 @@ mod tests {
             (&["config", "set", "a"], "`config set` takes one KEY and one VALUE"),
             (&["config", "list", "a"], "`config list` takes no argument"),
             (&["config", "get", "a", "--bind", "b"], "the flag `--bind` is unknown"),
+            (&["keys"], "`keys` needs an action, one of create, list"),
+            (&["keys", "crate"], "unknown action `crate` of `keys`"),
+            (&["keys", "--json", "list"], "the flag `--json` is unknown; `keys` knows --database-url"),
+            (&["keys", "list", "--json=yes"], "the flag `--json` takes no value; `keys list` knows --json"),
+            (&["keys", "list", "--bind", "b"], "the flag `--bind` is unknown; `keys list` knows --json"),
+            (&["keys", "create", "x"], "unexpected argument `x`; see `cloacinactl keys create --help`"),
+            (&["keys", "rotate", "a", "b"], "unexpected argument `b`"),
         ] {
             let failure = parsed(line).expect_err(message);
             assert!(failure.contains(message), "{failure}");
@@ -347,6 +403,7 @@ mod tests {
             &["serve", "postgresql://u:topsecret@h"],
             &["postgresql://u:topsecret@h"],
             &["config", "set", "bootstrap_key", "a", "topsecret"],
+            &["keys", "explain", "topsecret"],
             &["serve", "--bootstrap-key=topsecret", "--bootstrap-key", "topsecret"],
         ] {
             let failure = parsed(line).expect_err("accepted");

@@ -3,6 +3,7 @@
 pub mod command;
 mod file;
 mod mask;
+mod networks;
 mod table;
 mod values;
 
@@ -17,13 +18,14 @@ use std::time::Duration;
 
 use file::ConfigFile;
 
-pub use file::private_directory;
+pub use file::{position, private_directory};
 pub use mask::mask_url;
+pub use networks::Networks;
 pub use table::{SETTINGS, Setting};
 
 use crate::failure::Failure;
 
-/// What `serve` needs to know, all of it resolved and checked.
+/// What the program needs to know, all of it resolved and checked.
 #[derive(Clone)]
 pub struct Settings {
     /// Holds `config.toml`, `bootstrap-key` and `logs/`; mode 0700.
@@ -31,6 +33,8 @@ pub struct Settings {
     /// Debug lines of our own.
     pub verbose: bool,
     pub bind: SocketAddr,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Networks,
     pub database_url: String,
     pub bootstrap_key: Option<String>,
     /// Worker threads.
@@ -73,7 +77,25 @@ impl Settings {
         for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none()) {
             sources.fill(&mut settings, setting)?;
         }
-        if settings.database_url.is_empty() {
+        settings.with_database()
+    }
+
+    /// Resolves what the `keys` commands need of them; one session is enough. Files of other secrets are left alone:
+    /// they may be another user's.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn for_keys(home: PathBuf, flags: Flags) -> Result<Settings, Failure> {
+        let mut settings = Settings { pool_size: 1, ..Settings::blank(home.clone()) };
+        let sources = Sources::open(home, flags)?;
+        for setting in SETTINGS.iter().filter(|setting| setting.is_for_keys() && setting.file_for.is_none()) {
+            sources.fill(&mut settings, setting)?;
+        }
+        settings.with_database()
+    }
+
+    fn with_database(self) -> Result<Settings, Failure> {
+        if self.database_url.is_empty() {
             return Err(Failure::Usage(
                 "no database URL: give --database-url URL, set DATABASE_URL, or put database_url into config.toml \
                  with `cloacinactl config set database_url URL`; URL is like \
@@ -81,7 +103,7 @@ impl Settings {
                     .to_owned(),
             ));
         }
-        Ok(settings)
+        Ok(self)
     }
 
     /// The fields before any setting has filled them.
@@ -90,6 +112,7 @@ impl Settings {
             home,
             verbose: false,
             bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            trusted_proxies: Networks::default(),
             database_url: String::new(),
             bootstrap_key: None,
             workers: 0,

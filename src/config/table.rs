@@ -59,6 +59,11 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.file_for == Some(self.key))
     }
 
+    /// Whether the `keys` commands know it: where the database is, and how long a new key may live.
+    pub fn is_for_keys(&self) -> bool {
+        ["database_url", "database_url_file", "database_wait", "max_key_lifetime"].contains(&self.key)
+    }
+
     /// Whether `take` would take the value that was given under this name.
     ///
     /// # Errors
@@ -156,6 +161,18 @@ pub static SETTINGS: &[Setting] = &[
         secrecy: Secrecy::Open,
         file_for: Some("bootstrap_key"),
         take: |_, value| path(value),
+    },
+    Setting {
+        key: "trusted_proxies",
+        flag: "--trusted-proxy",
+        variable: "CLOACINA_TRUSTED_PROXIES",
+        placeholder: "ADDR[/BITS],…",
+        default: None,
+        help: "Reverse proxies (addresses or networks) whose X-Forwarded-For names the client in log lines.",
+        form: Form::Text,
+        secrecy: Secrecy::Open,
+        file_for: None,
+        take: |settings, value| value.parse().map(|value| settings.trusted_proxies = value),
     },
     Setting {
         key: "workers",
@@ -302,7 +319,9 @@ mod tests {
     #[test]
     fn names_follow_from_the_key() {
         for setting in SETTINGS {
-            assert_eq!(setting.flag, format!("--{}", setting.key.replace('_', "-")));
+            // A flag that mostly has one value reads better in the singular.
+            let flag = setting.key.replace('_', "-").replace("proxies", "proxy");
+            assert_eq!(setting.flag, format!("--{flag}"));
             let upper = setting.key.to_uppercase();
             let variable =
                 if upper.starts_with("DATABASE_URL") { upper } else { format!("CLOACINA_{upper}") };

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use mio::Token;
 use mio::net::TcpStream;
 
+use super::forwarded;
 use super::framing::{self, Body, Chunks, Head};
 use super::peer::Peer;
 use super::reply::{self, Asked, Error, Reply};
 use super::routes::{self, Answer};
 use super::workers::{Done, Job, Shop};
+use crate::config::Networks;
 use crate::metrics::Rejection;
 
 /// How long a closed connection is read on, so that the client gets our last answer instead of a reset (RFC 9112, 9.6).
@@ -23,7 +25,9 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// Once we are draining, a connection without a request has so long to send one.
 const DRAIN_IDLE: Duration = Duration::from_millis(250);
 /// An input buffer larger than this is given back when it is empty.
-const KEPT_BUFFER: usize = 4 * 1024;
+pub const KEPT_BUFFER: usize = 4 * 1024;
+/// Reads and answers that one connection gets before all others have had their turn.
+const TURN: usize = 64;
 
 /// Deadlines, each for the whole of its thing.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +46,8 @@ pub struct Deadlines {
 pub struct Desk {
     pub shop: Arc<Shop>,
     pub deadlines: Deadlines,
+    /// Whose word on the client is believed.
+    trusted_proxies: Networks,
     /// Set once, when intake stops: from then on every answer ends its connection.
     pub draining: Option<Instant>,
     /// One read goes here first; connections keep only what they must.
@@ -52,11 +58,12 @@ pub struct Desk {
 impl Desk {
     /// # Errors
     /// The system has no random bytes.
-    pub fn new(shop: Arc<Shop>, deadlines: Deadlines) -> io::Result<Desk> {
+    pub fn new(shop: Arc<Shop>, deadlines: Deadlines, trusted_proxies: Networks) -> io::Result<Desk> {
         let request_ids = RequestIds::new()?;
         Ok(Desk {
             shop,
             deadlines,
+            trusted_proxies,
             draining: None,
             scratch: vec![0; 16 * 1024].into_boxed_slice(),
             request_ids,
@@ -97,7 +104,9 @@ impl RequestIds {
 /// What a connection waits for. Each moment is when that began.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    /// The first byte of a request.
+    /// The first byte of the first request.
+    New(Instant),
+    /// The first byte of the next request.
     Idle(Instant),
     /// The rest of a request.
     Reading(Instant),
@@ -113,6 +122,8 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Stays,
+    /// There is more to do, and others have waited for long enough.
+    Yields,
     Ends,
 }
 
@@ -140,7 +151,7 @@ impl Connection {
     pub fn new(stream: TcpStream, address: SocketAddr, token: Token, now: Instant) -> Connection {
         Connection {
             peer: Arc::new(Peer::new(stream, address, token)),
-            phase: Phase::Idle(now),
+            phase: Phase::New(now),
             input: Vec::new(),
             start: 0,
             head: None,
@@ -169,7 +180,7 @@ impl Connection {
     /// For admission: since when this connection waits for its client, and whether nothing is lost if it ends.
     pub fn waits_for_client(&self) -> Option<(bool, Instant)> {
         match self.phase {
-            Phase::Idle(since) => Some((true, since)),
+            Phase::New(since) | Phase::Idle(since) => Some((true, since)),
             Phase::Reading(since) | Phase::Writing(since) => Some((false, since)),
             Phase::Lingering(since) => Some((true, since)),
             Phase::Serving => self.peer.idle_since().map(|since| (true, since)),
@@ -191,9 +202,9 @@ impl Connection {
         self.advance(desk)
     }
 
-    /// Goes on until somebody else has to move: the client, or a worker.
+    /// Goes on until somebody else has to move, the client or a worker, or until its turn is over.
     fn advance(&mut self, desk: &mut Desk) -> Fate {
-        loop {
+        for _ in 0..TURN {
             if let Phase::Lingering(_) = self.phase {
                 return self.linger(desk);
             }
@@ -228,6 +239,7 @@ impl Connection {
                 }
             }
         }
+        Fate::Yields
     }
 
     /// Takes one whole request out of the input and has it answered, if there is one.
@@ -236,7 +248,7 @@ impl Connection {
             return Ok(false);
         }
         let now = Instant::now();
-        if let Phase::Idle(_) = self.phase {
+        if let Phase::New(_) | Phase::Idle(_) = self.phase {
             self.phase = Phase::Reading(now);
         }
         let head = match self.head.take() {
@@ -302,6 +314,11 @@ impl Connection {
             route: "unmatched",
             keep_alive: head.keep_alive,
             is_1_0: head.is_1_0,
+            client: forwarded::client(
+                self.peer.address.ip(),
+                head.forwarded_for.as_deref(),
+                &desk.trusted_proxies,
+            ),
             at: now,
         };
         let reply = match routes::find(head.method, head.path()) {
@@ -309,7 +326,10 @@ impl Connection {
             Ok(found) => {
                 asked.route = found.route.pattern;
                 match found.route.answer {
-                    Answer::Gate(answer) => answer(&desk.shop.vitals),
+                    Answer::Gate(answer) => {
+                        desk.shop.vitals.metrics.queue_depth.set(desk.shop.queue.depth() as i64);
+                        answer(&desk.shop.vitals)
+                    }
                     Answer::Worker(..) if self.hand_on(desk, head, body, &asked) => return,
                     Answer::Worker(..) => {
                         desk.reject(Rejection::Overloaded);
@@ -348,7 +368,7 @@ impl Connection {
         let close = !asked.keep_alive || desk.draining.is_some();
         reply::encode(reply, asked.framing(close, !may_be_stored), &mut self.output);
         self.closing |= close;
-        desk.shop.vitals.answered(asked, reply.status, asked.at.elapsed(), self.peer.address.ip());
+        desk.shop.vitals.answered(asked, reply.status, asked.at.elapsed());
         self.phase = Phase::Writing(Instant::now());
     }
 
@@ -360,6 +380,7 @@ impl Connection {
             route: "malformed",
             keep_alive: false,
             is_1_0: false,
+            client: self.peer.address.ip().to_canonical(),
             at: Instant::now(),
         };
         // Whatever it was may have been for a path under /auth.
@@ -447,7 +468,11 @@ impl Connection {
             None => over(since, desk.deadlines.idle),
         };
         match self.phase {
-            Phase::Idle(since) if idle_is_over(since) => Fate::Ends,
+            Phase::New(since) if over(since, desk.deadlines.request) => {
+                desk.reject(Rejection::TooSlow);
+                Fate::Ends
+            }
+            Phase::New(since) | Phase::Idle(since) if idle_is_over(since) => Fate::Ends,
             Phase::Reading(since) if over(since, desk.deadlines.request) => {
                 desk.reject(Rejection::TooSlow);
                 self.refuse(desk, &Error::RequestTimeout);

@@ -31,6 +31,8 @@ pub struct Head {
     pub expects_continue: bool,
     /// The client's own `X-Request-Id`, if it is a plain one.
     pub request_id: Option<String>,
+    /// `X-Forwarded-For`: a list, which may be spread over several lines (RFC 9110, 5.3).
+    pub forwarded_for: Option<String>,
     authorization: Option<String>,
     content_type: Option<String>,
 }
@@ -169,6 +171,7 @@ fn check(
         is_1_0,
         expects_continue: seen.expects_continue && !is_1_0,
         request_id: seen.request_id.single(),
+        forwarded_for: seen.forwarded_for,
         authorization: seen.authorization.single(),
         content_type: seen.content_type.single(),
     })
@@ -251,6 +254,7 @@ struct Fields {
     keep_alive: bool,
     expects_continue: bool,
     request_id: Once,
+    forwarded_for: Option<String>,
     authorization: Once,
     content_type: Once,
 }
@@ -286,6 +290,16 @@ impl Fields {
             Some(b't') if is("transfer-encoding") => self.set_coding(value)?,
             Some(b'x') if is("x-request-id") && (1..=64).contains(&value.len()) => {
                 self.request_id.set(value, |byte| byte.is_ascii_graphic());
+            }
+            Some(b'x') if is("x-forwarded-for") => {
+                let value = String::from_utf8_lossy(value);
+                match &mut self.forwarded_for {
+                    Some(list) => {
+                        list.push(',');
+                        list.push_str(&value);
+                    }
+                    None => self.forwarded_for = Some(value.into_owned()),
+                }
             }
             _ => {}
         }
@@ -550,6 +564,18 @@ mod tests {
         let twice =
             head("GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n");
         assert_eq!(twice.plain_request(b""), b"GET / HTTP/1.1\r\n\r\n");
+    }
+
+    #[test]
+    fn a_list_may_be_spread_over_lines() {
+        let list = |fields: &str| head(&format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n")).forwarded_for;
+        assert_eq!(list(""), None);
+        assert_eq!(
+            list("X-Forwarded-For: a, b\r\nX: y\r\nx-forwarded-for:  c \r\nX-Forwarded-For: d\u{e9}\r\n")
+                .as_deref(),
+            Some("a, b,c,d\u{e9}")
+        );
+        assert_eq!(list("X-Forwarded-For:\r\nX-Forwarded-For: a\r\n").as_deref(), Some(",a"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The gate: one thread that owns the sockets. It accepts, admits, keeps the deadlines, and drains; only whole,
 //! well-formed requests go on to the workers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::connection::{Connection, Deadlines, Desk, Fate};
+use super::connection::{Connection, Deadlines, Desk, Fate, KEPT_BUFFER};
 use super::workers::Shop;
+use crate::config::Networks;
 use crate::metrics::Rejection;
 
 const LISTENER: Token = Token(0);
@@ -22,14 +23,19 @@ const TICK: Duration = Duration::from_millis(100);
 const ACCEPT_BATCH: usize = 64;
 /// Connections that give up their place at once when there is none left: a scan for each newcomer would be dear.
 const EVICT_BATCH: usize = 32;
-/// Memory that all clients together make us hold, in bytes; beyond it the slowest go.
+/// Memory that all clients together make us hold, in bytes; beyond it the slowest of those who hold some go.
 const HELD_LIMIT: usize = 32 * 1024 * 1024;
+/// Between two lines about newcomers that cannot be taken in.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 
-/// What bounds the gate.
-#[derive(Debug, Clone, Copy)]
+/// What bounds the gate, and whom it believes.
+#[derive(Debug, Clone)]
 pub struct Limits {
     pub connections: usize,
     pub deadlines: Deadlines,
+    pub trusted_proxies: Networks,
+    /// The listening socket outlives us, so whoever has connected when we drain is left to our successor.
+    pub has_successor: bool,
 }
 
 pub struct Gate {
@@ -40,8 +46,12 @@ pub struct Gate {
     desk: Desk,
     limit: usize,
     held: usize,
+    has_successor: bool,
     /// The listener has, or may have, more connections than we took.
     accept_more: bool,
+    /// Connections whose turn was over before they were done.
+    unfinished: HashSet<Token>,
+    complained: Option<Instant>,
 }
 
 /// Makes the poll and the waker first: the mailbox needs the latter before the gate can be made.
@@ -66,10 +76,13 @@ impl Gate {
             listener: Some(listener),
             connections: HashMap::new(),
             next_token: FIRST_CONNECTION,
-            desk: Desk::new(shop, limits.deadlines)?,
+            desk: Desk::new(shop, limits.deadlines, limits.trusted_proxies)?,
             limit: limits.connections,
             held: 0,
+            has_successor: limits.has_successor,
             accept_more: true,
+            unfinished: HashSet::new(),
+            complained: None,
         })
     }
 
@@ -83,7 +96,7 @@ impl Gate {
         let mut next_tick = Instant::now() + TICK;
         let mut drain_until = None;
         loop {
-            let wait = if self.accept_more {
+            let wait = if self.accept_more || !self.unfinished.is_empty() {
                 Some(Duration::ZERO)
             } else if self.connections.is_empty() {
                 None
@@ -100,6 +113,9 @@ impl Gate {
                     WAKER => self.collect(),
                     token => self.visit(token, Connection::ready),
                 }
+            }
+            for token in std::mem::take(&mut self.unfinished) {
+                self.visit(token, Connection::ready);
             }
             if self.accept_more {
                 self.accept();
@@ -133,10 +149,13 @@ impl Gate {
         let before = connection.held();
         let fate = act(connection, &mut self.desk);
         self.held = self.held + connection.held() - before;
-        if fate == Fate::Ends {
-            self.end(token);
-        } else if self.held > HELD_LIMIT {
-            self.evict();
+        match fate {
+            Fate::Ends => return self.end(token),
+            Fate::Yields => _ = self.unfinished.insert(token),
+            Fate::Stays => {}
+        }
+        if self.held > HELD_LIMIT {
+            self.evict(KEPT_BUFFER + 1);
         }
     }
 
@@ -159,7 +178,7 @@ impl Gate {
             match listener.accept() {
                 Ok((stream, address)) => {
                     if self.connections.len() >= self.limit {
-                        self.evict();
+                        self.evict(0);
                     }
                     if self.connections.len() >= self.limit {
                         // Everybody is being served. Closing tells the newcomer, or the proxy before us, to come again.
@@ -174,8 +193,11 @@ impl Gate {
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                     _ => {
                         // Out of descriptors or memory: somebody has to go. Tried again at the next tick.
-                        log::warn!("cannot accept a connection: {error}");
-                        self.evict();
+                        if self.complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+                            self.complained = Some(Instant::now());
+                            log::warn!("cannot accept a connection: {error}");
+                        }
+                        self.evict(0);
                         return;
                     }
                 },
@@ -196,11 +218,13 @@ impl Gate {
         self.desk.shop.vitals.metrics.connections.inc();
     }
 
-    /// Ends those who have kept us waiting for longest: first connections without a request, then unfinished ones.
-    fn evict(&mut self) {
+    /// Ends those who have kept us waiting for longest, of those who hold so many bytes: first connections without a
+    /// request, then unfinished ones.
+    fn evict(&mut self, held: usize) {
         let mut waiting: Vec<_> = self
             .connections
             .iter()
+            .filter(|(_, connection)| connection.held() >= held)
             .filter_map(|(token, connection)| {
                 connection.waits_for_client().map(|(idle, since)| (!idle, since, *token))
             })
@@ -223,17 +247,11 @@ impl Gate {
         for token in tokens {
             self.visit(token, |connection, desk| connection.tick(desk, now));
         }
-        self.desk
-            .shop
-            .vitals
-            .metrics
-            .queue_depth
-            .set(i64::try_from(self.desk.shop.queue.depth()).unwrap_or(i64::MAX));
     }
 
-    /// Takes in who has already connected, then closes the door.
+    /// Takes in who has already connected, unless somebody else will, then closes the door.
     fn stop_intake(&mut self) {
-        self.accept();
+        self.accept_more = !self.has_successor;
         while self.accept_more {
             self.accept();
         }

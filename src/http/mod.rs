@@ -1,8 +1,10 @@
 //! All that speaks HTTP, and nothing that knows what a key is (the table in `routes` aside).
 
 pub mod connection;
+pub mod forwarded;
 pub mod framing;
 pub mod gate;
+pub mod listener;
 pub mod peer;
 pub mod reply;
 pub mod routes;

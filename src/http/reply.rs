@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -167,6 +168,8 @@ pub struct Asked {
     /// The client lets the connection go on.
     pub keep_alive: bool,
     pub is_1_0: bool,
+    /// Who asks, for the log: the peer, or whom a trusted proxy names.
+    pub client: IpAddr,
     /// When the request had been read whole.
     pub at: Instant,
 }

@@ -126,9 +126,12 @@ pub fn dispatch(keys: &Keys, request: &Request<'_>) -> Reply {
     let result = find(request.method, request.path).and_then(|found| match found.route.answer {
         Answer::Gate(_) => Err(Error::Internal("a route of the gate came to a worker".to_owned())),
         Answer::Worker(access, handler) => {
-            let caller = keys.admit(request.authorization, access)?;
+            let caller = keys.admit(request.authorization)?;
+            // Whoever has a valid key hears of its end with every answer, refusals included.
             let expires_soon = caller.expires_soon();
-            let reply = handler(keys, &Call { request, caller, id: found.id })
+            let reply = keys
+                .allow(&caller, access)
+                .and_then(|()| handler(keys, &Call { request, caller, id: found.id }))
                 .unwrap_or_else(|error| logged(&error, request));
             Ok(match expires_soon {
                 Some(end) => reply.header("X-Auth-Key-Expires", written(end)),

@@ -1,8 +1,6 @@
 //! What the server says about itself, answered at the gate: these never wait for a worker or a database.
 
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::reply::{Asked, Reply};
@@ -14,13 +12,14 @@ const FRESH_FOR: Duration = Duration::from_millis(1900);
 /// The server's own state, shared by the gate, the workers and the threads that watch the database.
 pub struct Vitals {
     pub metrics: Arc<Metrics>,
-    draining: AtomicBool,
+    /// Since when.
+    draining: OnceLock<Instant>,
     database_seen: Mutex<Option<Instant>>,
 }
 
 impl Vitals {
     pub fn new(metrics: Arc<Metrics>) -> Vitals {
-        Vitals { metrics, draining: AtomicBool::new(false), database_seen: Mutex::new(None) }
+        Vitals { metrics, draining: OnceLock::new(), database_seen: Mutex::new(None) }
     }
 
     /// The pool gave out a session, and the database answered on it, at this moment.
@@ -30,22 +29,27 @@ impl Vitals {
 
     /// From now on `/ready` says that we are shutting down.
     pub fn start_draining(&self) {
-        self.draining.store(true, Ordering::Release);
+        let _ = self.draining.set(Instant::now());
     }
 
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.get().is_some()
+    }
+
+    /// For how long we have been draining.
+    pub fn drained_for(&self) -> Duration {
+        self.draining.get().map_or(Duration::ZERO, Instant::elapsed)
     }
 
     /// Counts an answer, and logs it for whoever asks for that much.
-    pub fn answered(&self, asked: &Asked, status: u16, duration: Duration, client: IpAddr) {
+    pub fn answered(&self, asked: &Asked, status: u16, duration: Duration) {
         self.metrics.answered(asked.method, asked.route, status, duration.as_secs_f64());
         log::debug!(
             method = asked.method,
             route = asked.route,
             status = status,
             milliseconds = duration.as_secs_f64() * 1e3,
-            client:% = client,
+            client:% = asked.client,
             request_id = &*asked.request_id;
             "answered"
         );

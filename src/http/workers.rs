@@ -208,7 +208,7 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, Stri
             authorization: header("Authorization"),
             content_type: header("Content-Type"),
             body: &body,
-            client: job.peer.address.ip(),
+            client: job.asked.client,
         };
         let reply = (shop.handle)(&whole);
         // Without this tiny_http would answer 500 to the other end of the pair.
@@ -229,7 +229,7 @@ fn send(shop: &Shop, job: &Job, reply: &Reply, out: &mut Vec<u8>) {
     // Counted before the client can see the answer, so that whoever asks for metrics next finds it there.
     let now = Instant::now();
     shop.vitals.metrics.requests_in_flight.dec();
-    shop.vitals.answered(&job.asked, reply.status, now.duration_since(job.asked.at), job.peer.address.ip());
+    shop.vitals.answered(&job.asked, reply.status, now.duration_since(job.asked.at));
     let (rest, close) = match job.peer.write(out) {
         Ok(written) => (out[written..].to_vec(), close),
         Err(_) => (Vec::new(), true),
@@ -307,6 +307,7 @@ mod tests {
             route: "/test",
             keep_alive: false,
             is_1_0: false,
+            client: peer.address.ip(),
             at: Instant::now(),
         };
         Job { peer, plain: format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes(), asked }

@@ -81,7 +81,14 @@ fn quoted(name: &str) -> String {
 pub struct Asked {
     pub name: String,
     pub permission: Permission,
-    pub expires_at: Option<OffsetDateTime>,
+    pub end: Option<End>,
+}
+
+/// When a key shall expire, and the field that says so.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    pub at: OffsetDateTime,
+    pub field: &'static str,
 }
 
 impl Asked {
@@ -92,7 +99,7 @@ impl Asked {
         know(fields, &["name", "permissions", "role", "expires_at", "expires_in"])?;
         let name = text(fields, "name")?.ok_or_else(|| wrong("name", "missing"))?;
         check_name(name).map_err(|line| wrong("name", line))?;
-        Ok(Asked { name: name.to_owned(), permission: permission(fields)?, expires_at: end(fields, now)? })
+        Ok(Asked { name: name.to_owned(), permission: permission(fields)?, end: end(fields, now)? })
     }
 }
 
@@ -108,11 +115,19 @@ pub fn grace(request: &Request<'_>) -> Result<Duration, Error> {
     know(fields, &["grace"])?;
     match text(fields, "grace")? {
         None => Ok(Duration::ZERO),
-        Some(grace) => expiry::duration(grace)
-            .ok()
-            .filter(|grace| *grace <= LONGEST_GRACE)
-            .ok_or_else(|| wrong("grace", "expected a duration up to 3650d, such as 24h, 30m or 7d")),
+        Some(grace) => read_grace(grace).map_err(|line| wrong("grace", line)),
     }
+}
+
+/// For how long an old key shall go on beside its successor.
+///
+/// # Errors
+/// What would be right.
+pub fn read_grace(text: &str) -> Result<Duration, &'static str> {
+    expiry::duration(text)
+        .ok()
+        .filter(|grace| *grace <= LONGEST_GRACE)
+        .ok_or("expected a duration up to 3650d, such as 24h, 30m or 7d")
 }
 
 /// Refuses what is not in `known`.
@@ -177,23 +192,22 @@ fn permission(fields: &Map<String, Value>) -> Result<Permission, Error> {
     })
 }
 
-fn end(fields: &Map<String, Value>, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, Error> {
-    let end = match (text(fields, "expires_at")?, text(fields, "expires_in")?) {
+fn end(fields: &Map<String, Value>, now: OffsetDateTime) -> Result<Option<End>, Error> {
+    let (field, at) = match (text(fields, "expires_at")?, text(fields, "expires_in")?) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => {
             return Err(wrong("expires_in", "stands beside expires_at; only one of them may"));
         }
-        (Some(at), None) => expiry::moment(at).map_err(|line| wrong("expires_at", line))?,
+        (Some(at), None) => ("expires_at", expiry::moment(at).map_err(|line| wrong("expires_at", line))?),
         (None, Some(after)) => {
             let duration = expiry::duration(after).map_err(|line| wrong("expires_in", line))?;
-            expiry::after(now, duration).map_err(|line| wrong("expires_in", line))?
+            ("expires_in", expiry::after(now, duration).map_err(|line| wrong("expires_in", line))?)
         }
     };
-    if end <= now {
-        let field = if fields.contains_key("expires_at") { "expires_at" } else { "expires_in" };
+    if at <= now {
         return Err(wrong(field, "must lie in the future"));
     }
-    Ok(Some(end))
+    Ok(Some(End { at, field }))
 }
 
 #[cfg(test)]
@@ -223,15 +237,15 @@ mod tests {
     fn bodies_that_will_do() {
         let asked = read(r#"{"name":"ci-deploy"}"#).unwrap();
         assert_eq!(
-            (&*asked.name, asked.permission, asked.expires_at),
-            ("ci-deploy", Permission::Admin, None)
+            (&*asked.name, asked.permission, asked.end.is_none()),
+            ("ci-deploy", Permission::Admin, true)
         );
         assert_eq!(
             read(r#"{"name":"x","role":"read","permissions":"read"}"#).unwrap().permission,
             Permission::Read
         );
         assert!(read(&format!(r#"{{"name":"{}"}}"#, "\u{e9}".repeat(255))).is_ok());
-        let end = read(r#"{"name":"x","expires_in":"1d"}"#).unwrap().expires_at.unwrap();
+        let end = read(r#"{"name":"x","expires_in":"1d"}"#).unwrap().end.unwrap().at;
         assert_eq!(expiry::written(end), "2026-01-02T00:00:00+00:00");
     }
 

@@ -61,6 +61,29 @@ pub fn after(now: OffsetDateTime, duration: Duration) -> Result<OffsetDateTime, 
         .ok_or("lies beyond the year 9999")
 }
 
+/// When a new key ends that was asked to end then, where it may live for `longest` from `now` on; zero is no limit. A
+/// key that was to live for ever ends when it has to.
+///
+/// # Errors
+/// It was asked to live for longer.
+pub fn bounded(
+    asked: Option<OffsetDateTime>,
+    longest: std::time::Duration,
+    now: OffsetDateTime,
+) -> Result<Option<OffsetDateTime>, String> {
+    if longest.is_zero() {
+        return Ok(asked);
+    }
+    let latest = after(now, Duration::try_from(longest).unwrap_or(Duration::MAX))?;
+    match asked {
+        Some(end) if end > latest => {
+            Err(format!("must not be later than {}: keys live no longer here", written(latest)))
+        }
+        Some(end) => Ok(Some(end)),
+        None => Ok(Some(latest)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,37 +12,38 @@ use crate::metrics::AuthFailure;
 use crate::store::StoreError;
 use crate::store::keys::KeyRow;
 
-/// Longest key that is looked up, in bytes. Ours have 53, chosen ones up to 256.
-const LONGEST_KEY: usize = 512;
 /// From so long before its expiry on, answers to a key say when that is.
 const WARNED_BEFORE: Duration = Duration::days(7);
 
 impl Keys {
-    /// Lets in whoever has a valid key that may do this, and counts whom it does not. The lookup is by a hash of the
-    /// key, so its time tells nothing of the key itself.
+    /// Lets in whoever has a valid key, and counts whom it does not. The lookup is by a hash of the key, so its time
+    /// tells nothing of the key itself.
     ///
     /// # Errors
-    /// `MalformedAuthorization`, `InvalidKey`, `InsufficientPermissions`, `DatabaseUnavailable`.
-    pub fn admit(&self, authorization: Option<&str>, access: Access) -> Result<Arc<Caller>, Error> {
-        self.identify(authorization)
-            .and_then(|caller| match access {
-                Access::Admin if caller.permission() != Some(Permission::Admin) => {
-                    Err(Refusal::Because(AuthFailure::Permission))
+    /// `MalformedAuthorization`, `InvalidKey`, `DatabaseUnavailable`.
+    pub fn admit(&self, authorization: Option<&str>) -> Result<Arc<Caller>, Error> {
+        self.identify(authorization).map_err(|refusal| match refusal {
+            Refusal::Store(error) => error.into(),
+            Refusal::Because(reason) => {
+                self.metrics.auth_failed(reason);
+                log::debug!(reason:? = reason; "not let in");
+                match reason {
+                    AuthFailure::Malformed => Error::MalformedAuthorization,
+                    _ => Error::InvalidKey,
                 }
-                Access::Admin | Access::AnyKey => Ok(caller),
-            })
-            .map_err(|refusal| match refusal {
-                Refusal::Store(error) => error.into(),
-                Refusal::Because(reason) => {
-                    self.metrics.auth_failed(reason);
-                    log::debug!(reason:? = reason; "not let in");
-                    match reason {
-                        AuthFailure::Malformed => Error::MalformedAuthorization,
-                        AuthFailure::Permission => Error::InsufficientPermissions,
-                        _ => Error::InvalidKey,
-                    }
-                }
-            })
+            }
+        })
+    }
+
+    /// Lets the caller do this, if its key may.
+    ///
+    /// # Errors
+    /// `InsufficientPermissions`, counted.
+    pub fn allow(&self, caller: &Caller, access: Access) -> Result<(), Error> {
+        match access {
+            Access::Admin if caller.permission() != Some(Permission::Admin) => Err(self.forbid()),
+            Access::Admin | Access::AnyKey => Ok(()),
+        }
     }
 
     fn identify(&self, authorization: Option<&str>) -> Result<Arc<Caller>, Refusal> {
@@ -75,6 +76,7 @@ impl Keys {
     /// For handlers that find out for themselves that a caller may not do what it asks for.
     pub fn forbid(&self) -> Error {
         self.metrics.auth_failed(AuthFailure::Permission);
+        log::debug!(reason:? = AuthFailure::Permission; "not let in");
         Error::InsufficientPermissions
     }
 }
@@ -112,9 +114,7 @@ fn valid(row: Option<KeyRow>) -> Result<Caller, AuthFailure> {
 fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, rest) = authorization.split_once(' ')?;
     let token = rest.trim_matches(' ');
-    let plain =
-        !token.is_empty() && token.len() <= LONGEST_KEY && token.bytes().all(|byte| byte.is_ascii_graphic());
-    (scheme.eq_ignore_ascii_case("bearer") && plain).then_some(token)
+    (scheme.eq_ignore_ascii_case("bearer") && key::can_be_sent(token)).then_some(token)
 }
 
 #[cfg(test)]
@@ -139,6 +139,6 @@ mod tests {
         ] {
             assert_eq!(bearer(header), token, "{header:?}");
         }
-        assert_eq!(bearer(&format!("Bearer {}", "x".repeat(LONGEST_KEY + 1))), None);
+        assert_eq!(bearer(&format!("Bearer {}", "x".repeat(key::LONGEST + 1))), None);
     }
 }

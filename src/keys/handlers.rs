@@ -16,7 +16,7 @@ use crate::store::keys::{NewKey, Position, Revocation, Successor};
 pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
     let now = OffsetDateTime::now_utc();
     let asked = Asked::read(call.request, now)?;
-    let expires_at = keys.bounded_end(asked.expires_at, now)?;
+    let expires_at = keys.bounded_end(asked.end, now)?;
     let key = generate()?;
     let hash = key.hash();
     let new = NewKey {

@@ -11,11 +11,13 @@ const RANDOM_BYTES: usize = 32;
 const RANDOM_CHARACTERS: usize = 43;
 const CHECKSUM_CHARACTERS: usize = 6;
 /// Characters of a key of ours.
-const LENGTH: usize = PREFIX.len() + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS;
+pub const LENGTH: usize = PREFIX.len() + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS;
 /// First characters that are stored, for people to recognise a key by.
 const SHOWN_CHARACTERS: usize = 12;
 /// How long a key may be that its owner chose.
 const CHOSEN_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=256;
+/// Longest key that is looked up, in bytes. Ours have 53, chosen ones up to 256.
+pub const LONGEST: usize = 512;
 /// Base64url (RFC 4648, 5).
 const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 /// Digits of the checksum, in the order of ASCII.
@@ -107,6 +109,15 @@ impl KeyHash {
         KeyHash(hex)
     }
 
+    /// A hash that somebody else has made; `None` for what is not 64 hex digits, in either case.
+    pub fn from_hex(text: &str) -> Option<KeyHash> {
+        let digits = <[u8; 64]>::try_from(text.as_bytes()).ok()?;
+        digits
+            .iter()
+            .all(u8::is_ascii_hexdigit)
+            .then(|| KeyHash(digits.map(|digit| digit.to_ascii_lowercase())))
+    }
+
     pub fn as_str(&self) -> &str {
         // Hex digits are UTF-8.
         std::str::from_utf8(&self.0).unwrap_or_default()
@@ -119,9 +130,19 @@ impl fmt::Debug for KeyHash {
     }
 }
 
+/// Whether a header field can bring this key, so that it is worth looking up: visible ASCII, not too long.
+pub fn can_be_sent(key: &str) -> bool {
+    !key.is_empty() && key.len() <= LONGEST && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Our prefix, whatever follows.
+pub fn starts_like_ours(key: &str) -> bool {
+    key.starts_with(PREFIX)
+}
+
 /// Our prefix and our length: then the checksum has to hold.
 pub fn looks_like_ours(key: &str) -> bool {
-    key.len() == LENGTH && key.starts_with(PREFIX)
+    key.len() == LENGTH && starts_like_ours(key)
 }
 
 /// Whether a key that looks like ours has a checksum that is not its own.

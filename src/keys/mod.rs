@@ -3,6 +3,7 @@
 mod body;
 pub mod bootstrap;
 pub mod cache;
+pub mod command;
 pub mod expiry;
 mod guard;
 pub mod handlers;
@@ -116,22 +117,12 @@ impl Keys {
     /// It was asked for a longer life.
     fn bounded_end(
         &self,
-        asked: Option<OffsetDateTime>,
+        asked: Option<body::End>,
         now: OffsetDateTime,
     ) -> Result<Option<OffsetDateTime>, Error> {
-        if self.max_lifetime.is_zero() {
-            return Ok(asked);
-        }
-        let longest = time::Duration::try_from(self.max_lifetime).unwrap_or(time::Duration::MAX);
-        let latest = expiry::after(now, longest).map_err(|line| Error::Internal(line.to_owned()))?;
-        match asked {
-            Some(end) if end > latest => Err(body::wrong(
-                "expires_at",
-                format_args!("must not be later than {}: keys live no longer here", expiry::written(latest)),
-            )),
-            Some(end) => Ok(Some(end)),
-            None => Ok(Some(latest)),
-        }
+        let field = asked.map_or("expires_at", |end| end.field);
+        expiry::bounded(asked.map(|end| end.at), self.max_lifetime, now)
+            .map_err(|line| body::wrong(field, line))
     }
 
     /// The longest life in seconds, for the database.

@@ -20,17 +20,22 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
         keys.cache.distrust();
         let asked = Instant::now();
         match keys.store.link(keys.server) {
-            Ok(link) => {
+            Ok(mut link) => {
                 if is_down {
                     log::info!("the link to the database is back; keys are cached again");
                 }
                 is_down = false;
                 keys.cache.trust_until(asked + LEASE);
-                match follow(keys, link, stop) {
-                    Ok(()) => return,
+                match follow(keys, &mut link, stop) {
+                    Ok(()) => {
+                        keys.cache.distrust();
+                        let _ = link.close();
+                        return;
+                    }
                     Err(error) => log::debug!("the link to the database broke: {}", describe(&error)),
                 }
                 keys.cache.distrust();
+                link.give_up();
             }
             Err(error) if !is_down => {
                 is_down = true;
@@ -43,7 +48,7 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
 }
 
 /// Trusts the cache from lease to lease, and empties it whenever a key has changed somewhere.
-fn follow(keys: &Keys, mut link: Link, stop: &AtomicBool) -> Result<(), postgres::Error> {
+fn follow(keys: &Keys, link: &mut Link, stop: &AtomicBool) -> Result<(), postgres::Error> {
     while !stop.load(Ordering::Acquire) {
         match link.wait(ASK_EVERY)? {
             News::None { asked } => keys.cache.trust_until(asked + LEASE),
@@ -56,6 +61,5 @@ fn follow(keys: &Keys, mut link: Link, stop: &AtomicBool) -> Result<(), postgres
             }
         }
     }
-    keys.cache.distrust();
-    link.close()
+    Ok(())
 }

@@ -36,18 +36,22 @@ impl Uses {
         self.pending().insert(caller.id, now);
     }
 
-    /// Writes what was noted; keeps it when the database does not take it.
+    /// Writes what was noted; keeps what the database does not take now.
     pub fn write(&self, store: &Store) {
         let batch = std::mem::take(&mut *self.pending());
         if batch.is_empty() {
             return;
         }
         let (ids, moments): (Vec<_>, Vec<_>) = batch.iter().map(|(id, used)| (*id, *used)).unzip();
-        if let Err(error) = store.write_uses(&ids, &moments) {
+        let left = store.write_uses(&ids, &moments).unwrap_or_else(|error| {
             log::debug!("cannot write when keys were last used: {error}");
-            let mut pending = self.pending();
-            for (id, used) in batch {
-                pending.entry(id).or_insert(used);
+            ids
+        });
+        let mut pending = self.pending();
+        for id in left {
+            if let Some(used) = batch.get(&id) {
+                // What was noted meanwhile is younger.
+                pending.entry(id).or_insert(*used);
             }
         }
     }

@@ -24,11 +24,20 @@ const OURS: &str = env!("CARGO_CRATE_NAME");
 /// Begins to log: what `RUST_LOG` says, else from INFO on; with `verbose` also our own DEBUG lines. Never fails: what
 /// does not work is said on stderr.
 pub fn start(home: &Path, verbose: bool) {
+    begin(Some(LogFile::new(home)), verbose);
+    log::debug!(home:% = home.display(); "logging started");
+}
+
+/// The same on stderr alone: the file is the server's, who may be another user.
+pub fn start_without_file(verbose: bool) {
+    begin(None, verbose);
+}
+
+fn begin(mut file: Option<LogFile>, verbose: bool) {
     let (filter, warning) = filter(env::var_os("RUST_LOG"), verbose);
     let level = filter.filter();
-    let mut file = LogFile::new(home);
-    let reports = file.write(OffsetDateTime::now_utc(), b"");
-    let logger = Logger { filter, stderr: stderr_logger(), file: Mutex::new(file) };
+    let reports = file.as_mut().map_or(Vec::new(), |file| file.write(OffsetDateTime::now_utc(), b""));
+    let logger = Logger { filter, stderr: stderr_logger(), file: file.map(Mutex::new) };
     for report in reports {
         logger.report(&report);
     }
@@ -38,13 +47,12 @@ pub fn start(home: &Path, verbose: bool) {
     if let Some(warning) = warning {
         log::warn!("{warning}");
     }
-    log::debug!(home:% = home.display(); "logging started");
 }
 
 struct Logger {
     filter: Filter,
     stderr: Box<WriteLogger<Stderr>>,
-    file: Mutex<LogFile>,
+    file: Option<Mutex<LogFile>>,
 }
 
 impl Logger {
@@ -74,8 +82,9 @@ impl Log for Logger {
         let mut fields = Fields::default();
         let _ = record.key_values().visit(&mut fields);
         self.to_stderr(record.level(), record.target(), &format!("{message}{}", fields.text));
+        let Some(file) = &self.file else { return };
         let reports = {
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             // Taken under the lock, so that the file's lines are in the order of their times.
             let now = OffsetDateTime::now_utc();
             file.write(

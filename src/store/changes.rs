@@ -5,8 +5,11 @@
 
 use std::time::{Duration, Instant};
 
+use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator as _;
 use uuid::Uuid;
+
+use super::{Store, StoreError};
 
 /// What a notification is sent on; its text means nothing.
 const CHANNEL: &str = "api_key_changes";
@@ -16,9 +19,9 @@ pub const LEASE: Duration = Duration::from_secs(3);
 /// Beyond the lease, for clocks that do not run quite alike.
 const LEASE_MARGIN: Duration = Duration::from_millis(100);
 
-/// A server's own session for news. Dropped, it is cut off; the row stays until somebody misses it.
+/// A server's own session for news. Given up, it is cut off; the row stays until somebody misses it.
 pub struct Link {
-    client: postgres::Client,
+    client: Client,
     server: Uuid,
     seen: i64,
 }
@@ -37,7 +40,7 @@ impl Link {
     ///
     /// # Errors
     /// The session broke, or the database is read-only.
-    pub fn open(mut client: postgres::Client, server: Uuid) -> Result<Link, postgres::Error> {
+    pub fn open(mut client: Client, server: Uuid) -> Result<Link, postgres::Error> {
         // A lost row makes others wait for a while and nothing worse: no need to wait for the disk.
         client.batch_execute(&format!("SET synchronous_commit = off; LISTEN {CHANNEL}"))?;
         let row = client.query_one(
@@ -56,6 +59,8 @@ impl Link {
         if self.client.notifications().timeout_iter(limit).next()?.is_some() {
             return Ok(News::Change);
         }
+        // A query has no time limit, and a link that has gone silent would never be made anew.
+        self.client.is_valid(LEASE)?;
         let asked = Instant::now();
         let row = self.client.query_one(
             "SELECT last_value FROM api_key_changes, auth_caches WHERE server = $1",
@@ -80,6 +85,11 @@ impl Link {
         Ok(())
     }
 
+    /// Ends a link that broke, without waiting for anything.
+    pub fn give_up(self) {
+        super::pool::release(self);
+    }
+
     /// Takes the server's row away: a clean farewell that lets nobody wait.
     ///
     /// # Errors
@@ -89,38 +99,69 @@ impl Link {
     }
 }
 
-/// Waits until no other server lets in by what it read before this call. The change must have been committed, and
-/// notified, before.
+/// Draws the number of a change that is committed, and tells everybody; `None` when nobody else caches.
 ///
 /// # Errors
 /// The session broke: it is not known who has heard of the change.
-pub fn wait_for_servers(client: &mut postgres::Client, own: Uuid) -> Result<(), postgres::Error> {
-    let number: Option<i64> = client
+fn announce(client: &mut Client, own: Uuid) -> Result<Option<i64>, postgres::Error> {
+    client
         .query_one(
             "SELECT CASE WHEN EXISTS (SELECT FROM auth_caches WHERE server <> $1) THEN nextval('api_key_changes') END,
                     pg_notify('api_key_changes', '')",
             &[&own],
         )?
-        .try_get(0)?;
-    let Some(number) = number else { return Ok(()) };
-    let began = Instant::now();
-    let mut pause = Duration::from_millis(1);
-    while began.elapsed() < LEASE + LEASE_MARGIN {
-        let behind: bool = client
-            .query_one(
-                "SELECT EXISTS (SELECT FROM auth_caches WHERE server <> $1 AND seen < $2)",
-                &[&own, &number],
-            )?
-            .try_get(0)?;
-        if !behind {
-            return Ok(());
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
+        .try_get(0)
+}
+
+/// Whether some other server may still let in by what it read before this change.
+///
+/// # Errors
+/// The session broke.
+fn is_anybody_behind(client: &mut Client, own: Uuid, number: i64) -> Result<bool, postgres::Error> {
+    client
+        .query_one(
+            "SELECT EXISTS (SELECT FROM auth_caches WHERE server <> $1 AND seen < $2)",
+            &[&own, &number],
+        )?
+        .try_get(0)
+}
+
+/// Takes away the rows of servers that were behind for a whole lease: how many.
+///
+/// # Errors
+/// The session broke.
+fn forget_who_is_behind(client: &mut Client, own: Uuid, number: i64) -> Result<u64, postgres::Error> {
+    client.execute("DELETE FROM auth_caches WHERE server <> $1 AND seen < $2", &[&own, &number])
+}
+
+impl Store {
+    /// A session of its own for `server`, on which it hears of changes that other servers make.
+    ///
+    /// # Errors
+    /// The database is down or read-only.
+    pub fn link(&self, server: Uuid) -> Result<Link, postgres::Error> {
+        Link::open(self.dialer.dial()?, server)
     }
-    // They have not asked for news since the number was drawn, so by now they trust nothing that they remember.
-    let gone =
-        client.execute("DELETE FROM auth_caches WHERE server <> $1 AND seen < $2", &[&own, &number])?;
-    log::warn!(servers = gone; "servers that share the database did not answer; they trust their caches no longer");
-    Ok(())
+
+    /// Waits until no other server lets anybody in by what it read before this call; `own` needs no telling. The
+    /// change must have been committed, and notified, before. Holds no session while it waits.
+    ///
+    /// # Errors
+    /// The database is gone: it is not known who has heard of the change.
+    pub fn wait_for_servers(&self, own: Uuid) -> Result<(), StoreError> {
+        let Some(number) = self.write(|session| announce(&mut session.client, own))? else { return Ok(()) };
+        let began = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        while self.read(|session| is_anybody_behind(&mut session.client, own, number))? {
+            if began.elapsed() >= LEASE + LEASE_MARGIN {
+                // They have not asked for news since the number was drawn, so they trust nothing that they remember.
+                let gone = self.write(|session| forget_who_is_behind(&mut session.client, own, number))?;
+                log::warn!(servers = gone; "servers that share the database are silent, and trust their caches no longer");
+                break;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        Ok(())
+    }
 }

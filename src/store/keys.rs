@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::pool::Session;
-use super::{Store, StoreError, changes};
+use super::{Store, StoreError};
 
 /// A row of `api_keys`, without the hash.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ pub struct Rotation {
 }
 
 /// A parameter that the driver's debug lines must not show.
-struct Unlogged<'a>(&'a str);
+pub struct Unlogged<'a>(pub &'a str);
 
 impl fmt::Debug for Unlogged<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,11 +101,13 @@ pub enum Revocation {
     Unknown,
 }
 
-/// Every column of `KeyRow`, in its order. Adopted tables may have `varchar` where we have `text`.
+/// Every column of `KeyRow`, in its order. Adopted tables may have `varchar` where we have `text`, and ends that no
+/// RFC 3339 can write: those far ahead are never, those far back have come.
 macro_rules! columns {
     () => {
         "id, name::text, COALESCE(permissions::text, ''), created_at, revoked_at, prefix::text,
-         NULLIF(expires_at, 'infinity'), last_used_at"
+         CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN GREATEST(expires_at, '1970-01-01T00:00:00Z') END,
+         last_used_at"
     };
 }
 
@@ -147,23 +149,39 @@ pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result
     client.query_one(INSERT, &values).map(|_| ())
 }
 
-/// The old key's lifetime is that of its creation, also when an earlier rotation has brought its end nearer.
+/// The old key's lifetime is that of its creation, also when an earlier rotation has brought its end nearer. It is
+/// counted in seconds, since days are not of one length where clocks are put forward and back; in whole ones and
+/// upwards, since ends are cut down to whole seconds, and a key that is rotated often must not lose one each time.
 const ROTATE: &str = "WITH old AS (
          SELECT id, name::text, COALESCE(permissions::text, '') AS permissions, expires_at,
-                CASE WHEN rotated_at IS NULL THEN expires_at - created_at ELSE lifetime END AS lifetime
+                CASE WHEN rotated_at IS NULL
+                     THEN make_interval(secs => ceil(extract(epoch FROM NULLIF(expires_at, 'infinity') - created_at)))
+                     ELSE lifetime END AS lifetime
          FROM api_keys WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR UPDATE
      ), ended AS (
          UPDATE api_keys SET revoked_at = CASE WHEN $5 = 0 THEN now() END, rotated_at = now(), lifetime = old.lifetime,
-                expires_at = LEAST(old.expires_at, now() + make_interval(secs => $5))
+                expires_at = LEAST(old.expires_at, date_trunc('second', now() + make_interval(secs => $5)))
          FROM old WHERE api_keys.id = old.id RETURNING api_keys.expires_at
      ), made AS (
          INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, expires_at, rotated_from)
          SELECT $2, $3, $4, name, permissions, now(),
-                date_trunc('second', LEAST(now() + lifetime, now() + make_interval(secs => $6))), id
-         FROM old RETURNING name::text, permissions::text, created_at, expires_at
+                CASE WHEN ends < '10000-01-01T00:00:00Z' THEN date_trunc('second', ends)
+                     WHEN ends IS NOT NULL THEN '9999-12-31T23:59:59Z' END, id
+         FROM old, LATERAL (SELECT LEAST(now() + lifetime, now() + make_interval(secs => $6)) AS ends) AS bounded
+         RETURNING name::text, permissions::text, created_at, expires_at
      ), told AS (SELECT pg_notify('api_key_changes', '') FROM made)
      SELECT made.name, made.permissions, made.created_at, made.expires_at, ended.expires_at, (SELECT count(*) FROM told)
      FROM made, ended";
+const WRITE_USES: &str = "WITH used AS (
+         SELECT id, at FROM unnest($1::uuid[], $2::timestamptz[]) AS used (id, at)
+     ), due AS (
+         SELECT id, at FROM used JOIN api_keys USING (id) WHERE last_used_at IS NULL OR last_used_at < at
+         FOR NO KEY UPDATE OF api_keys SKIP LOCKED
+     ), written AS (
+         UPDATE api_keys SET last_used_at = due.at FROM due WHERE api_keys.id = due.id RETURNING api_keys.id
+     )
+     SELECT id FROM used JOIN api_keys USING (id)
+     WHERE (last_used_at IS NULL OR last_used_at < at) AND id NOT IN (SELECT id FROM written)";
 const LAST_USED: &str = "SELECT last_used_at FROM api_keys WHERE id = $1";
 
 /// What every session of the pool has prepared.
@@ -297,21 +315,13 @@ impl Store {
         })
     }
 
-    /// Writes when keys were last used, one moment for each id. Older moments never replace newer ones.
-    pub fn write_uses(&self, ids: &[Uuid], moments: &[OffsetDateTime]) -> Result<(), StoreError> {
+    /// Writes when keys were last used, one moment for each id. Older moments never replace newer ones. Waits for no
+    /// lock: returns the ids of rows that somebody else holds now.
+    pub fn write_uses(&self, ids: &[Uuid], moments: &[OffsetDateTime]) -> Result<Vec<Uuid>, StoreError> {
         self.write(|Session { client, .. }| {
-            client.execute(
-                "UPDATE api_keys SET last_used_at = used.at FROM unnest($1::uuid[], $2::timestamptz[]) AS used (id, at)
-                 WHERE api_keys.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)",
-                &[&ids, &moments],
-            )
+            let rows = client.query(WRITE_USES, &[&ids, &moments])?;
+            rows.iter().map(|row| row.try_get(0)).collect()
         })
-        .map(|_| ())
-    }
-
-    /// Waits until no other server lets anybody in by what it read before this call. `own` needs no telling.
-    pub fn wait_for_servers(&self, own: Uuid) -> Result<(), StoreError> {
-        self.write(|session| changes::wait_for_servers(&mut session.client, own))
     }
 
     /// How many keys are valid or expired, and how many are revoked.

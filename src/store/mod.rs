@@ -1,6 +1,7 @@
 //! The only room where SQL is written.
 
 pub mod changes;
+pub mod declared;
 pub mod keys;
 mod migrations;
 mod pool;
@@ -12,10 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
-use uuid::Uuid;
 
 use crate::metrics::Metrics;
-use changes::Link;
 use pool::{Dialer, Session, Sessions};
 
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
@@ -131,9 +130,13 @@ impl Store {
     /// up to date.
     pub fn check(&self, limit: Duration) -> bool {
         let answers = self.pool.get_timeout(limit).is_ok_and(|mut session| {
-            let answer = session.client.simple_query("");
-            if answer.as_ref().is_err_and(|error| session.is_dead(error)) {
-                self.dialer.forget(&session);
+            let answer = session.client.is_valid(limit);
+            if let Err(error) = &answer {
+                if session.is_dead(error) {
+                    self.dialer.forget(&session);
+                }
+                // Also one that is merely silent: it would be the first to be handed out again.
+                session.give_up();
             }
             answer.is_ok()
         });
@@ -141,13 +144,5 @@ impl Store {
         self.metrics.pool_size.set(i64::from(state.connections));
         self.metrics.pool_idle.set(i64::from(state.idle_connections));
         answers
-    }
-
-    /// A session of its own for `server`, on which it hears of changes that other servers make.
-    ///
-    /// # Errors
-    /// The database is down or read-only.
-    pub fn link(&self, server: Uuid) -> Result<Link, postgres::Error> {
-        Link::open(self.dialer.dial()?, server)
     }
 }

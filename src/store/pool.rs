@@ -14,7 +14,7 @@ use super::keys::Statements;
 
 /// How long a request waits for a session. Half of it also bounds the pause between r2d2's attempts to connect, so
 /// that a database that is back is in use again within half a second.
-const SESSION_WAIT: Duration = Duration::from_secs(1);
+pub const SESSION_WAIT: Duration = Duration::from_secs(1);
 /// The same while the last one who waited did so in vain: no worker is held for long by a database that is down.
 const SESSION_WAIT_WHEN_DOWN: Duration = Duration::from_millis(100);
 /// r2d2 tries to connect again and again while the database is down; that is one line in so long.
@@ -24,18 +24,20 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 pub struct Dialer {
     manager: PostgresConnectionManager<NoTls>,
     epoch: AtomicU64,
+    /// For how long to wait for a session of a database that is not known to be down.
+    session_wait: Duration,
     is_down: AtomicBool,
 }
 
 impl Dialer {
-    pub fn new(config: Config) -> Dialer {
+    pub fn new(config: Config, session_wait: Duration) -> Dialer {
         let manager = PostgresConnectionManager::new(config, NoTls);
-        Dialer { manager, epoch: AtomicU64::new(0), is_down: AtomicBool::new(false) }
+        Dialer { manager, epoch: AtomicU64::new(0), session_wait, is_down: AtomicBool::new(false) }
     }
 
     /// For how long to wait for a session now.
     pub fn patience(&self) -> Duration {
-        if self.is_down.load(Ordering::Relaxed) { SESSION_WAIT_WHEN_DOWN } else { SESSION_WAIT }
+        if self.is_down.load(Ordering::Relaxed) { SESSION_WAIT_WHEN_DOWN } else { self.session_wait }
     }
 
     /// Whether the last one who waited for a session did so in vain.
@@ -73,6 +75,8 @@ pub struct Session {
     epoch: u64,
     /// A statement has failed in a way that leaves nothing to hope for.
     dead: bool,
+    /// It owes us an answer, and nobody waits for that any more.
+    silent: bool,
 }
 
 impl Session {
@@ -90,6 +94,11 @@ impl Session {
         };
         self.dead |= dead;
         dead
+    }
+
+    /// Nothing is known to be wrong with it, but it does not answer in time.
+    pub fn give_up(&mut self) {
+        self.silent = true;
     }
 }
 
@@ -110,7 +119,7 @@ impl ManageConnection for Sessions {
         let mut client = self.dialer.dial()?;
         client.batch_execute(&format!("SET statement_timeout = {}", self.statement_timeout.as_millis()))?;
         let statements = Statements::prepare(&mut client)?;
-        Ok(Session { client, statements, epoch, dead: false })
+        Ok(Session { client, statements, epoch, dead: false, silent: false })
     }
 
     fn is_valid(&self, session: &mut Session) -> Result<(), postgres::Error> {
@@ -118,7 +127,7 @@ impl ManageConnection for Sessions {
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
-        session.dead || session.client.is_closed() || !self.dialer.is_current(session)
+        session.dead || session.silent || session.client.is_closed() || !self.dialer.is_current(session)
     }
 }
 
@@ -129,7 +138,29 @@ pub fn open(dialer: &Arc<Dialer>, size: u32, statement_timeout: Duration) -> r2d
         .test_on_check_out(false)
         .connection_timeout(SESSION_WAIT)
         .error_handler(Box::new(Complaints::default()))
+        .connection_customizer(Box::new(Farewell))
         .build_unchecked(Sessions { dialer: Arc::clone(dialer), statement_timeout })
+}
+
+/// Lets go of sessions.
+#[derive(Debug)]
+struct Farewell;
+
+impl r2d2::CustomizeConnection<Session, postgres::Error> for Farewell {
+    fn on_release(&self, session: Session) {
+        if session.silent {
+            release(session);
+        }
+    }
+}
+
+/// Drops a session, or a link, that owes us an answer: the driver waits for that before it closes, so a thread has
+/// to. It ends when the database answers, or its host does not any more.
+pub fn release(silent: impl Send + 'static) {
+    let thread = std::thread::Builder::new().name("farewell".to_owned());
+    if let Err(error) = thread.spawn(move || drop(silent)) {
+        log::error!("cannot start a thread: {error}");
+    }
 }
 
 /// Says that the database cannot be reached, now and then.

@@ -1,6 +1,6 @@
 //! From a database URL to a store: wait for a PostgreSQL that is coming up, migrate, make the first key.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use postgres::config::Host;
@@ -8,13 +8,15 @@ use postgres::error::SqlState;
 use postgres::{Client, Config};
 
 use super::keys::Statements;
-use super::pool::{self, Dialer};
+use super::pool::{self, Dialer, SESSION_WAIT};
 use super::{Store, describe, migrations};
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 
 const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// What one attempt gets at least, however short the wait.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Connects, migrates, does `first` before any other server may do the same, and opens the pool.
@@ -26,24 +28,43 @@ impl Store {
         metrics: Arc<Metrics>,
         first: impl FnOnce(&mut Client) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
-        let config = configure(&settings.database_url)?;
-        let place = place(&config);
-        let dialer = Arc::new(Dialer::new(config));
-        let mut client = connect(&dialer, &place, settings.database_wait)?;
-        let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
-        migrations::lock(&mut client).map_err(broken)?;
-        migrations::run(&mut client)?;
-        first(&mut client)?;
-        migrations::unlock(&mut client).map_err(broken)?;
-        Statements::prepare(&mut client).map_err(|error| {
-            Failure::Runtime(format!(
-                "the table api_keys of {place} is not as expected: {}",
-                describe(&error)
-            ))
-        })?;
+        let dialer = prepare(settings, SESSION_WAIT, first)?;
         let pool = pool::open(&dialer, settings.pool_size, settings.database_timeout);
         Ok(Store { pool, dialer, metrics })
     }
+
+    /// The same for a command that does one thing and ends. It makes no first key. Nobody waits for its answer within
+    /// a second, and the database may be far away.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn for_command(settings: &Settings) -> Result<Store, Failure> {
+        const WAIT: Duration = Duration::from_secs(30);
+        let dialer = prepare(settings, WAIT, |_| Ok(()))?;
+        let pool = pool::open(&dialer, settings.pool_size, WAIT);
+        Ok(Store { pool, dialer, metrics: Arc::new(Metrics::new()?) })
+    }
+}
+
+/// Connects, migrates, and does `first` before any other server may do the same.
+fn prepare(
+    settings: &Settings,
+    session_wait: Duration,
+    first: impl FnOnce(&mut Client) -> Result<(), Failure>,
+) -> Result<Arc<Dialer>, Failure> {
+    let config = configure(&settings.database_url)?;
+    let place = place(&config);
+    let dialer = Arc::new(Dialer::new(config, session_wait));
+    let mut client = connect(&dialer, &place, settings.database_wait)?;
+    let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
+    migrations::lock(&mut client).map_err(broken)?;
+    migrations::run(&mut client)?;
+    first(&mut client)?;
+    migrations::unlock(&mut client).map_err(broken)?;
+    Statements::prepare(&mut client).map_err(|error| {
+        Failure::Runtime(format!("the table api_keys of {place} is not as expected: {}", describe(&error)))
+    })?;
+    Ok(dialer)
 }
 
 /// The URL's own settings win. A host that is gone is noticed within 15 seconds, whatever was under way.
@@ -85,24 +106,38 @@ fn place(config: &Config) -> String {
 }
 
 /// A connection to a database that may still be coming up.
-fn connect(dialer: &Dialer, place: &str, patience: Duration) -> Result<Client, Failure> {
+fn connect(dialer: &Arc<Dialer>, place: &str, patience: Duration) -> Result<Client, Failure> {
     let until = Instant::now() + patience;
     let mut said = false;
     loop {
-        match dialer.dial() {
-            Ok(client) => return Ok(client),
-            Err(error) if may_come_up(&error) && Instant::now() + RETRY_EVERY < until => {
+        match dial_until(dialer, until.max(Instant::now() + HANDSHAKE)) {
+            None => {
+                return Err(Failure::Runtime(format!(
+                    "cannot connect to {place}: it takes connections and does not answer"
+                )));
+            }
+            Some(Ok(client)) => return Ok(client),
+            Some(Err(error)) if may_come_up(&error) && Instant::now() + RETRY_EVERY < until => {
                 if !said {
                     log::warn!("waiting up to {patience:?} for {place}: {}", describe(&error));
                     said = true;
                 }
                 std::thread::sleep(RETRY_EVERY);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 return Err(Failure::Runtime(format!("cannot connect to {place}: {}", describe(&error))));
             }
         }
     }
+}
+
+/// `None` when nobody has said a word by then: the driver would wait for ever. The attempt is left to itself; the
+/// process ends soon.
+fn dial_until(dialer: &Arc<Dialer>, until: Instant) -> Option<Result<Client, postgres::Error>> {
+    let dialer = Arc::clone(dialer);
+    let (done, dialled) = mpsc::channel();
+    std::thread::spawn(move || _ = done.send(dialer.dial()));
+    dialled.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
 }
 
 /// A refused connection, a name that does not resolve yet, or a server that says that it is busy with itself.

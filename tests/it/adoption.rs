@@ -1,6 +1,7 @@
 //! Databases that were there before this server: adopted as they are, or left as they are.
 
 use crate::keys::hash;
+use crate::keys_command::{keys, worked};
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
 
@@ -102,6 +103,59 @@ fn an_adopted_table_without_keys_gets_its_first() {
     assert!(server.lets_in(&server.bootstrap_key()));
 }
 
+/// As the first release left it: its two migrations, word for word in what they made, and the names and checksums
+/// under which they were noted.
+const FIRST_RELEASE: &str = "
+    CREATE TABLE refinery_schema_history (
+        version int4 PRIMARY KEY, name varchar(255), applied_on varchar(255), checksum varchar(255)
+    );
+    INSERT INTO refinery_schema_history VALUES
+        (1, 'api_keys', '2026-01-01T00:00:00Z', '7921703056539843872'),
+        (2, 'key_life', '2026-01-01T00:00:00Z', '1657772359568096442');
+    CREATE TABLE api_keys (
+        id uuid PRIMARY KEY,
+        key_hash text NOT NULL UNIQUE,
+        name text NOT NULL,
+        permissions text NOT NULL DEFAULT 'admin',
+        created_at timestamptz NOT NULL DEFAULT now(),
+        revoked_at timestamptz,
+        prefix text,
+        expires_at timestamptz,
+        last_used_at timestamptz
+    );
+    CREATE UNIQUE INDEX api_keys_by_hash ON api_keys (key_hash);
+    CREATE UNIQUE INDEX api_keys_by_id ON api_keys (id);
+    CREATE INDEX api_keys_newest_first ON api_keys (created_at DESC, id DESC);";
+
+#[test]
+fn a_database_of_the_first_release_goes_on_working() {
+    let database = Database::new();
+    database.execute(FIRST_RELEASE);
+    insert_rows(&database);
+    assert_adopted(&database);
+    assert_eq!(
+        database.value::<i64>("SELECT count(*) FROM refinery_schema_history WHERE version <= 2"),
+        2,
+        "the history is continued, not begun anew"
+    );
+    assert!(database.value::<i32>("SELECT max(version) FROM refinery_schema_history") > 2);
+    assert!(!database.value::<bool>("SELECT bool_or(declared) FROM api_keys"));
+}
+
+#[test]
+fn the_command_goes_on_with_a_database_of_the_first_release() {
+    let database = Database::new();
+    database.execute(FIRST_RELEASE);
+    insert_rows(&database);
+    let listed = keys(&database, &["list"]);
+    assert_eq!(worked(&listed).len(), 3);
+    let old_id: String = database.value("SELECT id::text FROM api_keys WHERE name = 'old'");
+    let rotated = keys(&database, &["rotate", &old_id]);
+    let server = Server::start(&database);
+    assert!(server.lets_in(worked(&rotated)[0]));
+    assert!(!server.lets_in(OLD_KEY));
+}
+
 #[test]
 fn what_else_is_in_the_database_stays() {
     let database = Database::new();
@@ -127,6 +181,12 @@ fn a_database_newer_than_the_binary_stops_the_start() {
     assert!(last.contains("newer") && last.contains("database"), "{last}");
     assert_eq!(database.contents(), before);
     assert_eq!(ended.stdout, "");
+    for arguments in [["list"].as_slice(), &["create", "--name", "x"], &["apply", "/dev/null"]] {
+        let outcome = keys(&database, arguments);
+        assert!(outcome.code.is_some_and(|code| code > 0) && outcome.stdout.is_empty(), "{outcome:?}");
+    }
+    keys(&database, &["list"]).failed(1, &["newer", "database"]);
+    assert_eq!(database.contents(), before);
 
     database.execute("DELETE FROM refinery_schema_history WHERE version = 9999");
     assert!(Server::start(&database).lets_in(&admin));

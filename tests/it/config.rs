@@ -99,12 +99,19 @@ fn ranges() {
         ("bind", "localhost:8080"),
         ("bind", "8080"),
         ("bind", "0.0.0.0:99999"),
+        ("trusted_proxies", "localhost"),
+        ("trusted_proxies", "10.0.0.0/33"),
+        ("trusted_proxies", "10.1.2.3/8"),
     ] {
         scratch.run(&["config", "set", key, "--", wrong]).failed(2, &[wrong, key, "must be"]);
     }
-    for (key, right) in
-        [("auth_cache_size", "0"), ("shutdown_timeout", "0"), ("bind", "[::]:8080"), ("bind", "127.0.0.1:0")]
-    {
+    for (key, right) in [
+        ("auth_cache_size", "0"),
+        ("trusted_proxies", "127.0.0.1, ::1,10.0.0.0/8"),
+        ("shutdown_timeout", "0"),
+        ("bind", "[::]:8080"),
+        ("bind", "127.0.0.1:0"),
+    ] {
         scratch.run(&["config", "set", key, right]).printed("");
     }
 }

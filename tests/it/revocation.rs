@@ -5,6 +5,7 @@ use crate::support::http::{self, Connection};
 use crate::support::postgres::Database;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, Start};
+use crate::support::wait_for;
 
 #[test]
 fn revoked_means_revoked_on_the_very_next_request() {
@@ -82,12 +83,18 @@ fn a_revocation_counts_on_every_server_at_once() {
     let admin = one.bootstrap_key();
     for round in 0..20 {
         let (id, key) = one.create_key(&admin, "shared");
-        // Both have it in their caches.
-        assert!(one.lets_in(&key) && other.lets_in(&key), "round {round}");
+        // Both have it in their caches, or will have in a later round.
+        for server in [&one, &other, &one, &other] {
+            assert!(server.lets_in(&key), "round {round}");
+        }
         let (here, there) = if round % 2 == 0 { (&one, &other) } else { (&other, &one) };
         here.delete(&format!("/auth/keys/{id}"), &admin).expect_status(200);
         assert!(!there.lets_in(&key), "round {round}: the other server still lets the key in");
         assert!(!here.lets_in(&key), "round {round}");
+    }
+    for server in [&one, &other] {
+        let hits = server.metric("cloacina_auth_cache_hits_total", &[]);
+        assert!(hits > 0.0, "a server that remembers nothing passes this test for nothing");
     }
 }
 
@@ -99,7 +106,11 @@ fn a_server_that_hears_nothing_lets_nobody_in() {
     let other = Server::start(&database);
     let admin = one.bootstrap_key();
     let (id, key) = one.create_key(&admin, "shared");
-    assert!(other.lets_in(&key));
+    // A server remembers keys only once it hears of revocations, and one that remembers none would pass for nothing.
+    wait_for("the other server to remember the key", || {
+        assert!(other.lets_in(&key));
+        (other.metric("cloacina_auth_cache_hits_total", &[]) > 0.0).then_some(())
+    });
     other.signal("STOP");
     one.delete(&format!("/auth/keys/{id}"), &admin).expect_status(200);
     assert!(!one.lets_in(&key));
@@ -116,4 +127,29 @@ fn an_administrator_may_revoke_the_key_it_uses() {
     let (id, key) = server.create_key(&admin, "last-act");
     server.delete(&format!("/auth/keys/{id}"), &key).expect_status(200);
     assert!(!server.lets_in(&key));
+}
+
+/// Whoever finds a key can kill it, whatever it may do.
+#[test]
+fn any_key_may_revoke_itself() {
+    let database = Database::new();
+    let one = Server::start(&database);
+    let other = Server::start(&database);
+    let admin = one.bootstrap_key();
+    for round in 0..12 {
+        let role = ["read", "write", "admin"][round % 3];
+        let made = one.make_key(&admin, &format!(r#"{{"name":"found","role":"{role}"}}"#));
+        // Both have it in their caches.
+        assert!(one.knows(made.key()) && other.knows(made.key()), "round {round}");
+        let (here, there) = if round % 2 == 0 { (&one, &other) } else { (&other, &one) };
+        let answer = here.delete("/auth/keys/self", made.key());
+        assert!(!there.knows(made.key()), "round {round}: the other server still lets the key in");
+        assert!(!here.knows(made.key()), "round {round}");
+        assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+        answer.expect(200, &format!(r#"{{"status":"revoked","id":"{}"}}"#, made.id()));
+        here.delete("/auth/keys/self", made.key()).expect(401, INVALID);
+    }
+    assert!(one.lets_in(&admin) && other.lets_in(&admin), "nobody else was meant");
+    let refused = one.get("/auth/keys/self", Some(&admin)).expect_status(405);
+    assert_eq!(refused.header("Allow"), Some("DELETE"));
 }

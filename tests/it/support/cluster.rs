@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use super::directory;
-use super::program::children;
+use super::program::{children, send_signal};
 
 /// A private PostgreSQL: data, socket and log in one directory, a TCP port on 127.0.0.1, role `postgres`, no
 /// password. A supervising shell stops it and removes the directory when the test process ends in whatever way.
@@ -106,14 +106,23 @@ impl Cluster {
         started.success()
     }
 
-    /// The postmaster and all its children, for signals of the worse kind.
-    #[expect(dead_code, reason = "for the fault tests to come")]
-    pub fn pids(&self) -> Vec<u32> {
+    /// Stops all its processes where they are: connections stay, and nobody answers, until this is dropped.
+    pub fn freeze(&self) -> Frozen<'_> {
+        self.signal("STOP");
+        Frozen(self)
+    }
+
+    /// To the postmaster, and then, when that cannot make new ones any more, to its children.
+    fn signal(&self, signal: &str) {
         let file = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
         let postmaster: u32 = file.lines().next().unwrap().trim().parse().unwrap();
-        let mut pids = vec![postmaster];
-        pids.extend(children(postmaster));
-        pids
+        send_signal(signal, &postmaster.to_string());
+        for child in children(postmaster) {
+            // It may be gone by now.
+            let _ = Command::new("sh")
+                .args(["-c", "kill -s \"$0\" \"$1\" 2>&-", signal, &child.to_string()])
+                .status();
+        }
     }
 
     fn data(&self) -> PathBuf {
@@ -122,6 +131,15 @@ impl Cluster {
 
     fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_else(|error| error.to_string())
+    }
+}
+
+/// A cluster whose processes are stopped.
+pub struct Frozen<'a>(&'a Cluster);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.signal("CONT");
     }
 }
 
@@ -237,7 +255,7 @@ fn id(which: &str, user: Option<&str>) -> Option<u32> {
 }
 
 /// Below the range that the kernel hands out for port 0, so that a cluster can come back at the same port.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let mut random = [0; 2];
         getrandom::fill(&mut random).unwrap();

@@ -133,6 +133,15 @@ impl Connection {
         }
     }
 
+    /// The next answer, or `None` where the server ends the connection without a byte of one.
+    #[track_caller]
+    pub fn receive_or_end(&mut self, method: &str) -> Option<Response> {
+        while self.buffer.is_empty() && !self.ended {
+            self.read_more();
+        }
+        (!self.buffer.is_empty()).then(|| self.receive(method))
+    }
+
     /// Asserts that the server closes, and says nothing more before.
     #[track_caller]
     pub fn expect_end(&mut self) {

@@ -2,12 +2,17 @@
 
 pub mod cluster;
 pub mod directory;
+pub mod footprint;
+pub mod front;
 pub mod http;
+pub mod made;
 pub mod metrics;
 pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod upstream;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 

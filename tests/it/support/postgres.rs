@@ -151,7 +151,7 @@ impl Drop for Database {
 }
 
 fn connect(url: &str) -> Client {
-    Client::connect(url, NoTls).unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"))
+    Client::connect(url, NoTls).unwrap_or_else(|error| panic!("cannot connect to {url}: {error:?}"))
 }
 
 /// The URL with another database in its path; what follows a `?` stays.

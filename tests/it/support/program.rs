@@ -49,7 +49,13 @@ impl Ended {
 impl Process {
     /// Starts it with a closed standard input.
     pub fn start(mut command: Command) -> Process {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Process::start_with_stdin(command)
+    }
+
+    /// Starts it with the standard input that the command has.
+    pub fn start_with_stdin(mut command: Command) -> Process {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let stdout = Kept::drain(child.stdout.take().unwrap());
         let stderr = Kept::drain(child.stderr.take().unwrap());

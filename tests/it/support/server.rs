@@ -2,15 +2,18 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::directory::Directory;
+use super::footprint::Footprint;
 use super::http::{self, Response};
+use super::made::Made;
 use super::metrics::Sample;
 use super::postgres::Database;
-use super::program::{Ended, Process, cloacinactl};
+use super::program::{Ended, Process, binary, cloacinactl};
 
 /// How to start a server; each test says only what is special about it.
 pub struct Start {
@@ -19,7 +22,13 @@ pub struct Start {
     database_url: Option<String>,
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
+    /// What a shell does first.
+    prelude: Option<String>,
+    passed: Option<TcpListener>,
 }
+
+/// Plays systemd's part: the socket that came as standard input becomes the first of those that are passed.
+const PASS_SOCKET: &str = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1";
 
 impl Start {
     /// On this database, on a free port, with a home that does not outlive the server.
@@ -35,6 +44,8 @@ impl Start {
             database_url: None,
             arguments: Vec::new(),
             environment: Vec::new(),
+            prelude: None,
+            passed: None,
         }
     }
 
@@ -65,9 +76,30 @@ impl Start {
         self
     }
 
+    /// Started by a shell that has done this before.
+    pub fn after(mut self, prelude: &str) -> Start {
+        self.prelude = Some(prelude.to_owned());
+        self
+    }
+
+    /// With a listening socket that outlives it, passed as systemd passes one.
+    pub fn on_socket(mut self, listener: &TcpListener) -> Start {
+        self.passed = Some(listener.try_clone().unwrap());
+        self.after(PASS_SOCKET)
+    }
+
     fn command(&self) -> Command {
         let home = self.home_path.clone().unwrap_or_else(|| self.home.path().to_owned());
-        let mut command = cloacinactl(["--home".into(), home.into_os_string(), "serve".into()]);
+        let words = ["--home".into(), home.into_os_string(), "serve".into()];
+        let mut command = match &self.prelude {
+            None => cloacinactl(words),
+            Some(prelude) => {
+                let mut command = Command::new("sh");
+                command.env_clear().args(["-c", &format!("{prelude}; exec \"$@\""), "sh"]);
+                command.arg(binary()).args(words);
+                command
+            }
+        };
         let says_bind =
             self.arguments.iter().any(|argument| argument.to_string_lossy().starts_with("--bind"));
         if !says_bind {
@@ -81,23 +113,34 @@ impl Start {
         command
     }
 
+    fn process(&self) -> Process {
+        let mut command = self.command();
+        match &self.passed {
+            None => Process::start(command),
+            Some(listener) => {
+                command.stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())));
+                Process::start_with_stdin(command)
+            }
+        }
+    }
+
     /// Starts it and waits until it serves.
     #[track_caller]
     pub fn serving(self) -> Server {
-        let process = Process::start(self.command());
+        let process = self.process();
         Server::serving(process, self.home)
     }
 
     /// Starts it without waiting for anything.
     pub fn starting(self) -> Starting {
-        let process = Process::start(self.command());
+        let process = self.process();
         Starting { process, home: self.home }
     }
 
     /// Starts one that cannot serve, and waits until it has said so.
     #[track_caller]
     pub fn failing(self) -> Ended {
-        let ended = Process::start(self.command()).ended();
+        let ended = self.process().ended();
         assert!(!ended.status.success(), "the start should have failed: {ended:#?}");
         ended
     }
@@ -110,6 +153,16 @@ pub struct Starting {
 }
 
 impl Starting {
+    pub fn stderr(&self) -> String {
+        self.process.stderr.text()
+    }
+
+    /// Ends it as a power cut would, wherever it is.
+    pub fn kill(mut self) {
+        let _ = self.process.child.kill();
+        let _ = self.process.child.wait();
+    }
+
     #[track_caller]
     pub fn serving(self) -> Server {
         Server::serving(self.process, self.home)
@@ -149,6 +202,10 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    pub fn footprint(&self) -> Footprint {
+        Footprint::of(self.pid())
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -198,6 +255,12 @@ impl Server {
         http::exchange(self.address, &http::request("POST", path, Some(key), Some(json)))
     }
 
+    /// Makes a key from this body and hands back what was answered.
+    #[track_caller]
+    pub fn make_key(&self, admin: &str, body: &str) -> Made {
+        Made(self.post("/auth/keys", admin, body).expect_status(201).json())
+    }
+
     /// Makes a key and hands back its id and itself.
     #[track_caller]
     pub fn create_key(&self, admin: &str, name: &str) -> (String, String) {
@@ -210,6 +273,20 @@ impl Server {
     #[track_caller]
     pub fn lets_in(&self, key: &str) -> bool {
         let response = self.get("/auth/keys?limit=1", Some(key));
+        match response.status {
+            200 => true,
+            _ => {
+                response.expect(401, r#"{"error":"invalid or revoked API key"}"#);
+                false
+            }
+        }
+    }
+
+    /// Whether this key, whatever it may do, is a valid one; anything but 200 and the refusal of the contract fails
+    /// the test.
+    #[track_caller]
+    pub fn knows(&self, key: &str) -> bool {
+        let response = self.get("/auth/whoami", Some(key));
         match response.status {
             200 => true,
             _ => {
@@ -234,6 +311,11 @@ impl Server {
     /// The sum of a family's samples that have these labels.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         super::metrics::sum(&self.metrics(), name, labels)
+    }
+
+    /// The lines of the log file, as they are now.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home().join("logs/cloacina-server.log")).unwrap_or_default()
     }
 
     pub fn signal(&self, signal: &str) {

@@ -1,0 +1,213 @@
+//! `cloacinactl keys apply`: from what the database has to what a file declares.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::super::expiry;
+use super::declaration::{self, Wanted};
+use super::{failed, id, shown, tell_servers};
+use crate::cli;
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::store::Store;
+use crate::store::declared::{Declared, KnownKey, Step};
+
+/// Room for tens of thousands of keys, and short enough for /dev/zero.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
+
+pub fn run(
+    settings: impl FnOnce() -> Result<Settings, Failure>,
+    file: &str,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let wanted = read(file)?;
+    let hashes: Vec<&str> = wanted.iter().map(|key| key.hash.as_str()).collect();
+    // Made before the transaction begins: for want of random bytes, nothing is begun.
+    let ids = wanted.iter().map(|_| id()).collect::<Result<Vec<_>, _>>()?;
+    let settings = settings()?;
+    let store = Store::for_command(&settings)?;
+    let now = OffsetDateTime::now_utc();
+    let plan = |known: &[KnownKey]| Plan::new(&wanted, &ids, known, settings.max_key_lifetime, now);
+    let planned = if dry_run {
+        plan(&store.known_keys(&hashes).map_err(failed)?)
+    } else {
+        let mut planned = Ok(Plan::default());
+        let steps = |known: Vec<KnownKey>| {
+            planned = plan(&known);
+            planned.as_mut().map(|plan| std::mem::take(&mut plan.steps)).unwrap_or_default()
+        };
+        store.declare(&hashes, steps).map_err(failed)?;
+        planned
+    };
+    let file = shown(file);
+    let plan =
+        planned.map_err(|refusal| Failure::Runtime(format!("{file}, {refusal}; nothing was changed")))?;
+    for warning in &plan.warnings {
+        cli::remark(&format!("cloacinactl: {file}, {warning}"));
+    }
+    let printed = cli::print(&plan.report(dry_run));
+    if !dry_run {
+        // Also when nothing has changed: whoever made the change may not have waited to the end.
+        tell_servers(&store)?;
+    }
+    printed?;
+    match plan.dead {
+        0 => Ok(()),
+        dead => Err(Failure::Runtime(format!(
+            "{file}: {dead} of its keys were revoked or rotated for good; take them out, and declare new ones instead"
+        ))),
+    }
+}
+
+fn read(file: &str) -> Result<Vec<Wanted>, Failure> {
+    let mut bytes = Vec::new();
+    let unreadable = |error: io::Error| Failure::Usage(format!("cannot read {}: {error}", shown(file)));
+    let opened = File::open(file).map_err(unreadable)?;
+    opened.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(Failure::Usage(format!("cannot read {}: it is longer than 16 MiB", shown(file))));
+    }
+    declaration::read(&bytes).map_err(|wrong| Failure::Usage(format!("{}, {wrong}", shown(file))))
+}
+
+/// What is to be done, and what is to be said of it.
+#[derive(Default)]
+struct Plan<'a> {
+    steps: Vec<Step<'a>>,
+    lines: Vec<Line>,
+    unchanged: usize,
+    warnings: Vec<String>,
+    /// Keys that the file wants and that cannot come back.
+    dead: usize,
+}
+
+/// A line of the report.
+struct Line {
+    /// What was done, and how one says that it would be.
+    verbs: [&'static str; 2],
+    name: String,
+    id: Uuid,
+    details: String,
+}
+
+const CREATED: [&str; 2] = ["created", "would create"];
+const CHANGED: [&str; 2] = ["changed", "would change"];
+const REVOKED: [&str; 2] = ["revoked", "would revoke"];
+
+impl<'a> Plan<'a> {
+    /// `ids` are for keys that have to be made; there is one for each wanted key.
+    ///
+    /// # Errors
+    /// Why nothing at all may be done.
+    fn new(
+        wanted: &'a [Wanted],
+        ids: &[Uuid],
+        known: &[KnownKey],
+        max_lifetime: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Plan<'a>, String> {
+        let mut plan = Plan::default();
+        let by_hash: HashMap<&str, &KnownKey> = known.iter().map(|key| (key.hash.as_str(), key)).collect();
+        for (wanted, id) in wanted.iter().zip(ids) {
+            match by_hash.get(wanted.hash.as_str()) {
+                None => {
+                    check_lifetime(wanted, max_lifetime, now)?;
+                    plan.create(wanted, *id);
+                }
+                Some(key) if !key.is_declared => {
+                    return Err(format!(
+                        "{wanted} has the hash of the key {} (`{}`), which no file declared",
+                        key.id,
+                        shown(&key.name)
+                    ));
+                }
+                Some(key) if key.is_revoked || key.is_rotated => {
+                    let what = if key.is_revoked { "revoked" } else { "rotated" };
+                    plan.dead += 1;
+                    plan.warnings.push(format!("{wanted} was {what} and stays so ({})", key.id));
+                    continue;
+                }
+                Some(key) if key.expires_at == wanted.expires_at => plan.change(wanted, key),
+                Some(key) => {
+                    check_lifetime(wanted, max_lifetime, now)?;
+                    plan.change(wanted, key);
+                }
+            }
+            if wanted.expires_at.is_some_and(|end| end <= now) {
+                plan.warnings.push(format!("{wanted} has expired"));
+            }
+        }
+        let still_wanted: HashSet<&str> = wanted.iter().map(|key| key.hash.as_str()).collect();
+        for key in known.iter().filter(|key| key.is_declared && !key.is_revoked) {
+            if !still_wanted.contains(key.hash.as_str()) {
+                plan.steps.push(Step::Revoke(key.id));
+                plan.say(REVOKED, &key.name, key.id, String::new());
+            }
+        }
+        Ok(plan)
+    }
+
+    fn create(&mut self, wanted: &'a Wanted, id: Uuid) {
+        self.steps.push(Step::Create { hash: wanted.hash.as_str(), row: row(wanted, id) });
+        self.say(CREATED, &wanted.name, id, String::new());
+    }
+
+    fn change(&mut self, wanted: &'a Wanted, key: &KnownKey) {
+        let written = |end: Option<OffsetDateTime>| end.map_or("never".to_owned(), expiry::written);
+        let changes: Vec<String> = [
+            ("name", shown(&key.name), shown(&wanted.name)),
+            ("permissions", shown(&key.permissions), wanted.permission.name().to_owned()),
+            ("expires_at", written(key.expires_at), written(wanted.expires_at)),
+        ]
+        .into_iter()
+        .filter(|(_, before, after)| before != after)
+        .map(|(field, before, after)| format!("{field} {before} -> {after}"))
+        .collect();
+        if changes.is_empty() {
+            self.unchanged += 1;
+            return;
+        }
+        self.steps.push(Step::Change(row(wanted, key.id)));
+        self.say(CHANGED, &wanted.name, key.id, format!(": {}", changes.join(", ")));
+    }
+
+    fn say(&mut self, verbs: [&'static str; 2], name: &str, id: Uuid, details: String) {
+        self.lines.push(Line { verbs, name: shown(name), id, details });
+    }
+
+    /// A line for each change, and how many keys need none.
+    fn report(&self, dry_run: bool) -> String {
+        let mut text = String::new();
+        for Line { verbs: [done, would], name, id, details } in &self.lines {
+            // The id of a key that is only planned is not the one that it will have.
+            let _ = match (dry_run, *done == CREATED[0]) {
+                (true, true) => writeln!(text, "{would} {name}"),
+                (true, false) => writeln!(text, "{would} {name} {id}{details}"),
+                (false, _) => writeln!(text, "{done} {name} {id}{details}"),
+            };
+        }
+        let _ = writeln!(text, "unchanged {}", self.unchanged);
+        text
+    }
+}
+
+/// A file says for each key how long it lives, so it is not quietly made shorter.
+fn check_lifetime(wanted: &Wanted, max_lifetime: Duration, now: OffsetDateTime) -> Result<(), String> {
+    match expiry::bounded(wanted.expires_at, max_lifetime, now) {
+        Err(line) => Err(format!("{wanted}: expires_at: {line}")),
+        Ok(end) if end != wanted.expires_at => {
+            Err(format!("{wanted}: expires_at: missing; no key lives for ever here"))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+fn row(wanted: &Wanted, id: Uuid) -> Declared<'_> {
+    Declared { id, name: &wanted.name, permissions: wanted.permission.name(), expires_at: wanted.expires_at }
+}

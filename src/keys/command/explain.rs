@@ -1,0 +1,127 @@
+//! `cloacinactl keys explain`: what is the matter with a key that comes on stdin.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::process::ExitCode;
+
+use time::OffsetDateTime;
+
+use super::super::expiry;
+use super::super::key::{self, KeyHash};
+use super::{failed, shown};
+use crate::cli;
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::store::Store;
+use crate::store::keys::KeyRow;
+
+// The help text of `keys explain` promises these.
+const MALFORMED: u8 = 10;
+const MISTYPED: u8 = 11;
+const UNKNOWN: u8 = 12;
+const REVOKED: u8 = 13;
+const EXPIRED: u8 = 14;
+
+pub fn run(settings: impl FnOnce() -> Result<Settings, Failure>) -> Result<ExitCode, Failure> {
+    let input = read()?;
+    let (code, text) = match well_formed(&input) {
+        Err((code, text)) => (code, text),
+        Ok(key) => {
+            let row = Store::for_command(&settings()?)?.find(KeyHash::of(key).as_str()).map_err(failed)?;
+            of_row(key, row.as_ref(), OffsetDateTime::now_utc())
+        }
+    };
+    cli::print(&text)?;
+    Ok(ExitCode::from(code))
+}
+
+/// All that stdin has, or more than a key can have; from a terminal, a line.
+fn read() -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let stdin = io::stdin().lock();
+    let is_terminal = stdin.is_terminal();
+    let mut limited = stdin.take(key::LONGEST as u64 + 3);
+    match is_terminal {
+        true => {
+            cli::remark("type or paste the key, then press Enter:");
+            limited.read_until(b'\n', &mut bytes)
+        }
+        false => limited.read_to_end(&mut bytes),
+    }
+    .map_err(|error| Failure::Runtime(format!("cannot read the key from stdin: {error}")))?;
+    Ok(bytes)
+}
+
+/// The key on the one line of `input`, or the exit code and the text for what is none.
+fn well_formed(input: &[u8]) -> Result<&str, (u8, String)> {
+    let line = input.strip_suffix(b"\n").unwrap_or(input);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let malformed = |what: &str| Err((MALFORMED, format!("malformed: {what}\n")));
+    let key = match std::str::from_utf8(line) {
+        _ if line.is_empty() => return malformed("stdin is empty"),
+        _ if line.contains(&b'\n') => return malformed("stdin has more than one line"),
+        Ok(key) if key::can_be_sent(key) => key,
+        _ if line.len() > key::LONGEST => {
+            return malformed(&format!("it has more than {} bytes", key::LONGEST));
+        }
+        _ => return malformed("a key has visible ASCII characters only, and no space"),
+    };
+    if key::looks_like_ours(key) && key::is_mistyped(key) {
+        let text = "mistyped: its checksum is wrong, so at least one character is not right\n";
+        return Err((MISTYPED, text.to_owned()));
+    }
+    Ok(key)
+}
+
+fn of_row(key: &str, row: Option<&KeyRow>, now: OffsetDateTime) -> (u8, String) {
+    let Some(row) = row else {
+        let hint = match key::starts_like_ours(key) && !key::looks_like_ours(key) {
+            true => format!(
+                "; it begins like a key of this server, which has {} characters, but has {}: was all of it copied?",
+                key::LENGTH,
+                key.len()
+            ),
+            false => String::new(),
+        };
+        return (UNKNOWN, format!("unknown: this database has no such key{hint}\n"));
+    };
+    let (code, state) = match (row.revoked_at, row.expires_at) {
+        (Some(moment), _) => (REVOKED, format!("revoked: on {}", expiry::written(moment))),
+        (None, Some(end)) if end <= now => (EXPIRED, format!("expired: on {}", expiry::written(end))),
+        (None, _) => (0, "valid".to_owned()),
+    };
+    let expires = row.expires_at.map_or("never".to_owned(), expiry::written);
+    let text = format!(
+        "{state}\nid: {}\nname: {}\npermissions: {}\nexpires: {expires}\n",
+        row.id,
+        shown(&row.name),
+        shown(&row.permissions)
+    );
+    (code, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_and_its_end() {
+        for input in
+            ["my-secret-admin-key-here", "my-secret-admin-key-here\n", "my-secret-admin-key-here\r\n"]
+        {
+            assert_eq!(well_formed(input.as_bytes()), Ok("my-secret-admin-key-here"));
+        }
+        let longest = "x".repeat(key::LONGEST);
+        assert_eq!(well_formed(longest.as_bytes()), Ok(&*longest));
+        for (input, text) in [
+            (b"".as_slice(), "malformed: stdin is empty\n"),
+            (b"\n", "malformed: stdin is empty\n"),
+            (b"a\nb\n", "malformed: stdin has more than one line\n"),
+            (b"a\n\n", "malformed: stdin has more than one line\n"),
+            (b"Bearer x", "malformed: a key has visible ASCII characters only, and no space\n"),
+            (b"\xff", "malformed: a key has visible ASCII characters only, and no space\n"),
+            ("x".repeat(key::LONGEST + 1).as_bytes(), "malformed: it has more than 512 bytes\n"),
+        ] {
+            assert_eq!(well_formed(input), Err((MALFORMED, text.to_owned())));
+        }
+    }
+}

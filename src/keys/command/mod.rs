@@ -1,0 +1,196 @@
+//! `cloacinactl keys …`: straight on the database with the server's own store, for whoever has that and no key.
+
+mod apply;
+mod declaration;
+mod explain;
+mod list;
+
+use std::process::ExitCode;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::body::{check_name, read_grace};
+use super::key::Plaintext;
+use super::{Permission, expiry, fresh_id};
+use crate::cli::{self, KeysAction};
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::store::keys::{NewKey, Revocation, Successor};
+use crate::store::{Store, StoreError};
+
+/// Carries out an action. `settings` is asked for only where a database is needed.
+///
+/// # Errors
+/// `Usage` for a value that is not right, `Runtime` when the database does not do it.
+pub fn run(
+    action: &KeysAction,
+    settings: impl FnOnce() -> Result<Settings, Failure>,
+) -> Result<ExitCode, Failure> {
+    match action {
+        KeysAction::Create { name, permissions, expires_in } => {
+            create(settings, name, permissions.as_deref(), expires_in.as_deref())?;
+        }
+        KeysAction::List { json } => list::run(&Store::for_command(&settings()?)?, *json)?,
+        KeysAction::Revoke { id } => revoke(settings, id)?,
+        KeysAction::Rotate { id, grace } => rotate(settings, id, grace.as_deref())?,
+        KeysAction::Explain => return explain::run(settings),
+        KeysAction::Apply { file, dry_run } => apply::run(settings, file, *dry_run)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn create(
+    settings: impl FnOnce() -> Result<Settings, Failure>,
+    name: &str,
+    permissions: Option<&str>,
+    expires_in: Option<&str>,
+) -> Result<(), Failure> {
+    check_name(name).map_err(|line| wrong("--name", &line))?;
+    let permission = match permissions {
+        Some(permissions) => Permission::parse(permissions)
+            .ok_or_else(|| wrong("--permissions", &format!("expected {}", Permission::NAMES)))?,
+        None => Permission::Admin,
+    };
+    let now = OffsetDateTime::now_utc();
+    let asked = match expires_in {
+        Some(text) => {
+            let end = expiry::duration(text).and_then(|duration| expiry::after(now, duration));
+            let end = end.map_err(|line| wrong("--expires-in", line))?;
+            if end <= now {
+                return Err(wrong("--expires-in", "must lie in the future"));
+            }
+            Some(end)
+        }
+        None => None,
+    };
+    let settings = settings()?;
+    let expires_at = expiry::bounded(asked, settings.max_key_lifetime, now)
+        .map_err(|line| wrong("--expires-in", &line))?;
+    let (id, key) = (id()?, generated()?);
+    let hash = key.hash();
+    let new = NewKey {
+        id,
+        hash: hash.as_str(),
+        prefix: key.shown(),
+        name,
+        permissions: permission.name(),
+        expires_at,
+    };
+    Store::for_command(&settings)?.insert(&new).map_err(failed)?;
+    cli::remark(&format!("created {} {id}", shown(name)));
+    cli::print(&format!("{}\n", key.reveal()))
+}
+
+fn revoke(settings: impl FnOnce() -> Result<Settings, Failure>, id: &str) -> Result<(), Failure> {
+    let id = key_id(id)?;
+    let store = Store::for_command(&settings()?)?;
+    let revocation = store.revoke(id).map_err(failed)?;
+    if revocation == Revocation::Unknown {
+        return Err(Failure::Runtime(format!("there is no key {id}")));
+    }
+    // For an earlier revocation as well: whoever made it may not have waited to the end.
+    tell_servers(&store)?;
+    match revocation {
+        Revocation::Revoked(name) => cli::print(&format!("revoked {} {id}\n", shown(&name))),
+        _ => Err(Failure::Runtime(format!("the key {id} has been revoked before"))),
+    }
+}
+
+fn rotate(
+    settings: impl FnOnce() -> Result<Settings, Failure>,
+    old: &str,
+    grace: Option<&str>,
+) -> Result<(), Failure> {
+    let old = key_id(old)?;
+    let grace = read_grace(grace.unwrap_or("0s")).map_err(|line| wrong("--grace", line))?;
+    let (id, key) = (id()?, generated()?);
+    let hash = key.hash();
+    let settings = settings()?;
+    let longest = settings.max_key_lifetime;
+    let successor = Successor {
+        id,
+        hash: hash.as_str(),
+        prefix: key.shown(),
+        grace_seconds: grace.as_seconds_f64(),
+        longest_seconds: (!longest.is_zero()).then_some(longest.as_secs_f64()),
+    };
+    let store = Store::for_command(&settings)?;
+    let Some(made) = store.rotate(old, &successor).map_err(failed)? else {
+        return Err(Failure::Runtime(format!("there is no valid key {old}: unknown, revoked or expired")));
+    };
+    // The key comes first: the old one is gone, whether or not all servers can be told.
+    let until = expiry::written(made.old_expires_at);
+    cli::remark(&format!("rotated {} {old} to {id}; the old key ends {until}", shown(&made.name)));
+    let printed = cli::print(&format!("{}\n", key.reveal()));
+    tell_servers(&store).and(printed)
+}
+
+/// Waits until no server lets anybody in by what it knew before this call.
+fn tell_servers(store: &Store) -> Result<(), Failure> {
+    // An id that no server has: all of them have to be told.
+    store.wait_for_servers(id()?).map_err(|error| {
+        Failure::Runtime(format!(
+            "it is done, but the connection broke before all servers were known to have heard of it: {error}"
+        ))
+    })
+}
+
+fn id() -> Result<Uuid, Failure> {
+    fresh_id().map_err(|_| no_random_bytes())
+}
+
+fn generated() -> Result<Plaintext, Failure> {
+    Plaintext::generate().map_err(|_| no_random_bytes())
+}
+
+fn no_random_bytes() -> Failure {
+    Failure::Runtime("the system has no random bytes".to_owned())
+}
+
+fn key_id(text: &str) -> Result<Uuid, Failure> {
+    // In the hyphenated form only, as in the server's paths. The text is not repeated: it may be a key.
+    let id = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
+    id.ok_or_else(|| {
+        Failure::Usage("invalid key ID format: it is like a1b2c3d4-e5f6-7890-abcd-ef1234567890".to_owned())
+    })
+}
+
+fn wrong(flag: &str, line: &str) -> Failure {
+    Failure::Usage(format!("invalid value for `{flag}`: {line}"))
+}
+
+fn failed(error: StoreError) -> Failure {
+    Failure::Runtime(match error {
+        StoreError::Unavailable(text) => format!("the database is not available: {text}"),
+        StoreError::Refused(text) => format!("the database refused: {text}"),
+    })
+}
+
+/// A name as a terminal may see it. Rows of older servers may have anything in theirs.
+fn shown(name: &str) -> String {
+    name.chars().fold(String::with_capacity(name.len()), |mut text, character| {
+        match is_obeyed(character) {
+            true => text.extend(character.escape_unicode()),
+            false => text.push(character),
+        }
+        text
+    })
+}
+
+/// Control characters, and those that turn the direction of what follows or end a line.
+fn is_obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_shown() {
+        assert_eq!(shown("Gr\u{fc}\u{df}e \\ \"x\" \u{1f511}"), "Gr\u{fc}\u{df}e \\ \"x\" \u{1f511}");
+        assert_eq!(shown("a\u{1b}[31m\n\u{9b}\u{202e}b"), r"a\u{1b}[31m\u{a}\u{9b}\u{202e}b");
+    }
+}

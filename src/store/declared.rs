@@ -1,0 +1,126 @@
+//! The rows that files of `keys apply` declare: told by the column `declared`, and changed in one transaction.
+
+use postgres::{GenericClient, Row};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::keys::Unlogged;
+use super::pool::Session;
+use super::{Store, StoreError};
+
+/// A row that a file declared, or whose hash one now declares.
+pub struct KnownKey {
+    pub id: Uuid,
+    /// Lowercase hex SHA-256 of the whole key.
+    pub hash: String,
+    pub name: String,
+    /// As stored.
+    pub permissions: String,
+    pub expires_at: Option<OffsetDateTime>,
+    pub is_revoked: bool,
+    /// Another key has taken its place; it has ended, or will after a grace.
+    pub is_rotated: bool,
+    /// Whether a file made it.
+    pub is_declared: bool,
+}
+
+/// What a declared row shall hold.
+pub struct Declared<'a> {
+    pub id: Uuid,
+    pub name: &'a str,
+    pub permissions: &'a str,
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// A step from what is there to what a file declares.
+pub enum Step<'a> {
+    /// A row with this hash, that of a key that nobody here has seen.
+    Create {
+        hash: &'a str,
+        row: Declared<'a>,
+    },
+    Change(Declared<'a>),
+    Revoke(Uuid),
+}
+
+/// Session lock of whoever applies a file: two of them would each plan on what the other is about to change.
+const LOCK: i64 = 0x636c_6f61_6170_706c;
+
+const KNOWN: &str =
+    "SELECT id, key_hash::text, name::text, COALESCE(permissions::text, ''), NULLIF(expires_at, 'infinity'),
+            revoked_at IS NOT NULL, rotated_at IS NOT NULL, declared
+     FROM api_keys WHERE declared OR key_hash = ANY(string_to_array($1, ',')) ORDER BY created_at, id";
+/// The clock rather than the transaction, so that listings have them in the order of the file.
+const CREATE: &str =
+    "INSERT INTO api_keys (id, key_hash, name, permissions, created_at, expires_at, declared)
+     VALUES ($1, $2, $3, $4, clock_timestamp(), $5, true)";
+const CHANGE: &str = "UPDATE api_keys SET name = $2, permissions = $3, expires_at = $4 WHERE id = $1";
+const REVOKE: &str = "UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL";
+
+fn known(
+    client: &mut impl GenericClient,
+    hashes: &[&str],
+    suffix: &str,
+) -> Result<Vec<KnownKey>, postgres::Error> {
+    let hashes = hashes.join(",");
+    let rows = client.query(&format!("{KNOWN}{suffix}"), &[&Unlogged(&hashes)])?;
+    rows.iter().map(known_key).collect()
+}
+
+fn known_key(row: &Row) -> Result<KnownKey, postgres::Error> {
+    Ok(KnownKey {
+        id: row.try_get(0)?,
+        hash: row.try_get(1)?,
+        name: row.try_get(2)?,
+        permissions: row.try_get(3)?,
+        expires_at: row.try_get(4)?,
+        is_revoked: row.try_get(5)?,
+        is_rotated: row.try_get(6)?,
+        is_declared: row.try_get(7)?,
+    })
+}
+
+impl Store {
+    /// Every declared row, and every other one that has one of these hashes.
+    ///
+    /// # Errors
+    /// See `StoreError`.
+    pub fn known_keys(&self, hashes: &[&str]) -> Result<Vec<KnownKey>, StoreError> {
+        self.read(|Session { client, .. }| known(client, hashes, ""))
+    }
+
+    /// Hands the same rows to `plan` and takes the steps that it asks for, while nobody else changes these rows. All
+    /// of it is committed when this returns; servers may still have to hear of it.
+    ///
+    /// # Errors
+    /// See `StoreError`. Nothing has changed then, unless the session broke at the commit.
+    pub fn declare<'a>(
+        &self,
+        hashes: &[&str],
+        plan: impl FnOnce(Vec<KnownKey>) -> Vec<Step<'a>>,
+    ) -> Result<(), StoreError> {
+        self.write(|Session { client, .. }| {
+            let mut transaction = client.transaction()?;
+            transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
+            let steps = plan(known(&mut transaction, hashes, " FOR UPDATE")?);
+            for step in &steps {
+                take(&mut transaction, step)?;
+            }
+            if !steps.is_empty() {
+                transaction.execute("SELECT pg_notify('api_key_changes', '')", &[])?;
+            }
+            transaction.commit()
+        })
+    }
+}
+
+fn take(client: &mut impl GenericClient, step: &Step<'_>) -> Result<(), postgres::Error> {
+    match step {
+        Step::Create { hash, row } => {
+            client.execute(CREATE, &[&row.id, &Unlogged(hash), &row.name, &row.permissions, &row.expires_at])
+        }
+        Step::Change(row) => client.execute(CHANGE, &[&row.id, &row.name, &row.permissions, &row.expires_at]),
+        Step::Revoke(id) => client.execute(REVOKE, &[id]),
+    }
+    .map(|_| ())
+}

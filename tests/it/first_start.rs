@@ -1,0 +1,70 @@
+//! The first start, killed at any moment of it: the key's file and its row agree, and the next start works.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::keys::hash;
+use crate::support::Seeded;
+use crate::support::directory::Directory;
+use crate::support::postgres::Database;
+use crate::support::server::{Server, Start};
+
+#[test]
+fn killed_at_random_points() {
+    let mut seeded = Seeded::new(0x0F15_7000);
+    // How long a first start takes on this machine, at this moment.
+    let began = Instant::now();
+    drop(Server::start(&Database::new()));
+    let whole = began.elapsed();
+    let mut killed = 0;
+    for round in 0..8 {
+        let database = Database::new();
+        let home = Directory::new();
+        for _ in 0..2 {
+            let starting = Start::on(&database).home(&home).starting();
+            let share = u32::try_from(seeded.next() % 100).unwrap();
+            std::thread::sleep(whole * share / 100 + Duration::from_millis(1));
+            starting.kill();
+            killed += 1;
+        }
+        let server = Start::on(&database).home(&home).serving();
+        let key = server.bootstrap_key();
+        assert!(server.lets_in(&key), "round {round}");
+        let stored: String = database.value("SELECT string_agg(key_hash::text, ' ') FROM api_keys");
+        assert_eq!(stored, hash(&key), "round {round}: one key, that of the file");
+        server.terminate().expect_code(0);
+        // Nothing else that looks like a key lies about.
+        for entry in fs::read_dir(home.path()).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(!name.contains("bootstrap-key") || name == "bootstrap-key", "round {round}: {name}");
+        }
+    }
+    assert_eq!(killed, 16);
+}
+
+/// Each in a home of its own: one of them makes the key, and all of them know it.
+#[test]
+fn ten_at_once() {
+    let database = Database::new();
+    let starting: Vec<_> = (0..10).map(|_| Start::on(&database).starting()).collect();
+    let servers: Vec<_> = starting.into_iter().map(|server| server.serving()).collect();
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM api_keys"), 1);
+    let made: Vec<_> = servers.iter().filter(|server| server.home().join("bootstrap-key").exists()).collect();
+    assert_eq!(made.len(), 1);
+    let key = made[0].bootstrap_key();
+    assert!(servers.iter().all(|server| server.lets_in(&key)));
+}
+
+/// The same in one home, as where a supervisor starts a service twice.
+#[test]
+fn two_at_once_in_one_home() {
+    for _ in 0..3 {
+        let database = Database::new();
+        let home = Directory::new();
+        let starting: Vec<_> = (0..2).map(|_| Start::on(&database).home(&home).starting()).collect();
+        let servers: Vec<_> = starting.into_iter().map(|server| server.serving()).collect();
+        let stored: String = database.value("SELECT string_agg(key_hash::text, ' ') FROM api_keys");
+        assert_eq!(stored, hash(&servers[0].bootstrap_key()));
+        assert!(servers.iter().all(|server| server.lets_in(&servers[0].bootstrap_key())));
+    }
+}

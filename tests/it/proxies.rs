@@ -1,0 +1,209 @@
+//! The server behind a real nginx and a real Caddy with HTTPS, as `scripts/deploy/` configures them, and whom it then
+//! takes for the client.
+
+use crate::support::front::{CLIENT, Front, Kind, with_both};
+use crate::support::http::{self, responses};
+use crate::support::postgres::Database;
+use crate::support::server::{Server, Start};
+use crate::support::upstream::Upstream;
+use crate::support::wait_for;
+
+with_both! {
+    every_endpoint_answers_over_https
+    what_is_too_large_ends_at_the_proxy
+    what_is_too_slow_ends_at_the_proxy
+    connections_to_the_server_are_kept
+    the_log_names_the_client_behind_the_proxy
+}
+
+fn every_endpoint_answers_over_https(kind: Kind) {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let front = Front::before(kind, server.address);
+    let admin = format!("Authorization: Bearer {}", server.bootstrap_key());
+    front.ask("GET /health", &[]).expect(200, r#"{"status":"ok"}"#);
+    wait_for("readiness", || (front.ask("GET /ready", &[]).status == 200).then_some(()));
+    front.ask("GET /metrics", &[]).expect_status(200);
+    front.ask("GET /openapi.json", &[]).expect_status(200);
+    front.ask("HEAD /health", &[]).expect_status(200);
+    front.ask("GET /auth/keys", &[]).expect_status(401).header("WWW-Authenticate").unwrap();
+    let made = front.post("/auth/keys", &[&admin], r#"{"name":"ci-deploy"}"#).expect_status(201).json();
+    let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+    let bearer = format!("Authorization: Bearer {key}");
+    let listed = front.ask("GET /auth/keys?limit=1", &[&admin]).expect_status(200);
+    assert_eq!(listed.json()["keys"][0]["id"], *id);
+    assert!(listed.header("Link").is_some());
+    front.ask("GET /auth/whoami", &[&bearer]).expect_status(200);
+    assert_eq!(
+        front.ask("GET /auth/verify", &[&bearer]).expect_status(204).header("X-Auth-Key-Id"),
+        Some(id)
+    );
+    let rotated = front.post(&format!("/auth/keys/{id}/rotate"), &[&bearer], "{}").expect_status(201).json();
+    let bearer = format!("Authorization: Bearer {}", rotated["key"].as_str().unwrap());
+    front.ask("DELETE /auth/keys/self", &[&bearer]).expect_status(200);
+    front.ask("GET /auth/whoami", &[&bearer]).expect_status(401);
+    front
+        .ask(&format!("DELETE /auth/keys/{id}"), &[&admin])
+        .expect(404, r#"{"error":"key not found or already revoked"}"#);
+    front.ask("GET /nowhere", &[]).expect(404, r#"{"error":"not found"}"#);
+    let answer = front.ask("GET /health", &["X-Request-Id: from-outside"]);
+    assert_eq!(answer.header("X-Request-Id"), Some("from-outside"));
+}
+
+/// How many requests for keys, and how many that were none, the server has seen.
+fn seen_by(server: &Server) -> f64 {
+    server.metric("cloacina_http_requests_total", &[("route", "/auth/keys")])
+        + server.metric("cloacina_http_requests_total", &[("route", "malformed")])
+        + server.metric("cloacina_http_rejected_total", &[])
+}
+
+fn what_is_too_large_ends_at_the_proxy(kind: Kind) {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let front = Front::before(kind, server.address);
+    let admin = format!("Authorization: Bearer {}", server.bootstrap_key());
+    let body = |length: usize| format!("{{\"name\":\"{}\"}}", "x".repeat(length - 11));
+    // What the server itself would take goes on to it.
+    let answer = front.post("/auth/keys", &[&admin], &body(65_536)).expect_status(422);
+    assert!(answer.error().starts_with("name: "), "{answer:?}");
+    let before = seen_by(&server);
+    for length in [65_537, 10_000_000] {
+        let refused = front.post("/auth/keys", &[&admin], &body(length)).expect_status(413);
+        assert_eq!(refused.header("X-Request-Id"), None, "{length}");
+    }
+    let mut connection = front.connect();
+    connection.send(&front.request(
+        "POST /auth/keys",
+        &[&admin, "Content-Length: 99999999999", "Expect: 100-continue"],
+        "",
+    ));
+    connection.receive("POST").expect_status(413);
+    // A body that does not say how long it is.
+    let mut connection = front.connect();
+    let endless = format!("10000\r\n{}\r\n", "x".repeat(0x10000)).repeat(8);
+    let fields = [&*admin, "Content-Type: application/json", "Transfer-Encoding: chunked"];
+    connection.send_what_goes(&front.request("POST /auth/keys", &fields, &endless));
+    let refused = connection.receive("POST");
+    assert!(refused.status >= 400, "{refused:#?}");
+    assert_eq!(refused.header("X-Request-Id"), None);
+    assert_eq!(seen_by(&server), before);
+}
+
+fn what_is_too_slow_ends_at_the_proxy(kind: Kind) {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let front = Front::before(kind, server.address);
+    let admin = format!("Authorization: Bearer {}", server.bootstrap_key());
+    let head = front.request("GET /auth/keys", &[&admin], "");
+    let json = "Content-Type: application/json";
+    let body = front.request("POST /auth/keys", &[&admin, json, "Content-Length: 21"], r#"{"name":"#);
+    let chunked =
+        front.request("POST /auth/keys", &[&admin, json, "Transfer-Encoding: chunked"], "8\r\n{\"name\":");
+    // All wait at once.
+    let [head, body, chunked] = [&head[..head.len() - 2], &body, &chunked].map(|bytes| {
+        let mut connection = front.connect();
+        connection.send(bytes);
+        connection
+    });
+    for (mut connection, has_head) in [(head, false), (body, true), (chunked, true)] {
+        for answer in responses(&connection.rest()) {
+            match kind {
+                // Caddy passes a body on as it comes, so the server's gate is the one to say it.
+                Kind::Caddy if has_head => assert_eq!(answer.error(), "request took too long to arrive"),
+                _ => assert_eq!(answer.header("X-Request-Id"), None, "{answer:#?}"),
+            }
+            assert!([400, 408].contains(&answer.status), "{answer:#?}");
+        }
+    }
+    assert_eq!(server.metric("cloacina_http_requests_total", &[("route", "/auth/keys")]), 0.0);
+    if kind == Kind::Nginx {
+        assert_eq!(seen_by(&server), 0.0);
+    }
+    front.ask("GET /auth/keys", &[&admin]).expect_status(200);
+}
+
+fn connections_to_the_server_are_kept(kind: Kind) {
+    let server = Upstream::start();
+    let front = Front::before(kind, server.address);
+    // A connection is free again only a moment after its answer has been passed on.
+    let reused = wait_for("a connection that carries a second request", || {
+        front.ask("GET /health", &[]).expect_status(200);
+        front.post("/auth/keys", &[], "{}").expect_status(200);
+        let seen = server.take_seen();
+        (seen[0].connection == seen[1].connection).then_some(seen)
+    });
+    assert_eq!(reused.len(), 2);
+}
+
+/// The value of `client` in the log line about the request with this id.
+fn logged_client(server: &Server, request_id: &str) -> String {
+    let path = server.home().join("logs/cloacina-server.log");
+    wait_for("the line in the log", || {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let mut lines =
+            lines.filter(|line| line["message"] == "answered" && line["request_id"] == request_id);
+        lines.next().map(|line| line["client"].as_str().unwrap().to_owned())
+    })
+}
+
+fn the_log_names_the_client_behind_the_proxy(kind: Kind) {
+    let database = Database::new();
+    let server = Start::on(&database)
+        .environment("RUST_LOG", "debug")
+        .arguments(["--trusted-proxy", "127.0.0.1"])
+        .serving();
+    let front = Front::before(kind, server.address);
+    let admin = format!("Authorization: Bearer {}", server.bootstrap_key());
+    front.ask("GET /health", &["X-Request-Id: plain"]).expect_status(200);
+    front.ask("GET /health", &["X-Request-Id: forged", "X-Forwarded-For: 198.51.100.7"]).expect_status(200);
+    let twice =
+        ["X-Request-Id: twice", "X-Forwarded-For: 198.51.100.7", "X-Forwarded-For: 127.0.0.1", &admin];
+    front.ask("GET /auth/keys", &twice).expect_status(200);
+    for request_id in ["plain", "forged", "twice"] {
+        assert_eq!(logged_client(&server, request_id), CLIENT, "{request_id}");
+    }
+    front.post("/auth/keys", &[&admin], r#"{"name":"ci-deploy"}"#).expect_status(201);
+    let log = std::fs::read_to_string(server.home().join("logs/cloacina-server.log")).unwrap();
+    let line = log.lines().find(|line| line.contains("\"ci-deploy\"")).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(line).unwrap()["client"], CLIENT);
+}
+
+#[test]
+fn only_trusted_proxies_name_the_client() {
+    let database = Database::new();
+    let ask = |server: &Server, id: &str, fields: &str| {
+        let request = format!("GET /health HTTP/1.1\r\nHost: h\r\nX-Request-Id: {id}\r\n{fields}\r\n");
+        http::exchange(server.address, request.as_bytes()).expect_status(200);
+        logged_client(server, id)
+    };
+    let debug = |flags: &[&str]| {
+        let start = Start::on(&database).environment("RUST_LOG", "debug");
+        flags.iter().fold(start, |start, flag| start.arguments([*flag])).serving()
+    };
+    let forwarded = "X-Forwarded-For: 198.51.100.7\r\n";
+
+    let server = debug(&[]);
+    assert_eq!(ask(&server, "a", forwarded), "127.0.0.1");
+    let server = debug(&["--trusted-proxy=10.0.0.0/8, 127.0.0.2"]);
+    assert_eq!(ask(&server, "a", forwarded), "127.0.0.1");
+
+    // Those who come over IPv4 are known by that, also where we listen for both.
+    let mut server = debug(&["--trusted-proxy=10.0.0.0/8,127.0.0.0/8", "--bind=[::]:0"]);
+    server.address = ([127, 0, 0, 1], server.address.port()).into();
+    for (id, fields, client) in [
+        ("none", "", "127.0.0.1"),
+        ("one", forwarded, "198.51.100.7"),
+        ("v6", "X-Forwarded-For: 2001:DB8::7\r\n", "2001:db8::7"),
+        ("many", "X-Forwarded-For: 192.0.2.1, 198.51.100.7, 10.0.0.1\r\n", "198.51.100.7"),
+        (
+            "lines",
+            "X-Forwarded-For: 192.0.2.1, 198.51.100.7\r\nX: y\r\nx-forwarded-for: 10.0.0.1\r\n",
+            "198.51.100.7",
+        ),
+        ("malformed", "X-Forwarded-For: 198.51.100.7, somebody, 10.0.0.1\r\n", "10.0.0.1"),
+        ("other", "Forwarded: for=198.51.100.7\r\nX-Real-IP: 198.51.100.7\r\n", "127.0.0.1"),
+    ] {
+        assert_eq!(ask(&server, id, fields), client, "{id}");
+    }
+}

@@ -1,0 +1,192 @@
+//! The end of a server: whoever was heard is answered, and the next server takes over where this one stops.
+
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::cluster::Cluster;
+use crate::support::directory::Directory;
+use crate::support::http::{self, Connection};
+use crate::support::postgres::Database;
+use crate::support::server::{Server, Start};
+use crate::support::wait_for;
+
+#[test]
+fn every_request_that_was_read_gets_its_whole_answer() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let key = server.bootstrap_key();
+    let request = http::request("GET", "/auth/keys", Some(&key), None);
+    let address = server.address;
+    let answers = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..64 {
+            let (request, answers) = (&request, &answers);
+            // Until it is told that the connection ends. A connection that ended before a request was read says
+            // nothing at all, and never half an answer: `receive` would not take that.
+            scope.spawn(move || {
+                let mut connection = Connection::open(address);
+                loop {
+                    connection.send_what_goes(request);
+                    let Some(response) = connection.receive_or_end("GET") else { return };
+                    assert_eq!(response.status, 200, "{}", response.text());
+                    answers.fetch_add(1, Ordering::Relaxed);
+                    if response.closes() {
+                        return connection.expect_end();
+                    }
+                }
+            });
+        }
+        wait_for("all of them to be under way", || (answers.load(Ordering::Relaxed) > 200).then_some(()));
+        server.signal("TERM");
+    });
+    let began = Instant::now();
+    let ended = server.ended().expect_code(0);
+    assert!(began.elapsed() < Duration::from_secs(25), "it had nothing left to do");
+    assert!(ended.stderr.contains("drained"), "{ended:#?}");
+}
+
+/// A request that waits for a lock of ours.
+fn stuck_request(database: &Database, server: &Server, key: &str) -> Connection {
+    let mut stuck = Connection::open(server.address);
+    stuck.send(&http::request("GET", "/auth/keys", Some(key), None));
+    let mut client = database.client();
+    wait_for("the request to wait for the lock", || {
+        let query = "SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        (client.query_one(query, &[]).unwrap().get::<_, i64>(0) > 0).then_some(())
+    });
+    stuck
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let database = Database::new();
+    let server = Start::on(&database).arguments(["--database-timeout", "10m"]).serving();
+    let key = server.bootstrap_key();
+    let mut locker = database.client();
+    let mut lock = locker.transaction().unwrap();
+    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let _stuck = stuck_request(&database, &server, &key);
+    server.signal("TERM");
+    wait_for("the first signal to be taken", || server.stderr().contains("draining").then_some(()));
+    let began = Instant::now();
+    server.signal("TERM");
+    let ended = server.ended();
+    assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    assert!(began.elapsed() < Duration::from_secs(10), "the drain would have taken 30 s");
+    lock.rollback().unwrap();
+}
+
+#[test]
+fn the_drain_has_an_end() {
+    let database = Database::new();
+    let server =
+        Start::on(&database).arguments(["--database-timeout", "10m", "--shutdown-timeout", "2s"]).serving();
+    let key = server.bootstrap_key();
+    let mut locker = database.client();
+    let mut lock = locker.transaction().unwrap();
+    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let mut stuck = stuck_request(&database, &server, &key);
+    let began = Instant::now();
+    let ended = server.terminate();
+    assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    assert!(ended.last_words().contains("1 connections were cut off"), "{ended:#?}");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    stuck.expect_end();
+    lock.rollback().unwrap();
+}
+
+/// The deadline is one for all of the drain, whatever still waits for a database that does not answer.
+#[test]
+fn a_hung_database_does_not_hold_the_end_up() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let server =
+        Start::on(&database).arguments(["--database-timeout", "4s", "--shutdown-timeout", "6s"]).serving();
+    let key = server.bootstrap_key();
+    let frozen = cluster.freeze();
+    let mut asked = Connection::open(server.address);
+    asked.send(&http::request("GET", "/auth/keys", Some(&key), None));
+    wait_for("the request to be under way", || {
+        (server.metric("cloacina_http_requests_in_flight", &[]) >= 1.0).then_some(())
+    });
+    let began = Instant::now();
+    server.signal("TERM");
+    asked.receive("GET").expect(503, r#"{"error":"database unavailable"}"#);
+    server.ended();
+    // 6 s, and not 6 s more for the threads.
+    assert!(began.elapsed() < Duration::from_millis(9500), "{:?}", began.elapsed());
+    drop(frozen);
+}
+
+#[test]
+fn a_passed_socket_is_served_instead_of_bind() {
+    let database = Database::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let bind = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = bind.local_addr().unwrap().to_string();
+    // It would fail, were it looked at.
+    let server = Start::on(&database).arguments(["--bind", &taken]).on_socket(&listener).serving();
+    assert_eq!(server.address, address);
+    assert!(server.stderr().contains("--bind is ignored"), "{}", server.stderr());
+    server.get("/health", None).expect_status(200);
+    server.terminate().expect_code(0);
+    // The socket is there, and takes connections for whoever comes next.
+    let waiting = TcpStream::connect(address).unwrap();
+    let server = Start::on(&database).on_socket(&listener).serving();
+    server.get("/health", None).expect_status(200);
+    drop(waiting);
+}
+
+#[test]
+fn what_is_passed_must_be_one_listening_socket() {
+    let database = Database::new();
+    for (name, prelude) in [
+        ("no socket", "exec 3</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1"),
+        ("nothing", "exec 3<&-; export LISTEN_PID=$$ LISTEN_FDS=1"),
+        ("two", "exec 3</dev/null 4</dev/null; export LISTEN_PID=$$ LISTEN_FDS=2"),
+    ] {
+        let ended = Start::on(&database).after(prelude).failing().expect_code(2);
+        assert!(ended.last_words().contains("LISTEN_FDS"), "{name}: {ended:#?}");
+    }
+    // What was meant for another process is none of our business.
+    let other = "export LISTEN_PID=1 LISTEN_FDS=1";
+    Start::on(&database).after(other).serving().get("/health", None).expect_status(200);
+}
+
+/// As under systemd with a socket unit: the socket stays, the servers come and go.
+#[test]
+fn a_thousand_requests_across_five_restarts() {
+    let database = Database::new();
+    let home = Directory::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let start = || Start::on(&database).home(&home).on_socket(&listener).serving();
+    let mut server = start();
+    let key = server.bootstrap_key();
+    let request = http::request("GET", "/auth/keys", Some(&key), None);
+    let answered = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            while answered.load(Ordering::Relaxed) < 1000 && !stop.load(Ordering::Relaxed) {
+                http::exchange(address, &request).expect_status(200);
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for restart in 1..=5 {
+            wait_for("requests to be answered between the restarts", || {
+                (answered.load(Ordering::Relaxed) >= restart * 150 || client.is_finished()).then_some(())
+            });
+            let old = server;
+            old.terminate().expect_code(0);
+            server = start();
+        }
+        let finished = client.join();
+        stop.store(true, Ordering::Relaxed);
+        finished.unwrap();
+    });
+    assert_eq!(answered.load(Ordering::Relaxed), 1000);
+}

@@ -1,0 +1,203 @@
+//! `GET /auth/verify`, which proxies ask on behalf of other services.
+
+use crate::keys::{INVALID, MALFORMED, insert_key, unknown_key};
+use crate::permissions::forbidden;
+use crate::support::cluster::Cluster;
+use crate::support::http::{self, Connection, Response};
+use crate::support::postgres::Database;
+use crate::support::server::Server;
+use crate::support::wait_for;
+
+/// Asserts a 204 as proxies need it, and hands back id, name and permissions.
+#[track_caller]
+fn vouched(response: Response) -> [String; 3] {
+    assert_eq!((response.status, response.text()), (204, ""), "{response:#?}");
+    // RFC 9110, 8.6: no length where there can be no body.
+    for absent in ["Content-Length", "Content-Type", "WWW-Authenticate"] {
+        assert_eq!(response.header(absent), None, "{response:#?}");
+    }
+    assert_eq!(response.header("Cache-Control"), Some("no-store"));
+    ["X-Auth-Key-Id", "X-Auth-Key-Name", "X-Auth-Permissions"].map(|name| {
+        let value = response.header(name).unwrap_or_else(|| panic!("no {name} in {response:#?}"));
+        assert!(!value.is_empty(), "{name} is empty in {response:#?}");
+        assert!(value.bytes().all(|byte| byte.is_ascii_graphic()), "{name}: {value:?}");
+        value.to_owned()
+    })
+}
+
+#[test]
+fn a_permission_includes_the_lesser_ones() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    for (role, allowed) in
+        [("read", &["read"][..]), ("write", &["read", "write"]), ("admin", &["read", "write", "admin"])]
+    {
+        let made = server.make_key(&admin, &format!(r#"{{"name":"{role}-er","role":"{role}"}}"#));
+        let who = [made.id().to_owned(), format!("{role}-er"), role.to_owned()];
+        assert_eq!(vouched(server.get("/auth/verify", Some(made.key()))), who);
+        for required in ["read", "write", "admin"] {
+            let response = server.get(&format!("/auth/verify?require={required}"), Some(made.key()));
+            if allowed.contains(&required) {
+                assert_eq!(vouched(response), who, "{required}");
+            } else {
+                forbidden(response);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_requirement_that_is_none_is_met_by_nobody() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let refused = || server.metric("cloacina_auth_failures_total", &[("reason", "permission")]);
+    let before = refused();
+    let odd = [
+        "require=",
+        "require",
+        "require=root",
+        "require=Read",
+        "require=READ",
+        "require=read,write",
+        "require=%20read",
+        "require=read%00",
+        "require=read+",
+        "require=%",
+        "require=%ff",
+        "require==read",
+        "require=read&require=read",
+        "require=read&require=admin",
+        "require=read&require",
+        "require=admin&x=1&%72equire=read",
+    ];
+    for query in odd {
+        forbidden(server.get(&format!("/auth/verify?{query}"), Some(&admin)));
+    }
+    let long = format!("/auth/verify?require={}", "read".repeat(500));
+    forbidden(server.get(&long, Some(&admin)));
+    assert_eq!(refused() - before, odd.len() as f64 + 1.0);
+    for query in ["", "x=1", "required=nonsense", "&&=&", "require=%72ead", "x=%&require=admin", "%ff=%fe"] {
+        vouched(server.get(&format!("/auth/verify?{query}"), Some(&admin)));
+    }
+}
+
+#[test]
+fn names_travel_as_visible_ascii() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    for (name, encoded) in [
+        ("ci-deploy", "ci-deploy"),
+        ("a b", "a%20b"),
+        (" ", "%20"),
+        ("100%", "100%25"),
+        ("%41", "%2541"),
+        ("Gr\u{fc}\u{df}e", "Gr%C3%BC%C3%9Fe"),
+        ("\u{1f511}", "%F0%9F%94%91"),
+        ("a,b;c=\"d\"", "a,b;c=\"d\""),
+        ("\u{a0}\u{2028}", "%C2%A0%E2%80%A8"),
+    ] {
+        let made = server.make_key(&admin, &serde_json::json!({ "name": name }).to_string());
+        let [id, header, permissions] = vouched(server.get("/auth/verify", Some(made.key())));
+        assert_eq!([&*id, &*header, &*permissions], [made.id(), encoded, "admin"]);
+    }
+    let longest = serde_json::json!({ "name": "\u{1f511}".repeat(255) }).to_string();
+    let made = server.make_key(&admin, &longest);
+    let [_, header, _] = vouched(server.get("/auth/verify", Some(made.key())));
+    assert_eq!(header, "%F0%9F%94%91".repeat(255));
+
+    // An older server may have stored what could not be a field value at all.
+    for (number, (name, permissions, expected)) in [
+        ("", "", ["-", "-"]),
+        ("a\r\nX-Auth-Permissions: admin", "read\r\n", ["a%0D%0AX-Auth-Permissions:%20admin", "read%0D%0A"]),
+        ("\t", "r\u{e9}ad", ["%09", "r%C3%A9ad"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let key = format!("a-key-of-an-older-server-{number}");
+        let id = insert_key(&database, &key, name, permissions);
+        let [said_id, said_name, said_permissions] = vouched(server.get("/auth/verify", Some(&key)));
+        assert_eq!([&*said_id, &*said_name, &*said_permissions], [&*id, expected[0], expected[1]]);
+    }
+}
+
+#[test]
+fn who_is_not_known_is_told_how_to_be() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let (id, revoked) = server.create_key(&admin, "revoked");
+    vouched(server.get("/auth/verify", Some(&revoked)));
+    server.delete(&format!("/auth/keys/{id}"), &admin).expect_status(200);
+    for path in ["/auth/verify", "/auth/verify?require=admin", "/auth/verify?require=nonsense"] {
+        for (key, body, challenge) in [
+            (None, MALFORMED, r#"Bearer realm="cloacina""#),
+            (Some(&*revoked), INVALID, r#"Bearer realm="cloacina", error="invalid_token""#),
+            (Some(&*unknown_key()), INVALID, r#"Bearer realm="cloacina", error="invalid_token""#),
+            (Some("nonsense"), INVALID, r#"Bearer realm="cloacina", error="invalid_token""#),
+        ] {
+            let response = server.get(path, key).expect(401, body);
+            assert_eq!(response.header("WWW-Authenticate"), Some(challenge), "{path}");
+            assert_eq!(response.header("Cache-Control"), Some("no-store"));
+            assert!(response.headers.iter().all(|(name, _)| !name.starts_with("X-Auth-")), "{response:#?}");
+        }
+    }
+}
+
+#[test]
+fn head_and_what_comes_after() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let reader = server.make_key(&admin, r#"{"name":"reader","role":"read"}"#);
+    let mut connection = Connection::open(server.address);
+    for round in 0..3 {
+        let who = vouched(connection.ask("HEAD", "/auth/verify", Some(reader.key()), None));
+        assert_eq!(who, [reader.id(), "reader", "read"], "round {round}");
+        let refused = connection.ask("HEAD", "/auth/verify?require=admin", Some(reader.key()), None);
+        assert_eq!((refused.status, refused.text()), (403, ""));
+        let unknown = connection.ask("HEAD", "/auth/verify", Some("nonsense"), None);
+        assert_eq!((unknown.status, unknown.text()), (401, ""));
+        // Proxies keep the connection: an answer without a length must not swallow the next.
+        vouched(connection.ask("GET", "/auth/verify", Some(reader.key()), None));
+    }
+    // Caddy and Traefik may pass on the client's own body length; it is read and means nothing.
+    vouched(connection.ask("GET", "/auth/verify", Some(reader.key()), Some("not asked for")));
+    vouched(connection.ask("GET", "/auth/verify", Some(reader.key()), None));
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let refused = connection.ask(method, "/auth/verify", Some(reader.key()), None);
+        assert_eq!((refused.status, refused.header("Allow")), (405, Some("GET, HEAD")), "{method}");
+    }
+}
+
+#[test]
+fn without_a_database_nobody_is_vouched_for() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let (_, key) = server.create_key(&admin, "known");
+    vouched(server.get("/auth/verify", Some(&key)));
+    cluster.stop_immediately();
+    // The one the cache knows may pass until the server has noticed; one that it does not know never.
+    let unavailable = |response: Response| {
+        assert!(response.header("Retry-After").is_some(), "{response:#?}");
+        assert_eq!(response.header("WWW-Authenticate"), None);
+        response.expect(503, r#"{"error":"database unavailable"}"#);
+    };
+    unavailable(server.get("/auth/verify", Some(&unknown_key())));
+    unavailable(server.get("/auth/verify?require=nonsense", Some(&unknown_key())));
+    wait_for("the cache not to be trusted any more", || {
+        let response = server.get("/auth/verify", Some(&key));
+        (response.status != 204).then(|| unavailable(response))
+    });
+    http::exchange(server.address, &http::request("GET", "/auth/verify", None, None)).expect(401, MALFORMED);
+    cluster.restart();
+    wait_for("the database to be in use again", || {
+        let response = server.get("/auth/verify", Some(&key));
+        (response.status == 204).then(|| vouched(response))
+    });
+}
