@@ -7,10 +7,10 @@
 #
 # The same source and the same compiler give the same bytes, wherever the source lies.
 #
-# Where the compiler has the musl target (`rustup target add x86_64-unknown-linux-musl`), that is all it takes.
+# Where the compiler has the musl target (`rustup target add x86_64-unknown-linux-musl`), that and musl-gcc are used.
 # Where it has not, because the machine reaches no toolchain server, the standard library is built from source
-# with Debian's rustc and linked with zig, which carries musl and an unwinder: Debian's musl is too old to retry
-# a truncated DNS answer over TCP, and Debian has no unwinder for it.
+# with Debian's rustc and linked with zig, which carries musl and an unwinder: Debian's musl is too old to ask again
+# over TCP after a truncated DNS answer, and Debian has no unwinder for it. The two ways give different bytes.
 
 set -euo pipefail
 
@@ -18,9 +18,10 @@ usage="usage: scripts/build-static.sh [--check-reproducible]"
 
 readonly target=x86_64-unknown-linux-musl
 readonly max_bytes=$((6 * 1024 * 1024))
-# One zig for everybody: its musl and its linker end up in the bytes.
-readonly zig_version=0.17.1
-readonly zig_sha256=ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54
+# One zig for everybody: its musl and its linker end up in the bytes. Later ones have their own allocator and more
+# of their own in place of musl's; a newer one is worth its test under load.
+readonly zig_version=0.15.2
+readonly zig_sha256=806316453d1ede7174ed3fefb8e5348154629089c3bb5fe812dfd0e172fac130
 
 die() {
     printf 'build-static: %s\n' "$*" >&2
@@ -43,6 +44,7 @@ main() {
 
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
     work=$root/target/static
+    cd "$root"
     mkdir -p "$work" "$root/target/dist"
     local version
     version=$(sed -n '/^\[package\]/,/^\[[^p]/s/^version *= *"\(.*\)"$/\1/p' "$root/Cargo.toml")
@@ -55,7 +57,7 @@ main() {
     export SOURCE_DATE_EPOCH
 
     choose_compiler
-    build "$root" "$work/build"
+    build "$root" "$work/build" "${CARGO_HOME:-$HOME/.cargo}"
     check "$built" "$version"
 
     if [[ $check_reproducible == yes ]]; then
@@ -65,7 +67,9 @@ main() {
         trap "rm -rf '$other'" EXIT
         say "building again in $other"
         tar -C "$root" --exclude=./target --exclude=./.git -cf - . | tar -C "$other" -xf -
-        build "$other" "$other/target/static/build"
+        mkdir -p "${CARGO_HOME:-$HOME/.cargo}"
+        ln -s "$(cd "${CARGO_HOME:-$HOME/.cargo}" && pwd)" "$other/cargo-home"
+        build "$other" "$other/target/static/build" "$other/cargo-home"
         cmp "$first" "$built" || die "two builds of the same source differ"
         built=$first
         say "two builds in two directories are the same"
@@ -79,21 +83,22 @@ main() {
 
 # Sets rustc, cargo, sysroot and from_source.
 choose_compiler() {
-    need_packages readelf:binutils
-    if command -v rustc cargo >/dev/null; then
+    scripts/install-tools.sh readelf
+    if command -v rustc >/dev/null && command -v cargo >/dev/null; then
         rustc=$(command -v rustc)
         cargo=$(command -v cargo)
-        sysroot=$(cd "$root" && "$rustc" --print sysroot)
+        sysroot=$("$rustc" --print sysroot)
         if [[ -d $sysroot/lib/rustlib/$target/lib ]]; then
             from_source=no
+            scripts/install-tools.sh musl-gcc
             say "using $("$rustc" --version) and its $target"
             return
         fi
     fi
     from_source=yes
     # Always Debian's three together: a standard library compiles only with the compiler it was released with.
-    need_packages /usr/bin/rustc:rustc-web /usr/bin/cargo:cargo-web /usr/lib/rustlib/src/rust/library:rust-web-src \
-        python3:python3 pip:python3-pip
+    scripts/install-tools.sh rustc-web cargo-web rust-web-src pip \
+        || die "install these by hand, or run \`rustup target add $target\`"
     rustc=/usr/bin/rustc
     cargo=/usr/bin/cargo
     sysroot=$("$rustc" --print sysroot)
@@ -102,44 +107,27 @@ choose_compiler() {
     fetch_zig
 }
 
-# Each argument is COMMAND:PACKAGE or PATH:PACKAGE; installs the packages of those that are missing.
-need_packages() {
-    local pair missing=()
-    for pair in "$@"; do
-        case ${pair%%:*} in
-            pip) python3 -m pip --version >/dev/null 2>&1 || missing+=("${pair#*:}") ;;
-            /*) [[ -e ${pair%%:*} ]] || missing+=("${pair#*:}") ;;
-            *) command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}") ;;
-        esac
-    done
-    [[ ${#missing[@]} -gt 0 ]] || return 0
-    if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
-        die "missing: ${missing[*]} (Debian's names); install them as root, or \`rustup target add $target\` and start again"
-    fi
-    say "installing ${missing[*]}"
-    # --no-remove: these packages conflict with Debian's other rustc, and taking that away is not for a script to decide.
-    { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends --no-remove install "${missing[@]}"; } \
-        > "$work/apt.log" 2>&1 || { tail -n 5 "$work/apt.log" >&2; die "apt-get could not install ${missing[*]}"; }
-}
-
 # zig comes as a Python wheel; it is unpacked beside the build and used from there, nothing is installed.
 fetch_zig() {
     zig=$work/zig-$zig_version/ziglang/zig
     [[ ! -x $zig ]] || return 0
     rm -rf "$work/zig-$zig_version"
     echo "ziglang==$zig_version --hash=sha256:$zig_sha256" > "$work/zig.txt"
-    PIP_ROOT_USER_ACTION=ignore python3 -m pip --quiet --disable-pip-version-check install --no-deps --only-binary :all: --require-hashes \
-        --requirement "$work/zig.txt" --target "$work/zig-$zig_version" \
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip --quiet --disable-pip-version-check install --no-deps \
+        --only-binary :all: --require-hashes --requirement "$work/zig.txt" --target "$work/zig-$zig_version" \
         || die "cannot get ziglang $zig_version from PyPI"
     [[ -x $zig ]] || die "ziglang $zig_version holds no zig"
 }
 
-# build SOURCE TARGET_DIR: sets built to the binary.
+# build SOURCE TARGET_DIR CARGO_HOME: sets built to the binary.
 build() {
-    local source=$1 target_dir=$2 cargo_home=${CARGO_HOME:-$HOME/.cargo} crates flags args=()
+    local source=$1 target_dir=$2 cargo_home=$3 crates flags args=()
+    # Cargo does not see that a linker has changed, so every zig has its own directory.
+    [[ $from_source == no ]] || target_dir+=-zig-$zig_version
     mkdir -p "$target_dir"
+    export CARGO_HOME=$cargo_home
     # The crates must lie unpacked before their directories can be named below.
-    (cd "$source" && RUSTC=$rustc "$cargo" fetch --quiet --locked --target "$target")
+    (cd "$source" && RUSTC=$rustc "$cargo" fetch --quiet --locked --target "$target") || die "cannot fetch the crates"
 
     # Paths reach the binary through panic messages. Later flags win over earlier ones.
     flags=(
@@ -155,6 +143,7 @@ build() {
         cd "$source"
         # The caller's own build settings would end up in the bytes.
         unset RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER
+        unset CFLAGS CPPFLAGS TARGET_CFLAGS
         export RUSTC=$rustc LC_ALL=C TZ=UTC
         if [[ $from_source == yes ]]; then
             # Debian's rustc is a stable one, and building the standard library is not a stable option yet.
@@ -162,13 +151,25 @@ build() {
             args+=("-Zbuild-std=std,panic_unwind")
             flags+=(-Clink-self-contained=no)
             export ZIG_GLOBAL_CACHE_DIR=$target_dir/zig ZIG_LOCAL_CACHE_DIR=$target_dir/zig
-            printf '#!/bin/sh\nexec "%s" cc -target x86_64-linux-musl "$@"\n' "$zig" > "$target_dir/cc"
+            # What builds C passes the target under Rust's name, which zig does not know.
+            cat > "$target_dir/cc" <<EOF
+#!/bin/sh
+for argument do
+    shift
+    case \$argument in --target=*) ;; *) set -- "\$@" "\$argument" ;; esac
+done
+exec "$zig" cc -target x86_64-linux-musl "\$@"
+EOF
             chmod +x "$target_dir/cc"
+            export CC_x86_64_unknown_linux_musl=$target_dir/cc
             # Not a flag: flags count towards the names of symbols, and this path must not.
             export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=$target_dir/cc
-        elif [[ -x $sysroot/lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld ]]; then
-            # The compiler's own linker: the system's would bring its own version and habits into the bytes.
-            export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
+        else
+            export CC_x86_64_unknown_linux_musl=musl-gcc
+            if [[ -x $sysroot/lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld ]]; then
+                # The compiler's own linker: the system's would bring its own version and habits into the bytes.
+                export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
+            fi
         fi
         CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf '%s' "${flags[*]}")
         export CARGO_ENCODED_RUSTFLAGS
@@ -185,7 +186,7 @@ check() {
     [[ $(readelf -SW "$binary") != *.symtab* ]] || die "not stripped: the binary has symbols"
     bytes=$(stat -c %s "$binary")
     ((bytes < max_bytes)) || die "too big: $bytes bytes, must be under $max_bytes"
-    for place in "$root" "${CARGO_HOME:-$HOME/.cargo}" "$sysroot/lib/rustlib/src"; do
+    for place in "$root" "$CARGO_HOME" "$sysroot/lib/rustlib/src"; do
         ! grep -qaF "$place/" "$binary" || die "not reproducible: the binary names $place"
     done
     # In an empty environment, so that nothing of this machine helps it.
