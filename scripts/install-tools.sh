@@ -3,7 +3,7 @@
 # line says what to install.
 #
 # usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox,
-#                                             slowhttptest, faketime)
+#        slowhttptest, faketime, readelf, pip, musl-gcc, rustc-web, cargo-web, rust-web-src)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,6 +23,11 @@ is_there() {
     nginx) have nginx || [ -x /usr/sbin/nginx ] || [ -x target/tools/usr/sbin/nginx ] ;;
     # Debian ships venv without the part that makes one usable, in a package of its own.
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+    pip) python3 -m pip --version >/dev/null 2>&1 ;;
+    # Other packages, and rustup, have programs of the same names.
+    rustc-web | cargo-web | rust-web-src)
+        dpkg-query --show --showformat='${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii'
+        ;;
     *) have "$1" ;;
     esac
 }
@@ -32,6 +37,9 @@ package_of() {
     case $1 in
     promtool) echo prometheus ;;
     venv) echo python3-venv ;;
+    pip) echo python3-pip ;;
+    readelf) echo binutils ;;
+    musl-gcc) echo musl-tools ;;
     *) echo "$1" ;;
     esac
 }
@@ -39,8 +47,9 @@ package_of() {
 missing=()
 for tool in "$@"; do
     case $tool in
-    postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox | slowhttptest | faketime) ;;
-    *) fail "unknown tool $tool; usage: $0 postgresql|jq|curl|openssl|promtool|nginx|caddy|venv|shellcheck|dash|busybox|slowhttptest|faketime..." ;;
+    postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
+    slowhttptest | faketime | readelf | pip | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
+    *) fail "unknown tool $tool; the head of $0 has their names" ;;
     esac
     is_there "$tool" || missing+=("$tool")
 done
@@ -101,6 +110,8 @@ for tool in "${missing[@]}"; do
         no_cluster_of_debian
         apt install --no-install-recommends postgresql
         ;;
+    # They conflict with Debian's other rustc, and taking that away is not for a script to decide.
+    rustc-web | cargo-web | rust-web-src) apt install --no-install-recommends --no-remove "$tool" ;;
     *) apt install --no-install-recommends "$(package_of "$tool")" ;;
     esac
     is_there "$tool" || fail "installed $(package_of "$tool"), and still there is no $tool"

@@ -15,6 +15,11 @@ use std::process::ExitCode;
 use cli::{Command, health};
 use failure::Failure;
 
+/// musl's own allocator takes one lock for every call, and listing keys has many.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1).collect()).and_then(run) {
         Ok(code) => code,

@@ -1,0 +1,196 @@
+#!/usr/bin/env bash
+#
+# Builds the release binary that runs on any x86_64 Linux:
+#
+#   target/dist/cloacinactl-VERSION-x86_64-linux-musl            fully static, stripped
+#   target/dist/cloacinactl-VERSION-x86_64-linux-musl.sha256     for `sha256sum -c` in that directory
+#
+# The same source and the same compiler give the same bytes, wherever the source lies.
+#
+# Where the compiler has the musl target (`rustup target add x86_64-unknown-linux-musl`), that and musl-gcc are used.
+# Where it has not, because the machine reaches no toolchain server, the standard library is built from source
+# with Debian's rustc and linked with zig, which carries musl and an unwinder: Debian's musl is too old to ask again
+# over TCP after a truncated DNS answer, and Debian has no unwinder for it. The two ways give different bytes.
+
+set -euo pipefail
+
+usage="usage: scripts/build-static.sh [--check-reproducible]"
+
+readonly target=x86_64-unknown-linux-musl
+readonly max_bytes=$((6 * 1024 * 1024))
+# One zig for everybody: its musl and its linker end up in the bytes. Later ones have their own allocator and more
+# of their own in place of musl's; a newer one is worth its test under load.
+readonly zig_version=0.15.2
+readonly zig_sha256=806316453d1ede7174ed3fefb8e5348154629089c3bb5fe812dfd0e172fac130
+
+die() {
+    printf 'build-static: %s\n' "$*" >&2
+    exit 1
+}
+
+say() {
+    printf 'build-static: %s\n' "$*" >&2
+}
+
+main() {
+    local check_reproducible=no
+    case "$*" in
+        "") ;;
+        --check-reproducible) check_reproducible=yes ;;
+        -h | --help) echo "$usage"; exit 0 ;;
+        *) echo "$usage" >&2; exit 2 ;;
+    esac
+    [[ "$(uname -s) $(uname -m)" == "Linux x86_64" ]] || die "this builds on x86_64 Linux only"
+
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+    work=$root/target/static
+    cd "$root"
+    mkdir -p "$work" "$root/target/dist"
+    local version
+    version=$(sed -n '/^\[package\]/,/^\[[^p]/s/^version *= *"\(.*\)"$/\1/p' "$root/Cargo.toml")
+    [[ -n $version ]] || die "no version in Cargo.toml"
+
+    # Whatever embeds a time embeds this one; a build without git history has no better time than none.
+    if [[ -z ${SOURCE_DATE_EPOCH:-} ]]; then
+        SOURCE_DATE_EPOCH=$(git -C "$root" log -1 --format=%ct 2>/dev/null) || SOURCE_DATE_EPOCH=0
+    fi
+    export SOURCE_DATE_EPOCH
+
+    choose_compiler
+    build "$root" "$work/build" "${CARGO_HOME:-$HOME/.cargo}"
+    check "$built" "$version"
+
+    if [[ $check_reproducible == yes ]]; then
+        local first=$built other
+        other=$(mktemp -d)
+        # shellcheck disable=SC2064  # the directory of now, not of exit
+        trap "rm -rf '$other'" EXIT
+        say "building again in $other"
+        tar -C "$root" --exclude=./target --exclude=./.git -cf - . | tar -C "$other" -xf -
+        mkdir -p "${CARGO_HOME:-$HOME/.cargo}"
+        ln -s "$(cd "${CARGO_HOME:-$HOME/.cargo}" && pwd)" "$other/cargo-home"
+        build "$other" "$other/target/static/build" "$other/cargo-home"
+        cmp "$first" "$built" || die "two builds of the same source differ"
+        built=$first
+        say "two builds in two directories are the same"
+    fi
+
+    local name=cloacinactl-$version-x86_64-linux-musl
+    install -m 0755 "$built" "$root/target/dist/$name"
+    (cd "$root/target/dist" && sha256sum "$name" > "$name.sha256" && sha256sum -c --quiet "$name.sha256")
+    say "target/dist/$name: $(stat -c %s "$built") bytes, sha256 $(cut -d' ' -f1 "$root/target/dist/$name.sha256")"
+}
+
+# Sets rustc, cargo, sysroot and from_source.
+choose_compiler() {
+    scripts/install-tools.sh readelf
+    if command -v rustc >/dev/null && command -v cargo >/dev/null; then
+        rustc=$(command -v rustc)
+        cargo=$(command -v cargo)
+        sysroot=$("$rustc" --print sysroot)
+        if [[ -d $sysroot/lib/rustlib/$target/lib ]]; then
+            from_source=no
+            scripts/install-tools.sh musl-gcc
+            say "using $("$rustc" --version) and its $target"
+            return
+        fi
+    fi
+    from_source=yes
+    # Always Debian's three together: a standard library compiles only with the compiler it was released with.
+    scripts/install-tools.sh rustc-web cargo-web rust-web-src pip \
+        || die "install these by hand, or run \`rustup target add $target\`"
+    rustc=/usr/bin/rustc
+    cargo=/usr/bin/cargo
+    sysroot=$("$rustc" --print sysroot)
+    [[ -d $sysroot/lib/rustlib/src/rust/library ]] || die "$rustc has no standard library source in $sysroot"
+    say "no $target installed: using $("$rustc" --version), its standard library from source, and zig $zig_version"
+    fetch_zig
+}
+
+# zig comes as a Python wheel; it is unpacked beside the build and used from there, nothing is installed.
+fetch_zig() {
+    zig=$work/zig-$zig_version/ziglang/zig
+    [[ ! -x $zig ]] || return 0
+    rm -rf "$work/zig-$zig_version"
+    echo "ziglang==$zig_version --hash=sha256:$zig_sha256" > "$work/zig.txt"
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip --quiet --disable-pip-version-check install --no-deps \
+        --only-binary :all: --require-hashes --requirement "$work/zig.txt" --target "$work/zig-$zig_version" \
+        || die "cannot get ziglang $zig_version from PyPI"
+    [[ -x $zig ]] || die "ziglang $zig_version holds no zig"
+}
+
+# build SOURCE TARGET_DIR CARGO_HOME: sets built to the binary.
+build() {
+    local source=$1 target_dir=$2 cargo_home=$3 crates flags args=()
+    # Cargo does not see that a linker has changed, so every zig has its own directory.
+    [[ $from_source == no ]] || target_dir+=-zig-$zig_version
+    mkdir -p "$target_dir"
+    export CARGO_HOME=$cargo_home
+    # The crates must lie unpacked before their directories can be named below.
+    (cd "$source" && RUSTC=$rustc "$cargo" fetch --quiet --locked --target "$target") || die "cannot fetch the crates"
+
+    # Paths reach the binary through panic messages. Later flags win over earlier ones.
+    flags=(
+        "--remap-path-prefix=$source=/cloacinactl"
+        "--remap-path-prefix=$cargo_home=/cargo"
+        "--remap-path-prefix=$sysroot/lib/rustlib/src/rust=/rustc"
+    )
+    for crates in "$cargo_home"/registry/src/*/; do
+        flags+=("--remap-path-prefix=${crates%/}=/crates")
+    done
+    flags+=(-Ctarget-feature=+crt-static -Crelocation-model=static)
+    (
+        cd "$source"
+        # The caller's own build settings would end up in the bytes.
+        unset RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER
+        unset CFLAGS CPPFLAGS TARGET_CFLAGS
+        export RUSTC=$rustc LC_ALL=C TZ=UTC
+        if [[ $from_source == yes ]]; then
+            # Debian's rustc is a stable one, and building the standard library is not a stable option yet.
+            export RUSTC_BOOTSTRAP=1
+            args+=("-Zbuild-std=std,panic_unwind")
+            flags+=(-Clink-self-contained=no)
+            export ZIG_GLOBAL_CACHE_DIR=$target_dir/zig ZIG_LOCAL_CACHE_DIR=$target_dir/zig
+            # What builds C passes the target under Rust's name, which zig does not know.
+            cat > "$target_dir/cc" <<EOF
+#!/bin/sh
+for argument do
+    shift
+    case \$argument in --target=*) ;; *) set -- "\$@" "\$argument" ;; esac
+done
+exec "$zig" cc -target x86_64-linux-musl "\$@"
+EOF
+            chmod +x "$target_dir/cc"
+            export CC_x86_64_unknown_linux_musl=$target_dir/cc
+            # Not a flag: flags count towards the names of symbols, and this path must not.
+            export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=$target_dir/cc
+        else
+            export CC_x86_64_unknown_linux_musl=musl-gcc
+            if [[ -x $sysroot/lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld ]]; then
+                # The compiler's own linker: the system's would bring its own version and habits into the bytes.
+                export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
+            fi
+        fi
+        CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf '%s' "${flags[*]}")
+        export CARGO_ENCODED_RUSTFLAGS
+        "$cargo" build --locked --release --bin cloacinactl --target "$target" --target-dir "$target_dir" "${args[@]}"
+    ) || die "the build failed"
+    built=$target_dir/$target/release/cloacinactl
+}
+
+# check BINARY VERSION: everything that is promised of it.
+check() {
+    local binary=$1 version=$2 bytes place
+    [[ $(readelf -lW "$binary") != *INTERP* ]] || die "not static: the binary asks for a loader"
+    [[ $(readelf -dW "$binary") != *NEEDED* ]] || die "not static: the binary needs shared libraries"
+    [[ $(readelf -SW "$binary") != *.symtab* ]] || die "not stripped: the binary has symbols"
+    bytes=$(stat -c %s "$binary")
+    ((bytes < max_bytes)) || die "too big: $bytes bytes, must be under $max_bytes"
+    for place in "$root" "$CARGO_HOME" "$sysroot/lib/rustlib/src"; do
+        ! grep -qaF "$place/" "$binary" || die "not reproducible: the binary names $place"
+    done
+    # In an empty environment, so that nothing of this machine helps it.
+    [[ "$(env -i "$binary" --version)" == *"$version"* ]] || die "\`--version\` does not say $version"
+}
+
+main "$@"
