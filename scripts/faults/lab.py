@@ -139,6 +139,9 @@ class Cluster:
         with open(f"{self.data}/postmaster.pid", encoding="ascii") as file:
             postmaster = int(file.readline())
         os.kill(postmaster, name)
+        if name == signal.SIGSTOP:
+            # It may be in the middle of making a child.
+            wait_for("the postmaster to stand still", lambda: is_stopped(postmaster))
         for child in children(postmaster):
             try:
                 os.kill(child, name)
@@ -157,6 +160,11 @@ class Cluster:
 
     def url(self, database, port=None):
         return f"postgresql://postgres@{self.host}:{port or self.port}/{database}"
+
+
+def is_stopped(pid):
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        return "State:\tT" in file.read()
 
 
 def children(parent):

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use super::directory;
 use super::program::{children, send_signal};
+use super::wait_for;
 
 /// A private PostgreSQL: data, socket and log in one directory, a TCP port on 127.0.0.1, role `postgres`, no
 /// password. A supervising shell stops it and removes the directory when the test process ends in whatever way.
@@ -117,6 +118,13 @@ impl Cluster {
         let file = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
         let postmaster: u32 = file.lines().next().unwrap().trim().parse().unwrap();
         send_signal(signal, &postmaster.to_string());
+        if signal == "STOP" {
+            // It may be in the middle of making one.
+            wait_for("the postmaster to stand still", || {
+                let status = fs::read_to_string(format!("/proc/{postmaster}/status")).unwrap();
+                status.contains("State:\tT").then_some(())
+            });
+        }
         for child in children(postmaster) {
             // It may be gone by now.
             let _ = Command::new("sh")
