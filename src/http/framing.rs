@@ -271,7 +271,9 @@ impl Fields {
             Some(b'c') if is("content-type") => self.content_type.set(value, text),
             Some(b'c') if is("connection") => {
                 for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    // What follows an offer to upgrade may be in the other protocol already (RFC 9110, 7.8).
+                    self.close |=
+                        option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"upgrade");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
@@ -554,7 +556,7 @@ mod tests {
         };
         assert!(keeps("1.1", ""));
         assert!(!keeps("1.1", "Connection: foo, Close\r\n"));
-        assert!(keeps("1.1", "Connection: upgrade\r\n"));
+        assert!(!keeps("1.1", "Connection: keep-alive, Upgrade\r\n"));
         assert!(!keeps("1.0", ""));
         assert!(keeps("1.0", "Connection: Keep-Alive\r\n"));
     }

@@ -181,8 +181,6 @@ fn fields_that_mean_nothing_here() {
     let odd_qualities: String =
         (0..24).map(|n| format!("c{n};q={}", ["1.5", "-1", "NaN", "0.0001", "x"][n % 5]) + ",").collect();
     for fields in [
-        "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
-        "Connection: upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__".to_owned(),
         format!("TE: {odd_qualities}"),
         "TE: trailers".to_owned(),
         "Accept: nothing/at-all".to_owned(),
@@ -210,6 +208,29 @@ fn fields_that_mean_nothing_here() {
         http::exchange(server.address, request.as_bytes()).expect_status(200);
     }
     server.expect_well("odd fields");
+}
+
+/// Whoever offers another protocol gets its answer in this one (RFC 9110, 7.8), and may already be talking the other:
+/// nothing of that is taken for a request.
+#[test]
+fn an_offer_to_upgrade_is_answered_once() {
+    let database = Database::new();
+    let mut server = impatient(&database);
+    for fields in [
+        "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Connection: keep-alive, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
+        "Connection: upgrade\r\nUpgrade: x\r\nContent-Length: 0",
+    ] {
+        let request = format!("GET /health HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+        for follows in [SMUGGLED.as_bytes(), &[0, 1, 2, 13, 10, 13, 10], &[b'x'; 100_000]] {
+            let said = http::raw(server.address, &[request.as_bytes(), follows].concat());
+            let responses = http::responses(&said);
+            assert_eq!(responses.len(), 1, "{fields}: {}", String::from_utf8_lossy(&said));
+            assert_eq!((responses[0].status, responses[0].text()), (200, r#"{"status":"ok"}"#), "{fields}");
+            assert!(responses[0].closes(), "{fields}");
+        }
+    }
+    server.expect_well("offers to upgrade");
 }
 
 #[test]
