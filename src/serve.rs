@@ -42,6 +42,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// Whatever kept it from starting, or requests that were cut off at the end of the drain deadline.
 pub fn serve(settings: &Settings) -> Result<(), Failure> {
     let passed = listener::passed()?;
+    keep_ignoring_hangups();
     config::make_home(&settings.home)?;
     logging::start(&settings.home, settings.verbose);
     log::info!(database = config::mask_url(&settings.database_url); "starting");
@@ -138,7 +139,23 @@ fn connection_limit(settings: &Settings) -> usize {
     settings.max_connections.min(possible)
 }
 
-/// The first SIGINT or SIGTERM drains, the second exits at once.
+/// Whoever started us with SIGHUP ignored, as `nohup` does, wants us to outlive a terminal, and ctrlc would handle the
+/// signal all the same. Called before there are other threads, since each inherits what is blocked.
+fn keep_ignoring_hangups() {
+    use nix::sys::signal::{SigSet, Signal};
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    if ignored & (1 << (Signal::SIGHUP as u32 - 1)) != 0 {
+        let mut hangup = SigSet::empty();
+        hangup.add(Signal::SIGHUP);
+        if let Err(error) = hangup.thread_block() {
+            log::warn!("cannot go on ignoring SIGHUP: {error}");
+        }
+    }
+}
+
+/// The first SIGINT, SIGTERM or SIGHUP drains, the second exits at once.
 fn drain_on_signal(shop: &Arc<Shop>) -> Result<(), Failure> {
     let shop = Arc::clone(shop);
     let signals = AtomicUsize::new(0);

@@ -59,6 +59,25 @@ fn stuck_request(database: &Database, server: &Server, key: &str) -> Connection 
     stuck
 }
 
+/// `nohup`, and every shell script that detaches a program, ignores SIGHUP on its behalf.
+#[test]
+fn a_hangup_that_is_ignored_stays_so() {
+    let database = Database::new();
+    let mut server = Start::on(&database).after("trap '' HUP").serving();
+    for _ in 0..3 {
+        server.signal("HUP");
+        server.get("/health", None).expect_status(200);
+    }
+    server.expect_well("three hangups");
+    assert!(!server.stderr().contains("draining"), "{}", server.stderr());
+    server.signal("TERM");
+    server.ended().expect_code(0);
+
+    let server = Server::start(&database);
+    server.signal("HUP");
+    assert!(server.ended().expect_code(0).stderr.contains("drained"), "without nohup it ends as by SIGTERM");
+}
+
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let database = Database::new();
