@@ -8,6 +8,7 @@ use lru::LruCache;
 
 use super::Caller;
 use super::key::KeyHash;
+use crate::store::changes::since_boot;
 
 /// Keys that were found valid, each for at most the TTL, and none unless the cache may be trusted now.
 pub struct Cache {
@@ -20,8 +21,8 @@ struct State {
     keys: Option<LruCache<KeyHash, (Arc<Caller>, Instant)>>,
     /// Grows whenever what was read from the database before may be out of date.
     generation: u64,
-    /// Until when we would have heard of changes by other servers.
-    trusted_until: Option<Instant>,
+    /// Until when, since boot, we would have heard of changes by other servers.
+    trusted_until: Option<Duration>,
 }
 
 /// Leave to remember what a lookup finds that begins now.
@@ -47,15 +48,14 @@ impl Cache {
 
     /// Who this key belongs to, or a ticket for the lookup that has to find out.
     pub fn get(&self, hash: &KeyHash) -> Result<Arc<Caller>, Ticket> {
-        let now = Instant::now();
         let mut state = self.state();
-        if state.trusted_until.is_none_or(|until| now >= until) {
+        if state.trusted_until.is_none_or(|until| since_boot() >= until) {
             return Err(Ticket(None));
         }
         let generation = state.generation;
         let found = state.keys.as_mut().and_then(|keys| keys.get(hash));
         match found {
-            Some((caller, until)) if now < *until => Ok(Arc::clone(caller)),
+            Some((caller, until)) if Instant::now() < *until => Ok(Arc::clone(caller)),
             _ => Err(Ticket(Some(generation))),
         }
     }
@@ -83,10 +83,10 @@ impl Cache {
         state.trusted_until = None;
     }
 
-    /// Changes by others will be heard of until then.
-    pub fn trust_until(&self, until: Instant) {
+    /// Changes by others will be heard of until then, a time `since_boot`.
+    pub fn trust_until(&self, until: Duration) {
         let mut state = self.state();
-        if state.trusted_until.is_none_or(|before| before <= Instant::now()) {
+        if state.trusted_until.is_none_or(|before| before <= since_boot()) {
             // It was not trusted until now, so what it may have missed is not known.
             state.forget();
         }
@@ -109,7 +109,7 @@ mod tests {
 
     fn trusted(entries: usize, ttl: Duration) -> Cache {
         let cache = Cache::new(entries, ttl);
-        cache.trust_until(Instant::now() + Duration::from_secs(3600));
+        cache.trust_until(since_boot() + Duration::from_secs(3600));
         cache
     }
 
@@ -154,19 +154,19 @@ mod tests {
         remember(&cache, "a");
         assert!(!has(&cache, "a"));
         let Err(ticket) = cache.get(&KeyHash::of("a")) else { panic!() };
-        cache.trust_until(Instant::now() + LONG);
+        cache.trust_until(since_boot() + LONG);
         cache.put(ticket, KeyHash::of("a"), Arc::new(Caller::for_tests("a")));
         assert!(!has(&cache, "a"), "its lookup began before there was trust");
         remember(&cache, "a");
         cache.distrust();
         assert!(!has(&cache, "a"));
-        cache.trust_until(Instant::now() + LONG);
+        cache.trust_until(since_boot() + LONG);
         assert!(!has(&cache, "a"), "nobody knows what was missed meanwhile");
         remember(&cache, "a");
         // A lease that ran out unnoticed, as after a long stop of the process.
-        cache.trust_until(Instant::now());
+        cache.trust_until(since_boot());
         assert!(!has(&cache, "a"));
-        cache.trust_until(Instant::now() + LONG);
+        cache.trust_until(since_boot() + LONG);
         assert!(!has(&cache, "a"));
     }
 

@@ -2,10 +2,10 @@
 //! trusted only for as long as it would have heard.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Keys;
-use crate::store::changes::{LEASE, Link, News};
+use crate::store::changes::{LEASE, Link, News, since_boot};
 use crate::store::describe;
 
 /// How often the database is asked for news when it sends none. Well below a lease.
@@ -18,14 +18,14 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
     let mut is_down = false;
     while !stop.load(Ordering::Acquire) {
         keys.cache.distrust();
-        let asked = Instant::now();
+        let asked = since_boot();
         match keys.store.link(keys.server) {
             Ok(mut link) => {
                 if is_down {
                     log::info!("the link to the database is back; keys are cached again");
                 }
                 is_down = false;
-                keys.cache.trust_until(asked + LEASE);
+                keys.cache.trust_until(asked.saturating_add(LEASE));
                 match follow(keys, &mut link, stop) {
                     Ok(()) => {
                         keys.cache.distrust();
@@ -51,13 +51,13 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
 fn follow(keys: &Keys, link: &mut Link, stop: &AtomicBool) -> Result<(), postgres::Error> {
     while !stop.load(Ordering::Acquire) {
         match link.wait(ASK_EVERY)? {
-            News::None { asked } => keys.cache.trust_until(asked + LEASE),
+            News::None { asked } => keys.cache.trust_until(asked.saturating_add(LEASE)),
             News::Change => {
                 // In this order: whoever waits for us may go on as soon as we have said that we caught up.
                 keys.cache.distrust();
-                let asked = Instant::now();
+                let asked = since_boot();
                 link.catch_up()?;
-                keys.cache.trust_until(asked + LEASE);
+                keys.cache.trust_until(asked.saturating_add(LEASE));
             }
         }
     }

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::{Client, Statement};
 use uuid::Uuid;
@@ -21,6 +22,12 @@ const LEASE_MARGIN: Duration = Duration::from_millis(100);
 /// A lease and its margin, and the time that statements take before and after.
 pub const LONGEST_WAIT_FOR_SERVERS: Duration = Duration::from_secs(5);
 
+/// The clock of leases, which goes on while the host sleeps: other servers do not wait for one that does.
+/// `Duration::MAX`, when no lease holds, on a system without such a clock.
+pub fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::MAX, Duration::from)
+}
+
 /// A server's own session for news. Given up, it is cut off; the row stays until somebody misses it.
 pub struct Link {
     client: Client,
@@ -33,8 +40,9 @@ pub struct Link {
 /// What the database had to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// No change since the last time: the cache may be trusted for a lease from the moment when this was asked.
-    None { asked: Instant },
+    /// No change since the last time: the cache may be trusted for a lease from the moment when this was asked, a time
+    /// `since_boot`.
+    None { asked: Duration },
     /// Keys have changed: the cache has to be emptied, and `catch_up` called, before it may be trusted again.
     Change,
 }
@@ -71,7 +79,7 @@ impl Link {
         }
         // A query has no time limit, and a link that has gone silent would never be made anew.
         self.client.is_valid(LEASE)?;
-        let asked = Instant::now();
+        let asked = since_boot();
         let row = self.client.query_one(&self.ask, &[&self.server])?;
         let last: i64 = row.try_get(0)?;
         Ok(if last == self.seen { News::None { asked } } else { News::Change })
