@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -149,7 +150,10 @@ impl Gate {
         // It may have ended earlier in this round; tokens are never given twice.
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let before = connection.held();
-        let fate = act(connection, &mut self.desk);
+        // A bug that one client's bytes bring to light ends that client's connection, not everybody's.
+        let fate = catch_unwind(AssertUnwindSafe(|| act(connection, &mut self.desk)))
+            .inspect_err(|_| log::error!("internal error: the gate panicked; one connection is ended"))
+            .unwrap_or(Fate::Ends);
         self.held = self.held + connection.held() - before;
         match fate {
             Fate::Ends => return self.end(token),
@@ -264,5 +268,64 @@ impl Gate {
             let _ = self.poll.registry().deregister(&mut listener);
         }
         self.desk.draining = Some(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::http::reply::Reply;
+    use crate::http::vitals::Vitals;
+    use crate::http::workers::{Mailbox, Queue};
+    use crate::metrics::Metrics;
+
+    fn gate() -> Gate {
+        let (poll, waker) = prepare().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let shop = Arc::new(Shop {
+            queue: Queue::new(1),
+            mailbox: Mailbox::new(waker),
+            vitals: Arc::new(Vitals::new(Arc::new(Metrics::new().unwrap()))),
+            handle: Box::new(|_| Reply::no_content()),
+        });
+        let second = Duration::from_secs(1);
+        let deadlines = Deadlines {
+            request: second,
+            idle: second,
+            write: second,
+            answer: second,
+            answer_to_change: second,
+        };
+        let trusted_proxies = Networks::default();
+        Gate::new(
+            poll,
+            listener,
+            Limits { connections: 8, deadlines, trusted_proxies, has_successor: false },
+            shop,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_panic_ends_one_connection() {
+        let mut gate = gate();
+        let address = gate.listener.as_ref().unwrap().local_addr().unwrap();
+        let mut clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        while gate.connections.len() < 2 {
+            gate.accept();
+        }
+        let first = Token(FIRST_CONNECTION);
+        gate.visit(first, |_, _| panic!("on purpose"));
+        assert_eq!(clients[0].read(&mut [0; 1]).unwrap(), 0, "its end is told");
+        assert!(!gate.connections.contains_key(&first) && gate.held == 0);
+        let second = Token(FIRST_CONNECTION + 1);
+        std::io::Write::write_all(&mut clients[1], b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        gate.visit(second, Connection::ready);
+        let mut answer = [0; 15];
+        clients[1].read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
     }
 }
