@@ -9,17 +9,36 @@ use crate::metrics::Metrics;
 /// How long a successful look at the database counts as readiness.
 const FRESH_FOR: Duration = Duration::from_millis(1900);
 
+/// To render the metrics takes the gate longer than anything else that it answers. So many in so long are fresh, which
+/// is enough for every scraper; a flood of requests gets the last of them again.
+const FRESH_RENDERINGS: u32 = 100;
+const RENDERING_WINDOW: Duration = Duration::from_millis(100);
+
 /// The server's own state, shared by the gate, the workers and the threads that watch the database.
 pub struct Vitals {
     pub metrics: Arc<Metrics>,
     /// Since when.
     draining: OnceLock<Instant>,
     database_seen: Mutex<Option<Instant>>,
+    rendered: Mutex<Rendered>,
+}
+
+/// The metrics as they were last rendered, and how often they were in this window.
+struct Rendered {
+    window: Instant,
+    count: u32,
+    text: Vec<u8>,
 }
 
 impl Vitals {
     pub fn new(metrics: Arc<Metrics>) -> Vitals {
-        Vitals { metrics, draining: OnceLock::new(), database_seen: Mutex::new(None) }
+        let rendered = Rendered { window: Instant::now(), count: 0, text: Vec::new() };
+        Vitals {
+            metrics,
+            draining: OnceLock::new(),
+            database_seen: Mutex::new(None),
+            rendered: Mutex::new(rendered),
+        }
     }
 
     /// The pool gave out a session, and the database answered on it, at this moment.
@@ -55,6 +74,19 @@ impl Vitals {
         );
     }
 
+    fn rendered(&self, now: Instant) -> Vec<u8> {
+        let mut rendered = self.rendered.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if now.saturating_duration_since(rendered.window) >= RENDERING_WINDOW {
+            rendered.window = now;
+            rendered.count = 0;
+        }
+        if rendered.count < FRESH_RENDERINGS {
+            rendered.count += 1;
+            rendered.text = self.metrics.render();
+        }
+        rendered.text.clone()
+    }
+
     fn database_is_fresh(&self) -> bool {
         let seen = *self.database_seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         seen.is_some_and(|at| at.elapsed() < FRESH_FOR)
@@ -82,10 +114,32 @@ pub fn ready(vitals: &Vitals) -> Reply {
 
 /// `GET /metrics`: Prometheus' text format 0.0.4.
 pub fn metrics(vitals: &Vitals) -> Reply {
-    Reply::bytes(200, "text/plain; version=0.0.4", vitals.metrics.render())
+    Reply::bytes(200, "text/plain; version=0.0.4", vitals.rendered(Instant::now()))
 }
 
 /// `GET /openapi.json`: OpenAPI 3.1 of every endpoint.
 pub fn openapi(_vitals: &Vitals) -> Reply {
     Reply::bytes(200, "application/json", &include_bytes!("openapi.json")[..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_scrapers_renders_only_so_often() {
+        let vitals = Vitals::new(Arc::new(Metrics::new().unwrap()));
+        let now = Instant::now();
+        let hits = |now| {
+            vitals.metrics.cache_hits.inc();
+            let text = String::from_utf8(vitals.rendered(now)).unwrap();
+            let line = text.lines().find(|line| line.starts_with("cloacina_auth_cache_hits_total ")).unwrap();
+            line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
+        };
+        for number in 1..=FRESH_RENDERINGS {
+            assert_eq!(hits(now), number);
+        }
+        assert_eq!(hits(now), FRESH_RENDERINGS);
+        assert_eq!(hits(now + RENDERING_WINDOW), FRESH_RENDERINGS + 2);
+    }
 }
