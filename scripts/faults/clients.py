@@ -105,11 +105,12 @@ def poison(cluster, short):
     for data in kinds.values():
         say(server.address, data)
     before = server.footprint()
-    wrong = 0
-    for data in kinds.values():
+    wrong = []
+    for kind, data in kinds.items():
         for _ in range(times):
             said = say(server.address, data)
-            wrong += not (re.match(rb"HTTP/1.1 [45]", said) or not said) or len(re.findall(rb"HTTP/1\.1 \d{3} ", said)) > 1
+            if said and not re.match(rb"HTTP/1.1 [45]", said) or len(re.findall(rb"HTTP/1\.1 \d{3} ", said)) > 1:
+                wrong.append((kind, said))
     # 300 MiB of one header line, as long as anybody takes it.
     one = socket.create_connection(server.address)
     one.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX: ")
@@ -123,7 +124,7 @@ def poison(cluster, short):
     after = server.footprint()
     ok = not wrong and server.alive() and after[2] == before[2] and after[3] <= before[3] + 2 and after[0] < before[0] + 8
     ok = ok and server.ask("GET", "/auth/keys", key)[0] == 200
-    figures = f"wrongly answered {wrong}; memory {before[0]:.0f} -> {after[0]:.0f} MiB, threads {before[2]} -> {after[2]}, descriptors {before[3]} -> {after[3]}"
+    figures = f"wrongly answered {len(wrong)} {wrong[:1]}; memory {before[0]:.0f} -> {after[0]:.0f} MiB, threads {before[2]} -> {after[2]}, descriptors {before[3]} -> {after[3]}"
     row(f"{len(kinds)} kinds of poison, each {times} times; of 300 MiB of header {taken / (1 << 20):.1f} were taken", figures, ok)
     server.stop()
 

@@ -197,10 +197,14 @@ impl Connection {
 
     /// A worker has answered and left something to do.
     pub fn done(&mut self, desk: &mut Desk, done: Done) -> Fate {
+        let now = Instant::now();
+        if done.close || !done.rest.is_empty() {
+            self.peer.release(now);
+        }
         self.closing |= done.close;
         if !done.rest.is_empty() {
             self.output = done.rest;
-            self.phase = Phase::Writing(Instant::now());
+            self.phase = Phase::Writing(now);
         }
         self.advance(desk)
     }

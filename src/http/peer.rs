@@ -24,7 +24,7 @@ enum Turn {
     /// A request waits in the queue or for its handler. `wakes` is set when the client has sent more meanwhile, so
     /// that the gate, which left it unread, is told when it may go on.
     Worker { asked: Instant, wakes: bool },
-    /// A worker writes the answer.
+    /// A worker writes the answer, or has left word for the gate that something of it is left to do.
     Writing { wakes: bool },
 }
 
@@ -90,7 +90,8 @@ impl Peer {
         }
     }
 
-    /// A worker is done with writing. `true`: the gate waits to be woken.
+    /// It is the gate's turn again: an answer is written, or the gate goes on with what a worker has left of it. `true`:
+    /// the gate waits to be woken.
     pub fn release(&self, now: Instant) -> bool {
         let mut turn = self.turn();
         let wakes = matches!(*turn, Turn::Writing { wakes: true });

@@ -235,7 +235,9 @@ fn send(shop: &Shop, job: &Job, reply: &Reply, out: &mut Vec<u8>) {
         Ok(written) => (out[written..].to_vec(), close),
         Err(_) => (Vec::new(), true),
     };
-    if job.peer.release(now) || close || !rest.is_empty() {
+    // What is left to do comes before the next request: the turn is the gate's only once it has collected this.
+    let is_over = rest.is_empty() && !close;
+    if !is_over || job.peer.release(now) {
         shop.mailbox.post(Done { token: job.peer.token, rest, close });
     }
 }
@@ -343,6 +345,45 @@ mod tests {
             assert!(panicked.contains("X-Request-Id: the-id\r\n"), "{panicked}");
             assert!(ask(&shop, "/fine").starts_with("HTTP/1.1 200 "));
         }
+        shop.queue.close();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    }
+
+    /// Else the gate would answer the next request in the middle of this answer, or after its end.
+    #[test]
+    fn what_an_answer_leaves_to_do_comes_before_the_next_request() {
+        let (_poll, waker) = crate::http::gate::prepare().unwrap();
+        let shop = Arc::new(Shop {
+            queue: Queue::new(8),
+            mailbox: Mailbox::new(waker),
+            vitals: Arc::new(Vitals::new(Arc::new(Metrics::new().unwrap()))),
+            handle: Box::new(|request| {
+                let length = if request.path == "/long" { 64 * 1024 * 1024 } else { 2 };
+                Reply::bytes(200, "application/json", vec![b' '; length])
+            }),
+        });
+        let workers = start(&shop, 1, &std::env::temp_dir()).unwrap();
+        let done_with = |path, keep_alive| {
+            let (client, peer) = connection();
+            let mut job = job(Arc::clone(&peer), path, "the-id");
+            job.asked.keep_alive = keep_alive;
+            assert!(shop.queue.push(job));
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let done = loop {
+                if let Some(done) = shop.mailbox.collect().pop() {
+                    break done;
+                }
+                assert!(Instant::now() < deadline, "the worker leaves no word");
+                std::thread::yield_now();
+            };
+            (client, peer, done)
+        };
+        let (_client, peer, done) = done_with("/long", true);
+        assert!(!done.rest.is_empty() && !done.close);
+        assert!(peer.gate_turn().is_none(), "the rest of the answer is still to be written");
+        let (_client, peer, done) = done_with("/short", false);
+        assert!(done.rest.is_empty() && done.close);
+        assert!(peer.gate_turn().is_none(), "the connection is still to be ended");
         shop.queue.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     }

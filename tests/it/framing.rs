@@ -230,6 +230,13 @@ fn an_offer_to_upgrade_is_answered_once() {
             assert!(responses[0].closes(), "{fields}");
         }
     }
+    // The same where a worker answers, while the gate already sees what follows.
+    let flood: Vec<u8> = (0_u32..500_000).flat_map(u32::to_be_bytes).collect();
+    let request = "GET /auth/keys HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    for _ in 0..50 {
+        let said = http::raw(server.address, &[request.as_bytes(), &flood].concat());
+        assert!(http::responses(&said).len() <= 1, "{}", String::from_utf8_lossy(&said));
+    }
     server.expect_well("offers to upgrade");
 }
 
