@@ -249,7 +249,8 @@ fn keep_house(keys: &Keys, _vitals: &Vitals, stop: &AtomicBool) {
 
 /// One line for all that were refused since the last one: whoever floods us with rubbish shall not fill the disk.
 fn watch_refusals(_keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
-    let mut before = vitals.metrics.refused();
+    // From zero on: some may have been refused before this thread had its first turn.
+    let mut before: Vec<u64> = Vec::new();
     let mut stops = false;
     while !stops {
         thread::park_timeout(REPORT_EVERY);
@@ -258,14 +259,14 @@ fn watch_refusals(_keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
         let now = vitals.metrics.refused();
         let counts: Vec<String> = now
             .iter()
-            .zip(&before)
-            .filter(|((_, now), (_, before))| now > before)
-            .map(|((reason, now), (_, before))| format!("{reason}: {}", now - before))
+            .zip(before.into_iter().chain(std::iter::repeat(0)))
+            .filter(|((_, now), before)| now > before)
+            .map(|((reason, now), before)| format!("{reason}: {}", now - before))
             .collect();
         if !counts.is_empty() {
             log::warn!("refused since the last such line: {}", counts.join(", "));
         }
-        before = now;
+        before = now.into_iter().map(|(_, count)| count).collect();
     }
 }
 
