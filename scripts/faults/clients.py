@@ -104,6 +104,9 @@ def poison(cluster, short):
     }
     for data in kinds.values():
         say(server.address, data)
+    # It fills itself in the background.
+    lab.wait_for("the pool to be full", lambda: server.metric("cloacina_db_pool_size") == 8)
+    lab.wait_for("the connections to end", lambda: server.metric("cloacina_http_connections_open") <= 1)
     before = server.footprint()
     wrong = []
     for kind, data in kinds.items():

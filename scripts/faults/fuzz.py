@@ -121,6 +121,9 @@ def run(address, key, seconds, seed):
             statuses[status] = statuses.get(status, 0) + 1
         if len(answers) > most_requests(sent):
             faults.append(("more answers than requests", seed, sent, answers))
+        # Every head of an answer but the last one's: none of them may have said that it was the last.
+        if b"\r\nConnection: close\r\n" in said[: said.rfind(b"\r\nDate: ")]:
+            faults.append(("an answer after the one that closes", seed, sent, said))
         if not ended:
             faults.append(("neither an end nor an answer", seed, sent, said))
         if 500 in answers:
