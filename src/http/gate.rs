@@ -20,6 +20,8 @@ const WAKER: Token = Token(1);
 const FIRST_CONNECTION: usize = 2;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// Sockets that get their turn before newcomers are looked at.
+const ROUND: usize = 256;
 /// Connections accepted before those that are open get their turn again.
 const ACCEPT_BATCH: usize = 64;
 /// Batches that are still accepted when intake stops: a whole backlog.
@@ -95,7 +97,7 @@ impl Gate {
     /// # Errors
     /// The system's poll fails, which it does not.
     pub fn run(mut self, drain_limit: Duration) -> io::Result<usize> {
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(ROUND);
         let mut next_tick = Instant::now() + TICK;
         let mut drain_until = None;
         loop {
@@ -222,6 +224,8 @@ impl Gate {
         }
         self.connections.insert(token, Connection::new(stream, address, token, Instant::now()));
         self.desk.shop.vitals.metrics.connections.inc();
+        // Its request has mostly come with it, and need not wait behind everybody who is ready at the next poll.
+        self.visit(token, Connection::ready);
     }
 
     /// Ends those who have kept us waiting for longest, of those who hold so many bytes: first connections without a
