@@ -146,7 +146,7 @@ pub type Handle = dyn Fn(&Request<'_>) -> Reply + Send + Sync;
 /// # Errors
 /// No thread, or no socket pair, could be made; nothing runs then.
 pub fn start(shop: &Arc<Shop>, count: usize, directory: &Path) -> io::Result<Vec<JoinHandle<()>>> {
-    let lines = (0..count).map(|_| Line::open(directory)).collect::<io::Result<Vec<_>>>()?;
+    let lines = Line::open(directory, count)?;
     lines
         .into_iter()
         .enumerate()
@@ -170,7 +170,9 @@ fn work(shop: &Shop, mut line: Option<Line>, directory: &Path) {
             Error::Overloaded.reply()
         } else {
             if line.is_none() {
-                line = Line::open(directory).inspect_err(|error| log::error!("no socket pair: {error}")).ok();
+                let opened =
+                    Line::open(directory, 1).inspect_err(|error| log::error!("no socket pair: {error}"));
+                line = opened.ok().and_then(|mut lines| lines.pop());
             }
             match answer(shop, line.as_mut(), &job) {
                 Ok(reply) => reply,
@@ -247,26 +249,29 @@ struct Line {
 }
 
 impl Line {
-    /// Makes a pair through tiny_http's public accept function: it wants a listener, so one stands in `directory`
-    /// for a moment, behind mode 0700.
-    fn open(directory: &Path) -> io::Result<Line> {
+    /// Makes pairs through tiny_http's public accept function: it wants a listener, so one stands in `directory` for a
+    /// moment, behind mode 0700.
+    fn open(directory: &Path, count: usize) -> io::Result<Vec<Line>> {
         let room = directory.join(format!(".line-{}", uuid_text()?));
         std::fs::DirBuilder::new().mode(0o700).create(&room)?;
-        let opened = Line::open_in(&room);
+        let opened = Line::open_in(&room, count);
         let removed = std::fs::remove_dir_all(&room);
-        opened.and_then(|line| removed.map(|()| line))
+        opened.and_then(|lines| removed.map(|()| lines))
     }
 
-    fn open_in(room: &Path) -> io::Result<Line> {
+    fn open_in(room: &Path, count: usize) -> io::Result<Vec<Line>> {
         let path = room.join("s");
         let listener = tiny_http::Listener::from(UnixListener::bind(&path)?);
-        let ours = UnixStream::connect(&path)?;
-        ours.set_write_timeout(Some(PAIR_TIMEOUT))?;
         let no_tls = tiny_http::SslContextWrap::build_ssl_capabilities(None).map_err(io::Error::other)?;
-        let theirs = tiny_http::Server::accept_connection(&listener, &no_tls)?;
-        let requests = theirs.ok_or_else(|| io::Error::other("tiny_http made no connection"))?;
-        let requests = requests.map(|request| request.map_err(|error| error.to_string()));
-        Ok(Line { ours, requests: Box::new(requests) })
+        let open = |_| {
+            let ours = UnixStream::connect(&path)?;
+            ours.set_write_timeout(Some(PAIR_TIMEOUT))?;
+            let theirs = tiny_http::Server::accept_connection(&listener, &no_tls)?;
+            let requests = theirs.ok_or_else(|| io::Error::other("tiny_http made no connection"))?;
+            let requests = requests.map(|request| request.map_err(|error| error.to_string()));
+            Ok(Line { ours, requests: Box::new(requests) })
+        };
+        (0..count).map(open).collect()
     }
 
     fn pull(&mut self, plain: &[u8]) -> Result<tiny_http::Request, String> {

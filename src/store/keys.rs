@@ -135,8 +135,8 @@ const REVOKE: &str = "WITH revoked AS (
 ///
 /// # Errors
 /// The session broke, or the table is not there.
-pub fn is_empty(client: &mut impl GenericClient) -> Result<bool, postgres::Error> {
-    client.query_one("SELECT NOT EXISTS (SELECT FROM api_keys)", &[])?.try_get(0)
+pub fn is_empty(client: &mut Client) -> Result<bool, postgres::Error> {
+    super::is_true(client, "SELECT NOT EXISTS (SELECT FROM api_keys)")
 }
 
 /// Adds the first key, as part of its caller's transaction.
