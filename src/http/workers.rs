@@ -41,7 +41,7 @@ pub struct Done {
     pub close: bool,
 }
 
-/// First in, first out, with a bound. One lock, one condition.
+/// First in, first out, with a bound. One lock, one condition, and nobody woken who would find nothing to do.
 pub struct Queue {
     state: Mutex<QueueState>,
     filled: Condvar,
@@ -51,11 +51,15 @@ pub struct Queue {
 struct QueueState {
     jobs: VecDeque<Job>,
     closed: bool,
+    /// Workers that wait, also those that were woken and have not come to it yet.
+    waiting: usize,
+    /// Those of them that were woken.
+    woken: usize,
 }
 
 impl Queue {
     pub fn new(limit: usize) -> Queue {
-        let state = QueueState { jobs: VecDeque::new(), closed: false };
+        let state = QueueState { jobs: VecDeque::new(), closed: false, waiting: 0, woken: 0 };
         Queue { state: Mutex::new(state), filled: Condvar::new(), limit }
     }
 
@@ -70,8 +74,13 @@ impl Queue {
             return false;
         }
         state.jobs.push_back(job);
+        // A wake-up costs more than most requests, and whoever is at work comes back for the next job by himself.
+        let wakes = state.woken < state.waiting.min(state.jobs.len());
+        state.woken += usize::from(wakes);
         drop(state);
-        self.filled.notify_one();
+        if wakes {
+            self.filled.notify_one();
+        }
         true
     }
 
@@ -85,7 +94,11 @@ impl Queue {
             if state.closed {
                 return None;
             }
+            state.waiting += 1;
             state = self.filled.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+            state.waiting -= 1;
+            // Not by one of ours, should the system wake it for no reason: then somebody is woken once too often.
+            state.woken = state.woken.saturating_sub(1);
         }
     }
 
