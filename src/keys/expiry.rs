@@ -135,6 +135,10 @@ mod tests {
     fn moments() {
         let noon = moment("2027-01-31T14:30:00.75+02:30").unwrap();
         assert_eq!(written(noon), "2027-01-31T12:00:00+00:00");
+        let late = time::macros::datetime!(9999-12-31 23:59:59.9 UTC);
+        assert_eq!(written(late), "9999-12-31T23:59:59+00:00");
+        assert_eq!(written(time::macros::datetime!(0012-02-03 04:05:06 +01:00)), "0012-02-03T03:05:06+00:00");
+        assert_eq!(digits(time::macros::datetime!(-0044-03-15 12:00 UTC)), None);
         for bad in ["", "2027-01-31", "2027-02-31T12:00:00Z", "tomorrow", "2027-01-31T12:00:00"] {
             assert!(moment(bad).is_err(), "{bad}");
         }

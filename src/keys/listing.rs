@@ -187,6 +187,35 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_one_object() {
+        let row = KeyRow {
+            id: Uuid::from_u128(0xa1b2),
+            name: "two \"words\" caf\u{e9}\\",
+            permissions: "admin",
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            revoked_at: None,
+            prefix: None,
+            expires_at: None,
+            last_used_at: Some(OffsetDateTime::UNIX_EPOCH + time::Duration::SECOND),
+        };
+        let json = |row: &KeyRow<&str>| {
+            let mut out = Vec::new();
+            write(row, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            json(&row),
+            "{\"id\":\"00000000-0000-0000-0000-00000000a1b2\",\"name\":\"two \\\"words\\\" caf\u{e9}\\\\\",\
+             \"permissions\":\"admin\",\"created_at\":\"1970-01-01T00:00:00+00:00\",\"revoked\":false,\
+             \"prefix\":null,\"expires_at\":null,\"last_used_at\":\"1970-01-01T00:00:01+00:00\"}"
+        );
+        let row =
+            KeyRow { revoked_at: Some(OffsetDateTime::UNIX_EPOCH), prefix: Some("clk_AAAAAAAA"), ..row };
+        let revoked: serde_json::Value = serde_json::from_str(&json(&row)).unwrap();
+        assert_eq!((&revoked["revoked"], &revoked["prefix"]), (&true.into(), &"clk_AAAAAAAA".into()));
+    }
+
+    #[test]
     fn queries() {
         let whole = Page { limit: 1000, after: None, with_revoked: true };
         assert_eq!(Page::from_query(None).unwrap(), whole);
