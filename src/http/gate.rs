@@ -116,11 +116,14 @@ impl Gate {
                 match event.token() {
                     LISTENER => self.accept_more = true,
                     WAKER => self.collect(),
-                    token => self.visit(token, Connection::ready),
+                    token => {
+                        let finished = event.is_read_closed() || event.is_error();
+                        self.visit(token, |connection, desk| connection.ready(desk, finished));
+                    }
                 }
             }
             for token in std::mem::take(&mut self.unfinished) {
-                self.visit(token, Connection::ready);
+                self.visit(token, Connection::resume);
             }
             if self.accept_more {
                 self.accept();

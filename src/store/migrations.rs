@@ -12,12 +12,12 @@ mod embedded {
 /// Session lock of whoever migrates or bootstraps, in the database's own space of advisory locks: "cloacina" in ASCII.
 const LOCK: i64 = 0x636c_6f61_6369_6e61;
 
-/// Holds the lock until the session ends: others wait, for as long as it takes.
+/// Holds the lock until `unlock`, or until the session ends: others wait, for as long as it takes.
 ///
 /// # Errors
 /// The session broke.
 pub fn lock(client: &mut Client) -> Result<(), postgres::Error> {
-    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).map(|_| ())
+    client.batch_execute(&format!("SELECT pg_advisory_lock({LOCK})"))
 }
 
 /// Lets the next one in.
@@ -25,7 +25,17 @@ pub fn lock(client: &mut Client) -> Result<(), postgres::Error> {
 /// # Errors
 /// The session broke, which lets the next one in as well.
 pub fn unlock(client: &mut Client) -> Result<(), postgres::Error> {
-    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).map(|_| ())
+    client.batch_execute(&format!("SELECT pg_advisory_unlock({LOCK})"))
+}
+
+/// The version of the schema; 0 before the first migration.
+fn version(client: &mut Client) -> Result<i32, postgres::Error> {
+    // Every start asks this, and few have anything to migrate: a query each, nothing prepared.
+    if !super::is_true(client, "SELECT to_regclass('refinery_schema_history') IS NOT NULL")? {
+        return Ok(0);
+    }
+    let version = super::first_value(client, "SELECT max(version) FROM refinery_schema_history")?;
+    Ok(version.and_then(|version| version.parse().ok()).unwrap_or(0))
 }
 
 /// Brings the schema up to what this binary needs.
@@ -35,18 +45,7 @@ pub fn unlock(client: &mut Client) -> Result<(), postgres::Error> {
 pub fn run(client: &mut Client) -> Result<(), Failure> {
     let runner = embedded::migrations::runner().set_grouped(true);
     let ours = runner.get_migrations().iter().map(Migration::version).max().unwrap_or(0);
-    let applied = client
-        .query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])
-        .and_then(|row| row.try_get(0))
-        .map_err(|error| failure(&super::describe(&error)))
-        .and_then(|has_history: bool| {
-            if has_history {
-                runner.get_applied_migrations(client).map_err(|error| failure(&error.to_string()))
-            } else {
-                Ok(Vec::new())
-            }
-        })?;
-    let theirs = applied.iter().map(Migration::version).max().unwrap_or(0);
+    let theirs = version(client).map_err(|error| failure(&super::describe(&error)))?;
     if theirs > ours {
         return Err(Failure::Runtime(format!(
             "the database is newer than this program: its schema has version {theirs}, this program (version {}) \

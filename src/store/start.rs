@@ -7,8 +7,7 @@ use postgres::config::{Host, TargetSessionAttrs};
 use postgres::error::SqlState;
 use postgres::{Client, Config};
 
-use super::keys::Statements;
-use super::pool::{self, Dialer, SESSION_WAIT};
+use super::pool::{self, Dialer, SESSION_WAIT, Session};
 use super::{Store, describe, migrations};
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -19,7 +18,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 impl Store {
-    /// Connects, migrates, does `first` before any other server may do the same, and opens the pool.
+    /// Connects, migrates, does `first` before any other server may do the same, and opens the pool with one session.
     ///
     /// # Errors
     /// One line that says which database, and why not.
@@ -28,9 +27,15 @@ impl Store {
         metrics: Arc<Metrics>,
         first: impl FnOnce(&mut Client) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
-        let dialer = prepare(settings, SESSION_WAIT, first)?;
-        let pool = pool::open(&dialer, settings.pool_size, settings.database_timeout);
+        let timeout = settings.database_timeout;
+        let (dialer, session) = prepare(settings, SESSION_WAIT, timeout, first)?;
+        let pool = pool::open(&dialer, session, settings.pool_size, timeout);
         Ok(Store { pool, dialer, metrics })
+    }
+
+    /// Opens all other sessions, in the background. A start takes half as long without that beside it.
+    pub fn fill(&self) {
+        self.dialer.start();
     }
 
     /// The same for a command that does one thing and ends. It makes no first key. Nobody waits for its answer within
@@ -40,18 +45,21 @@ impl Store {
     /// As `start`.
     pub fn for_command(settings: &Settings) -> Result<Store, Failure> {
         const WAIT: Duration = Duration::from_secs(30);
-        let dialer = prepare(settings, WAIT, |_| Ok(()))?;
-        let pool = pool::open(&dialer, settings.pool_size, WAIT);
+        let (dialer, session) = prepare(settings, WAIT, WAIT, |_| Ok(()))?;
+        let pool = pool::open(&dialer, session, settings.pool_size, WAIT);
+        dialer.start();
         Ok(Store { pool, dialer, metrics: Arc::new(Metrics::new()?) })
     }
 }
 
-/// Connects, migrates, and does `first` before any other server may do the same.
+/// Connects, migrates, and does `first` before any other server may do the same. Its connection goes on as the pool's
+/// first session.
 fn prepare(
     settings: &Settings,
     session_wait: Duration,
+    statement_timeout: Duration,
     first: impl FnOnce(&mut Client) -> Result<(), Failure>,
-) -> Result<Arc<Dialer>, Failure> {
+) -> Result<(Arc<Dialer>, Session), Failure> {
     let config = configure(&settings.database_url)?;
     let place = place(&config);
     let dialer = Arc::new(Dialer::new(config, session_wait));
@@ -61,10 +69,10 @@ fn prepare(
     migrations::run(&mut client)?;
     first(&mut client)?;
     migrations::unlock(&mut client).map_err(broken)?;
-    Statements::prepare(&mut client).map_err(|error| {
+    let session = Session::first(client, statement_timeout).map_err(|error| {
         Failure::Runtime(format!("the table api_keys of {place} is not as expected: {}", describe(&error)))
     })?;
-    Ok(dialer)
+    Ok((dialer, session))
 }
 
 /// The URL's own settings win. A host that is gone is noticed within 15 seconds, whatever was under way.
