@@ -1,6 +1,7 @@
 //! Every setting once: flag, then environment, then `config.toml`, then default.
 
 pub mod command;
+pub mod database_url;
 mod file;
 mod mask;
 mod networks;

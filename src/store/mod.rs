@@ -1,11 +1,17 @@
 //! The only room where SQL is written.
 
+mod certificate;
 pub mod changes;
+mod connector;
+mod credentials;
 pub mod declared;
 pub mod keys;
 mod migrations;
+mod password_file;
 mod pool;
 mod start;
+mod tls;
+mod verifier;
 
 use std::error::Error as _;
 use std::fmt;

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use postgres::{Client, Config, NoTls};
+use postgres::Client;
 use r2d2::ManageConnection;
-use r2d2_postgres::PostgresConnectionManager;
 
+use super::connector::Connector;
 use super::keys::Statements;
 
 /// How long a request waits for a session. Half of it also bounds the pause between r2d2's attempts to connect, so
@@ -24,7 +24,7 @@ const FIRST_EPOCH: u64 = 0;
 
 /// Makes connections, and knows which of them are older than the last time the database was lost.
 pub struct Dialer {
-    manager: PostgresConnectionManager<NoTls>,
+    pub connector: Connector,
     epoch: AtomicU64,
     /// For how long to wait for a session of a database that is not known to be down.
     session_wait: Duration,
@@ -34,10 +34,9 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    pub fn new(config: Config, session_wait: Duration) -> Dialer {
-        let manager = PostgresConnectionManager::new(config, NoTls);
+    pub fn new(connector: Connector, session_wait: Duration) -> Dialer {
         Dialer {
-            manager,
+            connector,
             epoch: AtomicU64::new(FIRST_EPOCH),
             session_wait,
             is_down: AtomicBool::new(false),
@@ -63,7 +62,7 @@ impl Dialer {
     /// A connection whose commits are on disk when they return, whatever the database's own default: a revocation
     /// that a crash undoes would let a key in again.
     pub fn dial(&self) -> Result<Client, postgres::Error> {
-        let mut client = self.manager.connect()?;
+        let mut client = self.connector.connect()?;
         client.batch_execute(
             "SELECT set_config('synchronous_commit', 'on', false)
              WHERE current_setting('synchronous_commit') = 'off'",

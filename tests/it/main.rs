@@ -17,6 +17,8 @@ mod cli;
 mod config;
 mod connections;
 mod database_faults;
+mod database_tls;
+mod database_url;
 mod errors;
 mod expiry;
 mod expiry_rules;

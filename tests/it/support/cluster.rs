@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -72,6 +73,34 @@ impl Cluster {
 
     pub fn url(&self, database: &str) -> String {
         format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where its Unix socket is.
+    pub fn socket_directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A copy of a file among its data, under this name, for nobody else to read.
+    pub fn put(&self, name: &str, file: &Path) {
+        let path = self.data().join(name);
+        fs::write(&path, fs::read(file).unwrap()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some((user, group)) = self.programs.run_as {
+            std::os::unix::fs::chown(&path, Some(user), Some(group)).unwrap();
+        }
+    }
+
+    /// Starts it anew with further settings, and with these rules in place of its pg_hba.conf.
+    pub fn configure(&self, settings: &str, rules: &str) {
+        let path = self.data().join("postgresql.conf");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + settings).unwrap();
+        fs::write(self.data().join("pg_hba.conf"), rules).unwrap();
+        self.stop_immediately();
+        self.restart();
     }
 
     /// Like a power cut: every session is gone, nothing is said.

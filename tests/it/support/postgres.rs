@@ -57,6 +57,10 @@ impl Database {
         Database { admin_url: admin_url.to_owned(), name }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn url(&self) -> String {
         with_database(&self.admin_url, &self.name)
     }
