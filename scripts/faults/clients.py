@@ -106,10 +106,12 @@ def poison(cluster, short):
         say(server.address, data)
     before = server.footprint()
     wrong = 0
-    for data in kinds.values():
+    for kind, data in kinds.items():
+        # An upgrade that nobody takes up leaves a request without a body; what follows is a second one, and malformed.
+        answers = 2 if kind.startswith("upgrade") else 1
         for _ in range(times):
-            said = say(server.address, data)
-            wrong += not (re.match(rb"HTTP/1.1 [45]", said) or not said) or len(re.findall(rb"HTTP/1\.1 \d{3} ", said)) > 1
+            statuses = re.findall(rb"HTTP/1\.1 (\d)\d\d ", say(server.address, data))
+            wrong += len(statuses) > answers or not set(statuses) <= {b"4", b"5"}
     # 300 MiB of one header line, as long as anybody takes it.
     one = socket.create_connection(server.address)
     one.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX: ")
