@@ -12,6 +12,7 @@ mod scratch;
 mod support;
 
 mod adoption;
+mod bare_host;
 mod bodies;
 mod cli;
 mod config;

@@ -8,6 +8,7 @@ pub mod front;
 pub mod http;
 pub mod made;
 pub mod metrics;
+pub mod nameserver;
 pub mod postgres;
 pub mod program;
 pub mod proxy;
