@@ -7,6 +7,12 @@ use crate::config::{SETTINGS, Setting};
 /// Flags without a value.
 pub const SWITCHES: &[&str] = &["-v", "--verbose", "-h", "--help", "-V", "--version"];
 
+/// The one flag of `serve` that is no setting.
+const CHECK: &str = "  --check
+      Do not serve: say what a start would find in configuration, files and database, change nothing, and exit with
+      0, or with 1 or 2 when something is wrong.
+";
+
 /// A command, the line of the overview, and its own text but for what `of` adds.
 struct Topic {
     name: &'static str,
@@ -222,7 +228,7 @@ pub fn of(command: &str) -> Option<String> {
     let mut text = topic.text.to_owned();
     match command {
         "help" => return Some(overview()),
-        "serve" => text += &settings(|_| true),
+        "serve" => text += &format!("\n{CHECK}{}", settings(|_| true)),
         keys if keys.starts_with("keys") => text += &settings(Setting::is_for_keys),
         "config" => {
             text += "\nKeys (`cloacinactl serve --help` says what they mean):\n";
@@ -258,6 +264,7 @@ pub fn commands() -> String {
 /// All flags that a command knows, for messages.
 pub fn flags_of(command: &str) -> Vec<&'static str> {
     let mut flags = match command {
+        "serve" => vec!["--check"],
         "health" => vec!["--url"],
         "keys create" => vec!["--name", "--permissions", "--expires-in"],
         "keys list" => vec!["--json"],

@@ -26,6 +26,8 @@ pub struct Invocation {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     Serve(Flags),
+    /// `serve --check`.
+    Check(Flags),
     ConfigGet {
         key: String,
     },
@@ -73,9 +75,10 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
             [_, extra, ..] => return Err(unexpected("help", extra)),
         },
         Some("serve") => {
+            let checks = switch(&mut arguments, "--check");
             let flags = settings(&mut arguments, |_| true)?;
             no_operands("serve", arguments, literal)?;
-            Command::Serve(flags)
+            if checks { Command::Check(flags) } else { Command::Serve(flags) }
         }
         Some("config") => config(&operands("config", arguments, literal)?)?,
         Some("keys") => {

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::store::keys as rows;
 use crate::store::keys::NewKey;
 
-const FILE: &str = "bootstrap-key";
+pub const FILE: &str = "bootstrap-key";
 /// Where the file is written before it gets its name. One name, so that a killed start leaves one file at most.
 const UNFINISHED: &str = ".bootstrap-key.new";
 const NAME: &str = "bootstrap";

@@ -1,5 +1,7 @@
 //! The files in `migrations/`, embedded, run in one transaction by one server at a time.
 
+use std::cmp::Ordering;
+
 use postgres::Client;
 use refinery::Migration;
 
@@ -28,6 +30,34 @@ pub fn unlock(client: &mut Client) -> Result<(), postgres::Error> {
     client.batch_execute(&format!("SELECT pg_advisory_unlock({LOCK})"))
 }
 
+/// Where a schema is, seen from this binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// As this binary needs it.
+    Current,
+    /// `run` would bring it from one version to the other; 0 is before the first migration.
+    Behind { from: i32, to: i32 },
+}
+
+/// Looks at the schema's version and changes nothing.
+///
+/// # Errors
+/// The database is newer than the binary, or does not say.
+pub fn state(client: &mut Client) -> Result<State, Failure> {
+    let known = embedded::migrations::runner();
+    let to = known.get_migrations().iter().map(Migration::version).max().unwrap_or(0);
+    let from = version(client).map_err(|error| failure(&super::describe(&error)))?;
+    match from.cmp(&to) {
+        Ordering::Less => Ok(State::Behind { from, to }),
+        Ordering::Equal => Ok(State::Current),
+        Ordering::Greater => Err(Failure::Runtime(format!(
+            "the database is newer than this program: its schema has version {from}, this program (version {}) \
+             knows versions up to {to}; run the program that migrated it, or a later one",
+            env!("CARGO_PKG_VERSION")
+        ))),
+    }
+}
+
 /// The version of the schema; 0 before the first migration.
 fn version(client: &mut Client) -> Result<i32, postgres::Error> {
     // Every start asks this, and few have anything to migrate: a query each, nothing prepared.
@@ -43,19 +73,10 @@ fn version(client: &mut Client) -> Result<i32, postgres::Error> {
 /// # Errors
 /// The database is newer than the binary, its history is another one, or a statement failed; nothing has changed then.
 pub fn run(client: &mut Client) -> Result<(), Failure> {
-    let runner = embedded::migrations::runner().set_grouped(true);
-    let ours = runner.get_migrations().iter().map(Migration::version).max().unwrap_or(0);
-    let theirs = version(client).map_err(|error| failure(&super::describe(&error)))?;
-    if theirs > ours {
-        return Err(Failure::Runtime(format!(
-            "the database is newer than this program: its schema has version {theirs}, this program (version {}) \
-             knows versions up to {ours}; run the program that migrated it, or a later one",
-            env!("CARGO_PKG_VERSION")
-        )));
-    }
-    if theirs == ours {
+    if state(client)? == State::Current {
         return Ok(());
     }
+    let runner = embedded::migrations::runner().set_grouped(true);
     let report = runner.run(client).map_err(|error| {
         use std::error::Error as _;
         let cause = error.source().map(|cause| match cause.downcast_ref::<postgres::Error>() {

@@ -2,6 +2,7 @@
 
 mod certificate;
 pub mod changes;
+pub mod check;
 mod connector;
 mod credentials;
 pub mod declared;

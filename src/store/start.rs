@@ -51,6 +51,16 @@ impl Store {
     }
 }
 
+/// What makes connections to the database of these settings.
+///
+/// # Errors
+/// `Usage`: the URL, or a file that it names, is not as it should be.
+pub fn dialer(settings: &Settings, session_wait: Duration) -> Result<Arc<Dialer>, Failure> {
+    let url = database_url::parse(&settings.database_url)
+        .map_err(|reason| Failure::Usage(format!("the database URL {reason}")))?;
+    Ok(Arc::new(Dialer::new(Connector::new(url)?, session_wait)))
+}
+
 /// Connects, migrates, and does `first` before any other server may do the same. Its connection goes on as the pool's
 /// first session.
 fn prepare(
@@ -59,9 +69,7 @@ fn prepare(
     statement_timeout: Duration,
     first: impl FnOnce(&mut Client) -> Result<(), Failure>,
 ) -> Result<(Arc<Dialer>, Session), Failure> {
-    let url = database_url::parse(&settings.database_url)
-        .map_err(|reason| Failure::Usage(format!("the database URL {reason}")))?;
-    let dialer = Arc::new(Dialer::new(Connector::new(url)?, session_wait));
+    let dialer = dialer(settings, session_wait)?;
     let place = &dialer.connector.place;
     let mut client = connect(&dialer, settings.database_wait)?;
     let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
@@ -76,7 +84,10 @@ fn prepare(
 }
 
 /// A connection to a database that may still be coming up.
-fn connect(dialer: &Arc<Dialer>, patience: Duration) -> Result<Client, Failure> {
+///
+/// # Errors
+/// One line that says which database, and why there is none.
+pub fn connect(dialer: &Arc<Dialer>, patience: Duration) -> Result<Client, Failure> {
     let connector = &dialer.connector;
     let place = &connector.place;
     let until = Instant::now() + patience;

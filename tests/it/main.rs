@@ -14,6 +14,7 @@ mod support;
 mod adoption;
 mod bare_host;
 mod bodies;
+mod check;
 mod cli;
 mod config;
 mod connections;
