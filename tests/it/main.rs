@@ -12,6 +12,7 @@ mod scratch;
 mod support;
 
 mod adoption;
+mod backup;
 mod bare_host;
 mod bodies;
 mod check;
