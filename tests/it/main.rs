@@ -16,6 +16,7 @@ mod bodies;
 mod cli;
 mod config;
 mod connections;
+mod containers;
 mod database_faults;
 mod errors;
 mod expiry;

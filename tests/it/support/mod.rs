@@ -1,10 +1,12 @@
 //! What the tests stand on: a PostgreSQL, the program under test, and clients that believe nothing.
 
 pub mod cluster;
+pub mod compose;
 pub mod directory;
 pub mod footprint;
 pub mod front;
 pub mod http;
+pub mod image;
 pub mod made;
 pub mod metrics;
 pub mod postgres;
