@@ -3,7 +3,8 @@
 # line says what to install.
 #
 # usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox,
-#        slowhttptest, faketime, readelf, pip, npm, musl-gcc, rustc-web, cargo-web, rust-web-src, wrk, valgrind, strace)
+#        slowhttptest, faketime, docker-compose, yaml, wrk, valgrind, strace, readelf, pip, npm, musl-gcc, rustc-web, cargo-web,
+#        rust-web-src)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,6 +24,7 @@ is_there() {
     nginx) have nginx || [ -x /usr/sbin/nginx ] || [ -x target/tools/usr/sbin/nginx ] ;;
     # Debian ships venv without the part that makes one usable, in a package of its own.
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+    yaml) python3 -c 'import yaml' 2>/dev/null ;;
     pip) python3 -m pip --version >/dev/null 2>&1 ;;
     # Other packages, and rustup, have programs of the same names.
     rustc-web | cargo-web | rust-web-src)
@@ -37,6 +39,7 @@ package_of() {
     case $1 in
     promtool) echo prometheus ;;
     venv) echo python3-venv ;;
+    yaml) echo python3-yaml ;;
     pip) echo python3-pip ;;
     readelf) echo binutils ;;
     musl-gcc) echo musl-tools ;;
@@ -48,8 +51,8 @@ missing=()
 for tool in "$@"; do
     case $tool in
     postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
-    slowhttptest | faketime | readelf | pip | npm | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
-    wrk | valgrind | strace) ;;
+    slowhttptest | faketime | docker-compose | yaml | wrk | valgrind | strace) ;;
+    readelf | pip | npm | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
     *) fail "unknown tool $tool; the head of $0 has their names" ;;
     esac
     is_there "$tool" || missing+=("$tool")

@@ -19,6 +19,7 @@ mod check;
 mod cli;
 mod config;
 mod connections;
+mod containers;
 mod database_faults;
 mod database_tls;
 mod database_url;

@@ -2,10 +2,12 @@
 
 pub mod authority;
 pub mod cluster;
+pub mod compose;
 pub mod directory;
 pub mod footprint;
 pub mod front;
 pub mod http;
+pub mod image;
 pub mod made;
 pub mod metrics;
 pub mod nameserver;
