@@ -3,7 +3,8 @@
 # line says what to install.
 #
 # usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox,
-#        slowhttptest, faketime, readelf, pip, musl-gcc, rustc-web, cargo-web, rust-web-src)
+#        slowhttptest, faketime, readelf, pip, musl-gcc, rustc-web, cargo-web, rust-web-src,
+#        zsh, fish, mandoc)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,7 +49,7 @@ missing=()
 for tool in "$@"; do
     case $tool in
     postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
-    slowhttptest | faketime | readelf | pip | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
+    zsh | fish | mandoc | slowhttptest | faketime | readelf | pip | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
     *) fail "unknown tool $tool; the head of $0 has their names" ;;
     esac
     is_there "$tool" || missing+=("$tool")

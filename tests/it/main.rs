@@ -14,6 +14,7 @@ mod support;
 mod adoption;
 mod bodies;
 mod cli;
+mod completions;
 mod config;
 mod connections;
 mod database_faults;
