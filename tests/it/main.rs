@@ -34,6 +34,7 @@ mod last_use;
 mod listing;
 mod log_faults;
 mod logging;
+mod manual;
 mod openapi;
 mod permissions;
 mod protected;
