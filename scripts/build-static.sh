@@ -5,7 +5,7 @@
 #   target/dist/cloacinactl-VERSION-x86_64-linux-musl            fully static, stripped
 #   target/dist/cloacinactl-VERSION-x86_64-linux-musl.sha256     for `sha256sum -c` in that directory
 #
-# The same source and the same compiler give the same bytes, wherever the source lies.
+# Its path is printed. The same source and the same compiler give the same bytes, wherever the source lies.
 #
 # Where the compiler has the musl target (`rustup target add x86_64-unknown-linux-musl`), that and musl-gcc are used.
 # Where it has not, because the machine reaches no toolchain server, the standard library is built from source
@@ -79,6 +79,7 @@ main() {
     install -m 0755 "$built" "$root/target/dist/$name"
     (cd "$root/target/dist" && sha256sum "$name" > "$name.sha256" && sha256sum -c --quiet "$name.sha256")
     say "target/dist/$name: $(stat -c %s "$built") bytes, sha256 $(cut -d' ' -f1 "$root/target/dist/$name.sha256")"
+    echo "$root/target/dist/$name"
 }
 
 # Sets rustc, cargo, sysroot and from_source.

@@ -3,7 +3,7 @@
 # line says what to install.
 #
 # usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox,
-#        slowhttptest, faketime, readelf, pip, musl-gcc, rustc-web, cargo-web, rust-web-src,
+#        slowhttptest, faketime, readelf, pip, npm, musl-gcc, rustc-web, cargo-web, rust-web-src, wrk, valgrind, strace,
 #        zsh, fish, mandoc)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,7 +49,8 @@ missing=()
 for tool in "$@"; do
     case $tool in
     postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
-    zsh | fish | mandoc | slowhttptest | faketime | readelf | pip | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
+    slowhttptest | faketime | readelf | pip | npm | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
+    wrk | valgrind | strace | zsh | fish | mandoc) ;;
     *) fail "unknown tool $tool; the head of $0 has their names" ;;
     esac
     is_there "$tool" || missing+=("$tool")
@@ -69,13 +70,22 @@ if [ "$(id -u)" != 0 ]; then
 fi
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-# Its many lines matter only when it fails.
+archives=$(mktemp -d)
+trap '"${as_root[@]}" rm -rf "$log" "$archives"' EXIT
+# Its many lines matter only when it fails. Somebody else may be installing at the same time: we wait for that to end,
+# and keep our downloads where it does not tidy up.
 apt() {
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1 || {
-        cat "$log" >&2
-        fail "apt-get $* failed; please install: ${packages[*]}"
-    }
+    local patience=100
+    until "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
+        -o Dir::Cache::archives="$archives" -o APT::Sandbox::User=root "$@" >"$log" 2>&1; do
+        # There is no such option for the lists' lock.
+        if grep -q 'lock /var/lib/apt/lists' "$log" && ((patience-- > 0)); then
+            sleep 3
+        else
+            cat "$log" >&2
+            fail "apt-get $* failed; please install: ${packages[*]}"
+        fi
+    done
 }
 
 # A server package makes a cluster and starts it as soon as it is installed. Nobody here asked for that one.
@@ -83,7 +93,7 @@ no_cluster=/etc/postgresql-common/createcluster.d/no-main-cluster.conf
 no_cluster_of_debian() {
     "${as_root[@]}" mkdir -p "$(dirname "$no_cluster")"
     echo 'create_main_cluster = false' | "${as_root[@]}" tee "$no_cluster" >/dev/null
-    trap '"${as_root[@]}" rm -f "$no_cluster"; rm -f "$log"' EXIT
+    trap '"${as_root[@]}" rm -rf "$no_cluster" "$log" "$archives"' EXIT
 }
 
 # These packages would leave a server running, now and after the next start; one program out of each is enough, and the

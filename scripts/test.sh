@@ -2,7 +2,10 @@
 # Every test, on a machine that has Rust and perhaps nothing else: installs what is missing (see install-tools.sh), runs
 # the tests against a throw-away PostgreSQL, then lets strangers' tools look at a live server.
 #
-# usage: scripts/test.sh [arguments of cargo test]
+# usage: scripts/test.sh [--postgres 16|17|18] [--static] [arguments of cargo test]
+#
+# --postgres          with that PostgreSQL (see install-postgres.sh) instead of the one on the PATH, or Debian's
+# --static            test the static program of build-static.sh, also on a host that holds nothing else, which takes root
 #
 # TEST_DATABASE_URL   a role that may create databases; else a private PostgreSQL is started and removed again
 # CLOACINACTL_BIN     test that binary instead of the one that cargo builds here
@@ -20,15 +23,28 @@ fail() {
     exit 1
 }
 
+usage() {
+    echo "usage: scripts/test.sh [--postgres 16|17|18] [--static] [arguments of cargo test]" >&2
+    exit 2
+}
+
+postgres=
+static=no
+while [ $# -gt 0 ]; do
+    case $1 in
+    --postgres)
+        [[ ${2:-} =~ ^1[678]$ ]] || usage
+        postgres=$2
+        shift 2
+        ;;
+    --static) static=yes && shift ;;
+    *) break ;;
+    esac
+done
+
 command -v cargo >/dev/null 2>&1 || fail "there is no cargo; please install Rust 1.95 or later (https://rustup.rs)"
-scripts/install-tools.sh postgresql jq curl openssl promtool nginx caddy venv dash busybox \
-    shellcheck zsh fish mandoc
+scripts/install-tools.sh jq curl openssl promtool nginx caddy venv dash busybox shellcheck zsh fish mandoc
 export PATH="$PATH:$PWD/target/tools/usr/bin"
-
-echo "== tests"
-cargo test --locked "$@"
-
-echo "== a live server"
 scratch=$(mktemp -d)
 server=
 # Stops what runs, by its own number, and removes what it left.
@@ -45,6 +61,35 @@ trap 'exit 143' TERM HUP
 
 # PostgreSQL's user has to get through.
 chmod 755 "$scratch"
+
+if [ -z "$postgres" ]; then
+    scripts/install-tools.sh postgresql
+else
+    [ -z "${TEST_DATABASE_URL:-}" ] || fail "TEST_DATABASE_URL names a PostgreSQL, and so does --postgres; please choose"
+    programs=$(scripts/install-postgres.sh "$postgres")
+    # Debian's server programs are not on its PATH, so these come first there, and their clients come with them.
+    if [ "$(id -u)" = 0 ] && ! setpriv --reuid=65534 --regid=65534 --clear-groups test -x "$programs/postgres"; then
+        # This directory is closed to the user that the server runs as.
+        cp -a "${programs%/bin}" "$scratch/postgres"
+        programs=$scratch/postgres/bin
+    fi
+    export PATH="$programs:$PATH"
+    printf '== %s\n' "$(postgres --version)"
+fi
+
+if [ "$static" = yes ]; then
+    [ -z "${CLOACINACTL_BIN:-}" ] || fail "CLOACINACTL_BIN names a program, and so does --static; please choose"
+    CLOACINACTL_BIN=$(scripts/build-static.sh)
+    export CLOACINACTL_BIN
+    echo "== a host that holds nothing else"
+    [ "$(id -u)" = 0 ] || fail "only root can make a host that holds nothing else; run this as root, or without --static"
+    cargo test --locked --test it -- --ignored bare_host::
+fi
+
+echo "== tests"
+cargo test --locked "$@"
+
+echo "== a live server"
 mkdir -m 700 "$scratch/home"
 binary=${CLOACINACTL_BIN:-${CARGO_TARGET_DIR:-target}/debug/cloacinactl}
 env -u DATABASE_URL HOME="$scratch/home" CLOACINACTL_BIN="$binary" CLOACINA_QUICKSTART_DATA="$scratch/cluster" \

@@ -1,5 +1,6 @@
 //! cloacinactl: parse, dispatch, exit code.
 
+mod check;
 mod cli;
 mod config;
 mod failure;
@@ -35,6 +36,7 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
     let home = || config::home(invocation.home.as_deref());
     match invocation.command {
         Command::Serve(flags) => serve::serve(&config::Settings::load(home()?, invocation.verbose, flags)?)?,
+        Command::Check(flags) => return check::check(home()?, flags),
         Command::ConfigGet { key } => cli::print(&config::command::get(&home()?, &key)?)?,
         Command::ConfigSet { key, value } => config::command::set(&home()?, &key, &value)?,
         Command::ConfigList => cli::print(&config::command::list(&home()?)?)?,

@@ -97,6 +97,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     look_at_database(&keys, &vitals, settings.database_timeout);
     let watchers = Watchers::start(&keys, &vitals)?;
     announce(address);
+    keys.store.fill();
 
     let cut_off =
         gate.run(settings.shutdown_timeout).map_err(|error| runtime("the event poll failed", &error))?;

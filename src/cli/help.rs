@@ -44,7 +44,19 @@ stop (SIGINT or SIGTERM).
 Every setting is a flag, an environment variable, or a key in config.toml. A flag counts more than a variable, a
 variable more than config.toml. An empty variable counts as not set. Durations are written 500ms, 30s, 5m or 2h; a
 bare number is seconds. A secret in a file is better kept than one on a command line; a line end behind it is dropped.
+
+The database URL is one of PostgreSQL's own, in either form; psql takes it as well. sslmode is prefer when it does not
+say otherwise: TLS where the server has it, and nobody verifies with whom. sslmode=verify-full with sslrootcert=FILE or
+sslrootcert=system does. A URL without a password takes one from ~/.pgpass.
 ",
+        flags: &[Flag {
+            name: "--check",
+            short: None,
+            value: None,
+            help: "\
+Do not serve: say what a start would find in configuration, files and database, change nothing, and exit with
+0, or with 1 or 2 when something is wrong.",
+        }],
         settings: |_| true,
         ..PLAIN
     },

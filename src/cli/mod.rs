@@ -29,6 +29,8 @@ pub struct Invocation {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     Serve(Flags),
+    /// `serve --check`.
+    Check(Flags),
     ConfigGet {
         key: String,
     },
@@ -80,7 +82,8 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
         Some("serve") => {
             let given = Given::take("serve", &mut arguments)?;
             no_operands("serve", arguments, literal)?;
-            Command::Serve(given.settings)
+            let checks = given.switch("--check");
+            if checks { Command::Check(given.settings) } else { Command::Serve(given.settings) }
         }
         Some("config") => config(&operands("config", arguments, literal)?)?,
         Some("keys") => {

@@ -1,6 +1,7 @@
 //! Every setting once: flag, then environment, then `config.toml`, then default.
 
 pub mod command;
+pub mod database_url;
 mod file;
 mod mask;
 mod networks;
@@ -62,6 +63,9 @@ pub struct Settings {
     pub database_wait: Duration,
 }
 
+/// What is wrong with settings, by the setting's key.
+pub type Wrong = Vec<(&'static str, Failure)>;
+
 /// Values of flags, by the setting's key.
 pub type Flags = BTreeMap<&'static str, String>;
 
@@ -72,12 +76,26 @@ impl Settings {
     /// `Usage` for a value that is not right, with the name under which it was given, and for a missing database URL;
     /// `Runtime` when `config.toml` cannot be read.
     pub fn load(home: PathBuf, verbose: bool, flags: Flags) -> Result<Settings, Failure> {
-        let mut settings = Settings { verbose, ..Settings::blank(home.clone()) };
+        let (mut settings, wrong) = Settings::load_all(home, flags)?;
+        settings.verbose = verbose;
+        wrong.into_iter().next().map_or(Ok(settings), |(_, failure)| Err(failure))
+    }
+
+    /// The same with everything that is wrong, by the setting's key. What is right is resolved all the same.
+    ///
+    /// # Errors
+    /// `config.toml` itself cannot be read.
+    pub fn load_all(home: PathBuf, flags: Flags) -> Result<(Settings, Wrong), Failure> {
+        let mut settings = Settings::blank(home.clone());
         let sources = Sources::open(home, flags)?;
+        let mut wrong = Vec::new();
         for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none()) {
-            sources.fill(&mut settings, setting)?;
+            wrong.extend(sources.fill(&mut settings, setting).err().map(|failure| (setting.key, failure)));
         }
-        settings.with_database()
+        if !wrong.iter().any(|(key, _)| *key == "database_url") {
+            wrong.extend(settings.needs_database().err().map(|failure| ("database_url", failure)));
+        }
+        Ok((settings, wrong))
     }
 
     /// Resolves what the `keys` commands need of them; one session is enough. Files of other secrets are left alone:
@@ -91,10 +109,11 @@ impl Settings {
         for setting in SETTINGS.iter().filter(|setting| setting.is_for_keys() && setting.file_for.is_none()) {
             sources.fill(&mut settings, setting)?;
         }
-        settings.with_database()
+        settings.needs_database()?;
+        Ok(settings)
     }
 
-    fn with_database(self) -> Result<Settings, Failure> {
+    fn needs_database(&self) -> Result<(), Failure> {
         if self.database_url.is_empty() {
             return Err(Failure::Usage(
                 "no database URL: give --database-url URL, set DATABASE_URL, or put database_url into config.toml \
@@ -103,7 +122,7 @@ impl Settings {
                     .to_owned(),
             ));
         }
-        Ok(self)
+        Ok(())
     }
 
     /// The fields before any setting has filled them.

@@ -143,6 +143,10 @@ pub struct Connection {
     serving: Option<Asked>,
     /// The last read brought nothing that could complete the head.
     unfinished: bool,
+    /// Nothing is left to read until the poll says so: the last read emptied the socket (epoll(7), question 9).
+    drained: bool,
+    /// The poll said that the client sends no more; reads go on until they say so as well.
+    finished: bool,
     /// Answers that the socket would not take at once.
     output: Vec<u8>,
     /// After `output` nothing more is answered.
@@ -161,6 +165,8 @@ impl Connection {
             chunks: Chunks::default(),
             serving: None,
             unfinished: false,
+            drained: false,
+            finished: false,
             output: Vec::new(),
             closing: false,
             thrown_away: 0,
@@ -190,8 +196,15 @@ impl Connection {
         }
     }
 
-    /// The socket is readable, writable, or both.
-    pub fn ready(&mut self, desk: &mut Desk) -> Fate {
+    /// The socket is readable, writable, or both; or the client has finished sending.
+    pub fn ready(&mut self, desk: &mut Desk, finished: bool) -> Fate {
+        self.drained = false;
+        self.finished |= finished;
+        self.advance(desk)
+    }
+
+    /// Its last turn was over before it was done.
+    pub fn resume(&mut self, desk: &mut Desk) -> Fate {
         self.advance(desk)
     }
 
@@ -216,6 +229,10 @@ impl Connection {
                 return self.linger(desk);
             }
             if matches!(self.phase, Phase::Serving) {
+                // Asked to wake us, a worker would do so for nothing: the client waits for its answer.
+                if self.has_nothing_to_read() && !self.closing {
+                    return Fate::Stays;
+                }
                 let Some(since) = self.peer.gate_turn() else { return Fate::Stays };
                 self.phase = Phase::Idle(since);
             }
@@ -230,6 +247,7 @@ impl Connection {
             }
             match self.next_request(desk) {
                 Ok(true) => {}
+                Ok(false) if self.drained => return Fate::Stays,
                 Ok(false) => match self.read(desk) {
                     Ok(0) => return Fate::Ends,
                     Ok(_) => {}
@@ -247,6 +265,10 @@ impl Connection {
             }
         }
         Fate::Yields
+    }
+
+    fn has_nothing_to_read(&self) -> bool {
+        self.drained && self.start == self.input.len()
     }
 
     /// Takes one whole request out of the input and has it answered, if there is one.
@@ -415,6 +437,7 @@ impl Connection {
                 other => break other?,
             }
         };
+        self.drained = count < desk.scratch.len() && !self.finished;
         let new = &desk.scratch[..count];
         // A head ends with a line: without a new line end it is as unfinished as before, so a client that sends byte
         // by byte costs no parsing. The first bytes are always looked at, since most rubbish shows at once.

@@ -116,11 +116,14 @@ impl Gate {
                 match event.token() {
                     LISTENER => self.accept_more = true,
                     WAKER => self.collect(),
-                    token => self.visit(token, Connection::ready),
+                    token => {
+                        let finished = event.is_read_closed() || event.is_error();
+                        self.visit(token, |connection, desk| connection.ready(desk, finished));
+                    }
                 }
             }
             for token in std::mem::take(&mut self.unfinished) {
-                self.visit(token, Connection::ready);
+                self.visit(token, Connection::resume);
             }
             if self.accept_more {
                 self.accept();
@@ -225,7 +228,7 @@ impl Gate {
         self.connections.insert(token, Connection::new(stream, address, token, Instant::now()));
         self.desk.shop.vitals.metrics.connections.inc();
         // Its request has mostly come with it, and need not wait behind everybody who is ready at the next poll.
-        self.visit(token, Connection::ready);
+        self.visit(token, Connection::resume);
     }
 
     /// Ends those who have kept us waiting for longest, of those who hold so many bytes: first connections without a
@@ -327,7 +330,7 @@ mod tests {
         assert!(!gate.connections.contains_key(&first) && gate.held == 0);
         let second = Token(FIRST_CONNECTION + 1);
         std::io::Write::write_all(&mut clients[1], b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        gate.visit(second, Connection::ready);
+        gate.visit(second, Connection::resume);
         let mut answer = [0; 15];
         clients[1].read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200 OK");

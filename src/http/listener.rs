@@ -45,18 +45,31 @@ pub fn passed() -> Result<Option<TcpListener>, Failure> {
 /// # Errors
 /// One line that names the address.
 pub fn reserve(bind: SocketAddr) -> Result<Socket, Failure> {
-    let bound = || {
-        let socket = Socket::new(Domain::for_address(bind), Type::STREAM, Some(Protocol::TCP))?;
-        if bind.is_ipv6() {
-            // `[::]` takes IPv4 clients as well, whatever the system's default.
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_tcp_nodelay(true)?;
-        socket.bind(&bind.into())?;
-        Ok(socket)
-    };
-    bound().map_err(|error: io::Error| failure(bind, &error))
+    bound(bind).map_err(|error| failure(bind, &error))
+}
+
+/// Whether somebody listens there now; nothing is kept of the address.
+///
+/// # Errors
+/// One line that names the address, when nobody could listen there.
+pub fn is_taken(bind: SocketAddr) -> Result<bool, Failure> {
+    match bound(bind) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(true),
+        Err(error) => Err(failure(bind, &error)),
+    }
+}
+
+fn bound(bind: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(bind), Type::STREAM, Some(Protocol::TCP))?;
+    if bind.is_ipv6() {
+        // `[::]` takes IPv4 clients as well, whatever the system's default.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&bind.into())?;
+    Ok(socket)
 }
 
 /// Lets clients come.

@@ -56,6 +56,8 @@ pub struct Route {
     pub method: &'static str,
     /// Path with at most one `{id}`, which stands for one non-empty segment. Also the metrics' label.
     pub pattern: &'static str,
+    /// What stands before and after the `{id}`, if the pattern has one.
+    around_id: Option<(&'static str, &'static str)>,
     pub answer: Answer,
     /// For people, in the block that `serve` prints.
     pub summary: &'static str,
@@ -67,7 +69,7 @@ const fn at_gate(
     answer: fn(&Vitals) -> Reply,
     summary: &'static str,
 ) -> Route {
-    Route { method, pattern, answer: Answer::Gate(answer), summary }
+    Route { method, pattern, around_id: around_id(pattern), answer: Answer::Gate(answer), summary }
 }
 
 const fn by_worker(
@@ -77,7 +79,20 @@ const fn by_worker(
     handler: fn(&Keys, &Call<'_>) -> Result<Reply, Error>,
     summary: &'static str,
 ) -> Route {
-    Route { method, pattern, answer: Answer::Worker(access, handler), summary }
+    Route { method, pattern, around_id: around_id(pattern), answer: Answer::Worker(access, handler), summary }
+}
+
+/// Split when the program is built, since every request is compared with every pattern.
+const fn around_id(pattern: &'static str) -> Option<(&'static str, &'static str)> {
+    let mut at = 0;
+    while at < pattern.len() {
+        if pattern.as_bytes()[at] == b'{' {
+            let (before, id_and_after) = pattern.split_at(at);
+            return Some((before, id_and_after.split_at("{id}".len()).1));
+        }
+        at += 1;
+    }
+    None
 }
 
 /// Every endpoint. The first row that matches wins.
@@ -109,7 +124,7 @@ pub fn find<'p>(method: &str, path: &'p str) -> Result<Match<'p>, Error> {
     let method = if method == "HEAD" { "GET" } else { method };
     let mut known = false;
     for route in ROUTES {
-        if let Some(id) = matches(route.pattern, path) {
+        if let Some(id) = matches(route, path) {
             if route.method == method {
                 return Ok(Match { route, id });
             }
@@ -150,9 +165,9 @@ fn logged(error: &Error, request: &Request<'_>) -> Reply {
 }
 
 /// What `{id}` stands for (empty where there is none), if the path is of that pattern.
-fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
-    let Some((before, after)) = pattern.split_once("{id}") else {
-        return (pattern == path).then_some("");
+fn matches<'p>(route: &Route, path: &'p str) -> Option<&'p str> {
+    let Some((before, after)) = route.around_id else {
+        return (route.pattern == path).then_some("");
     };
     let id = path.strip_prefix(before)?.strip_suffix(after)?;
     (!id.is_empty() && !id.contains('/')).then_some(id)
@@ -160,7 +175,7 @@ fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
 
 /// The value of `Allow` (RFC 9110, 10.2.1) for a path that some row matches.
 fn allowed(path: &str) -> &'static str {
-    let has = |method| ROUTES.iter().any(|row| row.method == method && matches(row.pattern, path).is_some());
+    let has = |method| ROUTES.iter().any(|row| row.method == method && matches(row, path).is_some());
     match (has("GET"), has("POST"), has("DELETE")) {
         (true, true, _) => "GET, HEAD, POST",
         (true, false, _) => "GET, HEAD",

@@ -41,7 +41,7 @@ pub struct Done {
     pub close: bool,
 }
 
-/// First in, first out, with a bound. One lock, one condition.
+/// First in, first out, with a bound. One lock, one condition, and nobody woken who would find nothing to do.
 pub struct Queue {
     state: Mutex<QueueState>,
     filled: Condvar,
@@ -51,11 +51,15 @@ pub struct Queue {
 struct QueueState {
     jobs: VecDeque<Job>,
     closed: bool,
+    /// Workers that wait, also those that were woken and have not come to it yet.
+    waiting: usize,
+    /// Those of them that were woken.
+    woken: usize,
 }
 
 impl Queue {
     pub fn new(limit: usize) -> Queue {
-        let state = QueueState { jobs: VecDeque::new(), closed: false };
+        let state = QueueState { jobs: VecDeque::new(), closed: false, waiting: 0, woken: 0 };
         Queue { state: Mutex::new(state), filled: Condvar::new(), limit }
     }
 
@@ -70,8 +74,13 @@ impl Queue {
             return false;
         }
         state.jobs.push_back(job);
+        // A wake-up costs more than most requests, and whoever is at work comes back for the next job by himself.
+        let wakes = state.woken < state.waiting.min(state.jobs.len());
+        state.woken += usize::from(wakes);
         drop(state);
-        self.filled.notify_one();
+        if wakes {
+            self.filled.notify_one();
+        }
         true
     }
 
@@ -85,7 +94,11 @@ impl Queue {
             if state.closed {
                 return None;
             }
+            state.waiting += 1;
             state = self.filled.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+            state.waiting -= 1;
+            // Not by one of ours, should the system wake it for no reason: then somebody is woken once too often.
+            state.woken = state.woken.saturating_sub(1);
         }
     }
 
@@ -146,7 +159,7 @@ pub type Handle = dyn Fn(&Request<'_>) -> Reply + Send + Sync;
 /// # Errors
 /// No thread, or no socket pair, could be made; nothing runs then.
 pub fn start(shop: &Arc<Shop>, count: usize, directory: &Path) -> io::Result<Vec<JoinHandle<()>>> {
-    let lines = (0..count).map(|_| Line::open(directory)).collect::<io::Result<Vec<_>>>()?;
+    let lines = Line::open(directory, count)?;
     lines
         .into_iter()
         .enumerate()
@@ -170,7 +183,9 @@ fn work(shop: &Shop, mut line: Option<Line>, directory: &Path) {
             Error::Overloaded.reply()
         } else {
             if line.is_none() {
-                line = Line::open(directory).inspect_err(|error| log::error!("no socket pair: {error}")).ok();
+                let opened =
+                    Line::open(directory, 1).inspect_err(|error| log::error!("no socket pair: {error}"));
+                line = opened.ok().and_then(|mut lines| lines.pop());
             }
             match answer(shop, line.as_mut(), &job) {
                 Ok(reply) => reply,
@@ -249,26 +264,29 @@ struct Line {
 }
 
 impl Line {
-    /// Makes a pair through tiny_http's public accept function: it wants a listener, so one stands in `directory`
-    /// for a moment, behind mode 0700.
-    fn open(directory: &Path) -> io::Result<Line> {
+    /// Makes pairs through tiny_http's public accept function: it wants a listener, so one stands in `directory` for a
+    /// moment, behind mode 0700.
+    fn open(directory: &Path, count: usize) -> io::Result<Vec<Line>> {
         let room = directory.join(format!(".line-{}", uuid_text()?));
         std::fs::DirBuilder::new().mode(0o700).create(&room)?;
-        let opened = Line::open_in(&room);
+        let opened = Line::open_in(&room, count);
         let removed = std::fs::remove_dir_all(&room);
-        opened.and_then(|line| removed.map(|()| line))
+        opened.and_then(|lines| removed.map(|()| lines))
     }
 
-    fn open_in(room: &Path) -> io::Result<Line> {
+    fn open_in(room: &Path, count: usize) -> io::Result<Vec<Line>> {
         let path = room.join("s");
         let listener = tiny_http::Listener::from(UnixListener::bind(&path)?);
-        let ours = UnixStream::connect(&path)?;
-        ours.set_write_timeout(Some(PAIR_TIMEOUT))?;
         let no_tls = tiny_http::SslContextWrap::build_ssl_capabilities(None).map_err(io::Error::other)?;
-        let theirs = tiny_http::Server::accept_connection(&listener, &no_tls)?;
-        let requests = theirs.ok_or_else(|| io::Error::other("tiny_http made no connection"))?;
-        let requests = requests.map(|request| request.map_err(|error| error.to_string()));
-        Ok(Line { ours, requests: Box::new(requests) })
+        let open = |_| {
+            let ours = UnixStream::connect(&path)?;
+            ours.set_write_timeout(Some(PAIR_TIMEOUT))?;
+            let theirs = tiny_http::Server::accept_connection(&listener, &no_tls)?;
+            let requests = theirs.ok_or_else(|| io::Error::other("tiny_http made no connection"))?;
+            let requests = requests.map(|request| request.map_err(|error| error.to_string()));
+            Ok(Line { ours, requests: Box::new(requests) })
+        };
+        (0..count).map(open).collect()
     }
 
     fn pull(&mut self, plain: &[u8]) -> Result<tiny_http::Request, String> {

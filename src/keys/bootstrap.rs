@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::store::keys as rows;
 use crate::store::keys::NewKey;
 
-const FILE: &str = "bootstrap-key";
+pub const FILE: &str = "bootstrap-key";
 /// Where the file is written before it gets its name. One name, so that a killed start leaves one file at most.
 const UNFINISHED: &str = ".bootstrap-key.new";
 const NAME: &str = "bootstrap";
@@ -39,10 +39,10 @@ pub fn run(client: &mut Client, home: &Path, chosen: Option<&str>) -> Result<(),
     let failed = |error: postgres::Error| {
         Failure::Runtime(format!("cannot make the bootstrap key: {}", crate::store::describe(&error)))
     };
-    let mut transaction = client.transaction().map_err(failed)?;
-    if !rows::is_empty(&mut transaction).map_err(failed)? {
+    if !rows::is_empty(client).map_err(failed)? {
         return Ok(());
     }
+    let mut transaction = client.transaction().map_err(failed)?;
     let path = home.join(FILE);
     let key = first_key(&path, chosen)?;
     let hash = key.hash();

@@ -1,20 +1,38 @@
 //! Moments and durations as users write them: RFC 3339, and `90d`, `12h`, `30m`, `45s`.
 
-use time::format_description::FormatItem;
 use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 use time::{Duration, OffsetDateTime, UtcOffset};
 
-/// Whole seconds in UTC, as everywhere in our answers.
-const ANSWERED: &[FormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]+00:00");
 /// The last year that RFC 3339 can write.
 const LAST_YEAR: i32 = 9999;
 
-/// RFC 3339 in UTC with `+00:00`.
+/// RFC 3339 in UTC with `+00:00`, in whole seconds as everywhere in our answers.
 pub fn written(moment: OffsetDateTime) -> String {
     // Every moment that we store can be written; one that an older server stored may not.
-    moment.to_offset(UtcOffset::UTC).format(ANSWERED).unwrap_or_else(|_| moment.to_string())
+    match digits(moment) {
+        Some(digits) => digits.map(char::from).iter().collect(),
+        None => moment.to_offset(UtcOffset::UTC).to_string(),
+    }
+}
+
+/// The same as ASCII; `None` outside of the years that RFC 3339 can write. A listing has thousands of them.
+pub fn digits(moment: OffsetDateTime) -> Option<[u8; 25]> {
+    let moment = moment.to_offset(UtcOffset::UTC);
+    let year = u32::try_from(moment.year()).ok().filter(|year| *year <= LAST_YEAR as u32)?;
+    let mut text = *b"0000-00-00T00:00:00+00:00";
+    let mut put = |at: usize, count: usize, mut number: u32| {
+        for digit in text[at..at + count].iter_mut().rev() {
+            *digit += (number % 10) as u8;
+            number /= 10;
+        }
+    };
+    put(0, 4, year);
+    put(5, 2, u8::from(moment.month()).into());
+    put(8, 2, moment.day().into());
+    put(11, 2, moment.hour().into());
+    put(14, 2, moment.minute().into());
+    put(17, 2, moment.second().into());
+    Some(text)
 }
 
 /// A moment in RFC 3339, in whole seconds.
@@ -117,6 +135,10 @@ mod tests {
     fn moments() {
         let noon = moment("2027-01-31T14:30:00.75+02:30").unwrap();
         assert_eq!(written(noon), "2027-01-31T12:00:00+00:00");
+        let late = time::macros::datetime!(9999-12-31 23:59:59.9 UTC);
+        assert_eq!(written(late), "9999-12-31T23:59:59+00:00");
+        assert_eq!(written(time::macros::datetime!(0012-02-03 04:05:06 +01:00)), "0012-02-03T03:05:06+00:00");
+        assert_eq!(digits(time::macros::datetime!(-0044-03-15 12:00 UTC)), None);
         for bad in ["", "2027-01-31", "2027-02-31T12:00:00Z", "tomorrow", "2027-01-31T12:00:00"] {
             assert!(moment(bad).is_err(), "{bad}");
         }

@@ -6,11 +6,11 @@ use uuid::Uuid;
 
 use super::body::{self, Asked};
 use super::key::Plaintext;
-use super::listing::{self, Listed, Page, cursor, moment, moment_or_null};
+use super::listing::{self, Page, cursor, moment, moment_or_null};
 use super::{Keys, Permission, fresh_id};
 use crate::http::reply::{Error, Reply};
 use crate::http::routes::Call;
-use crate::store::keys::{NewKey, Position, Revocation, Successor};
+use crate::store::keys::{NewKey, Revocation, Successor};
 
 /// `POST /auth/keys`: makes a key and shows it, this once.
 pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
@@ -49,12 +49,21 @@ pub fn list(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
     let mut rows = keys.store.list(page.after, page.with_revoked, page.limit as i64 + 1)?;
     let is_last = rows.len() <= page.limit;
     rows.truncate(page.limit);
-    let next = rows
-        .last()
-        .filter(|_| !is_last)
-        .map(|row| cursor(Position { created_at: row.created_at, id: row.id }));
-    let reply =
-        Reply::json(200, &Listing { keys: rows.iter().map(Listed::from).collect(), next: next.as_deref() })?;
+    let next = if is_last { None } else { rows.end()?.map(cursor) };
+    let mut body = Vec::with_capacity(LISTED_BYTES * rows.len() + 128);
+    body.extend_from_slice(b"{\"keys\":[");
+    for (index, row) in rows.iter::<&str>().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        listing::write(&row?, &mut body).map_err(|error| Error::Internal(error.to_string()))?;
+    }
+    body.push(b']');
+    if let Some(next) = &next {
+        body.extend_from_slice(format!(",\"next\":\"{next}\"").as_bytes());
+    }
+    body.push(b'}');
+    let reply = Reply::bytes(200, "application/json", body);
     Ok(match next {
         Some(next) => reply.header("Link", format!("<{}>; rel=\"next\"", page.target_of_next(&next))),
         None => reply,
@@ -157,6 +166,8 @@ pub fn verify(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         .header("X-Auth-Permissions", field_value(&call.caller.permissions)))
 }
 
+/// About as long as one key is in a listing.
+const LISTED_BYTES: usize = 256;
 const NO_KEY: Error = Error::NotFound("key not found or already revoked");
 
 fn generate() -> Result<Plaintext, Error> {
@@ -212,13 +223,6 @@ struct Identity<'a> {
     expires_at: Option<OffsetDateTime>,
     #[serde(serialize_with = "moment_or_null")]
     last_used_at: Option<OffsetDateTime>,
-}
-
-#[derive(Serialize)]
-struct Listing<'a> {
-    keys: Vec<Listed<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<&'a str>,
 }
 
 #[derive(Serialize)]

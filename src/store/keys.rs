@@ -3,7 +3,7 @@
 use std::fmt;
 
 use postgres::types::private::BytesMut;
-use postgres::types::{IsNull, ToSql, Type};
+use postgres::types::{FromSql, IsNull, ToSql, Type};
 use postgres::{Client, GenericClient, Row, Statement};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -11,17 +11,17 @@ use uuid::Uuid;
 use super::pool::Session;
 use super::{Store, StoreError};
 
-/// A row of `api_keys`, without the hash.
+/// A row of `api_keys`, without the hash. Its texts are its own, or still PostgreSQL's answer.
 #[derive(Debug, Clone)]
-pub struct KeyRow {
+pub struct KeyRow<T = String> {
     pub id: Uuid,
-    pub name: String,
+    pub name: T,
     /// As stored; only `admin`, `write` and `read` mean something.
-    pub permissions: String,
+    pub permissions: T,
     pub created_at: OffsetDateTime,
     pub revoked_at: Option<OffsetDateTime>,
     /// `None` for rows of an older server.
-    pub prefix: Option<String>,
+    pub prefix: Option<T>,
     pub expires_at: Option<OffsetDateTime>,
     pub last_used_at: Option<OffsetDateTime>,
 }
@@ -135,8 +135,8 @@ const REVOKE: &str = "WITH revoked AS (
 ///
 /// # Errors
 /// The session broke, or the table is not there.
-pub fn is_empty(client: &mut impl GenericClient) -> Result<bool, postgres::Error> {
-    client.query_one("SELECT NOT EXISTS (SELECT FROM api_keys)", &[])?.try_get(0)
+pub fn is_empty(client: &mut Client) -> Result<bool, postgres::Error> {
+    super::is_true(client, "SELECT NOT EXISTS (SELECT FROM api_keys)")
 }
 
 /// Adds the first key, as part of its caller's transaction.
@@ -212,7 +212,37 @@ impl Statements {
     }
 }
 
-fn key_row(row: &Row) -> Result<KeyRow, postgres::Error> {
+/// Rows of a page, as PostgreSQL sent them: a thousand copies of each text would only be thrown away.
+pub struct Rows(Vec<Row>);
+
+impl Rows {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    /// One after another.
+    ///
+    /// # Errors
+    /// A value is not of the type that we expect.
+    pub fn iter<'a, T: FromSql<'a>>(&'a self) -> impl Iterator<Item = Result<KeyRow<T>, StoreError>> {
+        self.0.iter().map(|row| Ok(key_row(row)?))
+    }
+
+    /// Where the last row stands.
+    ///
+    /// # Errors
+    /// As `iter`.
+    pub fn end(&self) -> Result<Option<Position>, StoreError> {
+        let position = |row: &Row| Ok(Position { id: row.try_get(0)?, created_at: row.try_get(3)? });
+        self.0.last().map(position).transpose()
+    }
+}
+
+fn key_row<'a, T: FromSql<'a>>(row: &'a Row) -> Result<KeyRow<T>, postgres::Error> {
     Ok(KeyRow {
         id: row.try_get(0)?,
         name: row.try_get(1)?,
@@ -257,12 +287,7 @@ impl Store {
     }
 
     /// At most `limit` rows, newest first.
-    pub fn list(
-        &self,
-        after: Option<Position>,
-        with_revoked: bool,
-        limit: i64,
-    ) -> Result<Vec<KeyRow>, StoreError> {
+    pub fn list(&self, after: Option<Position>, with_revoked: bool, limit: i64) -> Result<Rows, StoreError> {
         self.read(|Session { client, statements, .. }| {
             let rows = match after {
                 Some(Position { created_at, id }) => {
@@ -270,7 +295,7 @@ impl Store {
                 }
                 None => client.query(&statements.list_first, &[&with_revoked, &limit])?,
             };
-            rows.iter().map(key_row).collect()
+            Ok(Rows(rows))
         })
     }
 

@@ -1,5 +1,7 @@
 //! The files in `migrations/`, embedded, run in one transaction by one server at a time.
 
+use std::cmp::Ordering;
+
 use postgres::Client;
 use refinery::Migration;
 
@@ -12,12 +14,12 @@ mod embedded {
 /// Session lock of whoever migrates or bootstraps, in the database's own space of advisory locks: "cloacina" in ASCII.
 const LOCK: i64 = 0x636c_6f61_6369_6e61;
 
-/// Holds the lock until the session ends: others wait, for as long as it takes.
+/// Holds the lock until `unlock`, or until the session ends: others wait, for as long as it takes.
 ///
 /// # Errors
 /// The session broke.
 pub fn lock(client: &mut Client) -> Result<(), postgres::Error> {
-    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).map(|_| ())
+    client.batch_execute(&format!("SELECT pg_advisory_lock({LOCK})"))
 }
 
 /// Lets the next one in.
@@ -25,7 +27,45 @@ pub fn lock(client: &mut Client) -> Result<(), postgres::Error> {
 /// # Errors
 /// The session broke, which lets the next one in as well.
 pub fn unlock(client: &mut Client) -> Result<(), postgres::Error> {
-    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).map(|_| ())
+    client.batch_execute(&format!("SELECT pg_advisory_unlock({LOCK})"))
+}
+
+/// Where a schema is, seen from this binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// As this binary needs it.
+    Current,
+    /// `run` would bring it from one version to the other; 0 is before the first migration.
+    Behind { from: i32, to: i32 },
+}
+
+/// Looks at the schema's version and changes nothing.
+///
+/// # Errors
+/// The database is newer than the binary, or does not say.
+pub fn state(client: &mut Client) -> Result<State, Failure> {
+    let known = embedded::migrations::runner();
+    let to = known.get_migrations().iter().map(Migration::version).max().unwrap_or(0);
+    let from = version(client).map_err(|error| failure(&super::describe(&error)))?;
+    match from.cmp(&to) {
+        Ordering::Less => Ok(State::Behind { from, to }),
+        Ordering::Equal => Ok(State::Current),
+        Ordering::Greater => Err(Failure::Runtime(format!(
+            "the database is newer than this program: its schema has version {from}, this program (version {}) \
+             knows versions up to {to}; run the program that migrated it, or a later one",
+            env!("CARGO_PKG_VERSION")
+        ))),
+    }
+}
+
+/// The version of the schema; 0 before the first migration.
+fn version(client: &mut Client) -> Result<i32, postgres::Error> {
+    // Every start asks this, and few have anything to migrate: a query each, nothing prepared.
+    if !super::is_true(client, "SELECT to_regclass('refinery_schema_history') IS NOT NULL")? {
+        return Ok(0);
+    }
+    let version = super::first_value(client, "SELECT max(version) FROM refinery_schema_history")?;
+    Ok(version.and_then(|version| version.parse().ok()).unwrap_or(0))
 }
 
 /// Brings the schema up to what this binary needs.
@@ -33,30 +73,10 @@ pub fn unlock(client: &mut Client) -> Result<(), postgres::Error> {
 /// # Errors
 /// The database is newer than the binary, its history is another one, or a statement failed; nothing has changed then.
 pub fn run(client: &mut Client) -> Result<(), Failure> {
-    let runner = embedded::migrations::runner().set_grouped(true);
-    let ours = runner.get_migrations().iter().map(Migration::version).max().unwrap_or(0);
-    let applied = client
-        .query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])
-        .and_then(|row| row.try_get(0))
-        .map_err(|error| failure(&super::describe(&error)))
-        .and_then(|has_history: bool| {
-            if has_history {
-                runner.get_applied_migrations(client).map_err(|error| failure(&error.to_string()))
-            } else {
-                Ok(Vec::new())
-            }
-        })?;
-    let theirs = applied.iter().map(Migration::version).max().unwrap_or(0);
-    if theirs > ours {
-        return Err(Failure::Runtime(format!(
-            "the database is newer than this program: its schema has version {theirs}, this program (version {}) \
-             knows versions up to {ours}; run the program that migrated it, or a later one",
-            env!("CARGO_PKG_VERSION")
-        )));
-    }
-    if theirs == ours {
+    if state(client)? == State::Current {
         return Ok(());
     }
+    let runner = embedded::migrations::runner().set_grouped(true);
     let report = runner.run(client).map_err(|error| {
         use std::error::Error as _;
         let cause = error.source().map(|cause| match cause.downcast_ref::<postgres::Error>() {

@@ -1,11 +1,18 @@
 //! The only room where SQL is written.
 
+mod certificate;
 pub mod changes;
+pub mod check;
+mod connector;
+mod credentials;
 pub mod declared;
 pub mod keys;
 mod migrations;
+mod password_file;
 mod pool;
 mod start;
+mod tls;
+mod verifier;
 
 use std::error::Error as _;
 use std::fmt;
@@ -13,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
+use postgres::{Client, SimpleQueryMessage};
 
 use crate::metrics::Metrics;
 use pool::{Dialer, Session, Sessions};
@@ -72,6 +80,21 @@ pub fn describe(error: &postgres::Error) -> String {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     }
+}
+
+/// The first column of a query's first row as text, in one round trip.
+fn first_value(client: &mut Client, query: &str) -> Result<Option<String>, postgres::Error> {
+    let messages = client.simple_query(query)?;
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    row.map_or(Ok(None), |row| Ok(row.try_get(0)?.map(str::to_owned)))
+}
+
+/// Whether a query of one boolean says so.
+fn is_true(client: &mut Client, query: &str) -> Result<bool, postgres::Error> {
+    Ok(first_value(client, query)?.as_deref() == Some("t"))
 }
 
 impl Store {

@@ -1,15 +1,14 @@
 //! r2d2 over sessions that carry their prepared statements: a statement is parsed once for each session, and no
 //! checkout costs a round trip.
 
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use postgres::{Client, Config, NoTls};
+use postgres::Client;
 use r2d2::ManageConnection;
-use r2d2_postgres::PostgresConnectionManager;
 
+use super::connector::Connector;
 use super::keys::Statements;
 
 /// How long a request waits for a session. Half of it also bounds the pause between r2d2's attempts to connect, so
@@ -20,19 +19,34 @@ const SESSION_WAIT_WHEN_DOWN: Duration = Duration::from_millis(100);
 /// r2d2 tries to connect again and again while the database is down; that is one line in so long.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
+/// Before the database was lost for the first time.
+const FIRST_EPOCH: u64 = 0;
+
 /// Makes connections, and knows which of them are older than the last time the database was lost.
 pub struct Dialer {
-    manager: PostgresConnectionManager<NoTls>,
+    pub connector: Connector,
     epoch: AtomicU64,
     /// For how long to wait for a session of a database that is not known to be down.
     session_wait: Duration,
     is_down: AtomicBool,
+    /// Set when the pool may fill itself.
+    started: OnceLock<()>,
 }
 
 impl Dialer {
-    pub fn new(config: Config, session_wait: Duration) -> Dialer {
-        let manager = PostgresConnectionManager::new(config, NoTls);
-        Dialer { manager, epoch: AtomicU64::new(0), session_wait, is_down: AtomicBool::new(false) }
+    pub fn new(connector: Connector, session_wait: Duration) -> Dialer {
+        Dialer {
+            connector,
+            epoch: AtomicU64::new(FIRST_EPOCH),
+            session_wait,
+            is_down: AtomicBool::new(false),
+            started: OnceLock::new(),
+        }
+    }
+
+    /// Lets the pool have more than its first session.
+    pub fn start(&self) {
+        let _ = self.started.set(());
     }
 
     /// For how long to wait for a session now.
@@ -48,7 +62,7 @@ impl Dialer {
     /// A connection whose commits are on disk when they return, whatever the database's own default: a revocation
     /// that a crash undoes would let a key in again.
     pub fn dial(&self) -> Result<Client, postgres::Error> {
-        let mut client = self.manager.connect()?;
+        let mut client = self.connector.connect()?;
         client.batch_execute(
             "SELECT set_config('synchronous_commit', 'on', false)
              WHERE current_setting('synchronous_commit') = 'off'",
@@ -80,6 +94,25 @@ pub struct Session {
 }
 
 impl Session {
+    /// Makes a session of a connection that is as old as `epoch`.
+    fn begin(
+        mut client: Client,
+        epoch: u64,
+        statement_timeout: Duration,
+    ) -> Result<Session, postgres::Error> {
+        client.batch_execute(&format!("SET statement_timeout = {}", statement_timeout.as_millis()))?;
+        let statements = Statements::prepare(&mut client)?;
+        Ok(Session { client, statements, epoch, dead: false, silent: false })
+    }
+
+    /// Makes the first session of the connection on which everything was prepared.
+    ///
+    /// # Errors
+    /// The session broke, or the table is not as the statements expect it.
+    pub fn first(client: Client, statement_timeout: Duration) -> Result<Session, postgres::Error> {
+        Session::begin(client, FIRST_EPOCH, statement_timeout)
+    }
+
     /// Whether this error means that the session is of no use any more, and with it all that are as old.
     pub fn is_dead(&mut self, error: &postgres::Error) -> bool {
         use postgres::error::SqlState;
@@ -107,6 +140,8 @@ pub struct Sessions {
     dialer: Arc<Dialer>,
     /// After which PostgreSQL gives up a statement, so that one that waits for a lock does not keep its worker.
     statement_timeout: Duration,
+    /// There already when the pool is opened, so that nobody waits for another one.
+    first: Mutex<Option<Session>>,
 }
 
 impl ManageConnection for Sessions {
@@ -114,12 +149,14 @@ impl ManageConnection for Sessions {
     type Error = postgres::Error;
 
     fn connect(&self) -> Result<Session, postgres::Error> {
+        let first = self.first.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(first) = first {
+            return Ok(first);
+        }
+        self.dialer.started.wait();
         // Read first: a loss while we connect makes this session an old one.
         let epoch = self.dialer.epoch.load(Ordering::Acquire);
-        let mut client = self.dialer.dial()?;
-        client.batch_execute(&format!("SET statement_timeout = {}", self.statement_timeout.as_millis()))?;
-        let statements = Statements::prepare(&mut client)?;
-        Ok(Session { client, statements, epoch, dead: false, silent: false })
+        Session::begin(self.dialer.dial()?, epoch, self.statement_timeout)
     }
 
     fn is_valid(&self, session: &mut Session) -> Result<(), postgres::Error> {
@@ -131,15 +168,24 @@ impl ManageConnection for Sessions {
     }
 }
 
-/// A pool that fills itself in the background.
-pub fn open(dialer: &Arc<Dialer>, size: u32, statement_timeout: Duration) -> r2d2::Pool<Sessions> {
+/// A pool that begins with one session and fills itself in the background once its dialer has been started.
+pub fn open(
+    dialer: &Arc<Dialer>,
+    first: Session,
+    size: u32,
+    statement_timeout: Duration,
+) -> r2d2::Pool<Sessions> {
     r2d2::Pool::builder()
         .max_size(size)
         .test_on_check_out(false)
         .connection_timeout(SESSION_WAIT)
         .error_handler(Box::new(Complaints::default()))
         .connection_customizer(Box::new(Farewell))
-        .build_unchecked(Sessions { dialer: Arc::clone(dialer), statement_timeout })
+        .build_unchecked(Sessions {
+            dialer: Arc::clone(dialer),
+            statement_timeout,
+            first: Mutex::new(Some(first)),
+        })
 }
 
 /// Lets go of sessions.

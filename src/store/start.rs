@@ -3,14 +3,12 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use postgres::config::{Host, TargetSessionAttrs};
-use postgres::error::SqlState;
-use postgres::{Client, Config};
+use postgres::Client;
 
-use super::keys::Statements;
-use super::pool::{self, Dialer, SESSION_WAIT};
+use super::connector::{Connector, may_come_up};
+use super::pool::{self, Dialer, SESSION_WAIT, Session};
 use super::{Store, describe, migrations};
-use crate::config::Settings;
+use crate::config::{Settings, database_url};
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 
@@ -19,7 +17,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 impl Store {
-    /// Connects, migrates, does `first` before any other server may do the same, and opens the pool.
+    /// Connects, migrates, does `first` before any other server may do the same, and opens the pool with one session.
     ///
     /// # Errors
     /// One line that says which database, and why not.
@@ -28,9 +26,15 @@ impl Store {
         metrics: Arc<Metrics>,
         first: impl FnOnce(&mut Client) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
-        let dialer = prepare(settings, SESSION_WAIT, first)?;
-        let pool = pool::open(&dialer, settings.pool_size, settings.database_timeout);
+        let timeout = settings.database_timeout;
+        let (dialer, session) = prepare(settings, SESSION_WAIT, timeout, first)?;
+        let pool = pool::open(&dialer, session, settings.pool_size, timeout);
         Ok(Store { pool, dialer, metrics })
+    }
+
+    /// Opens all other sessions, in the background. A start takes half as long without that beside it.
+    pub fn fill(&self) {
+        self.dialer.start();
     }
 
     /// The same for a command that does one thing and ends. It makes no first key. Nobody waits for its answer within
@@ -40,77 +44,52 @@ impl Store {
     /// As `start`.
     pub fn for_command(settings: &Settings) -> Result<Store, Failure> {
         const WAIT: Duration = Duration::from_secs(30);
-        let dialer = prepare(settings, WAIT, |_| Ok(()))?;
-        let pool = pool::open(&dialer, settings.pool_size, WAIT);
+        let (dialer, session) = prepare(settings, WAIT, WAIT, |_| Ok(()))?;
+        let pool = pool::open(&dialer, session, settings.pool_size, WAIT);
+        dialer.start();
         Ok(Store { pool, dialer, metrics: Arc::new(Metrics::new()?) })
     }
 }
 
-/// Connects, migrates, and does `first` before any other server may do the same.
+/// What makes connections to the database of these settings.
+///
+/// # Errors
+/// `Usage`: the URL, or a file that it names, is not as it should be.
+pub fn dialer(settings: &Settings, session_wait: Duration) -> Result<Arc<Dialer>, Failure> {
+    let url = database_url::parse(&settings.database_url)
+        .map_err(|reason| Failure::Usage(format!("the database URL {reason}")))?;
+    Ok(Arc::new(Dialer::new(Connector::new(url)?, session_wait)))
+}
+
+/// Connects, migrates, and does `first` before any other server may do the same. Its connection goes on as the pool's
+/// first session.
 fn prepare(
     settings: &Settings,
     session_wait: Duration,
+    statement_timeout: Duration,
     first: impl FnOnce(&mut Client) -> Result<(), Failure>,
-) -> Result<Arc<Dialer>, Failure> {
-    let config = configure(&settings.database_url)?;
-    let place = place(&config);
-    let dialer = Arc::new(Dialer::new(config, session_wait));
-    let mut client = connect(&dialer, &place, settings.database_wait)?;
+) -> Result<(Arc<Dialer>, Session), Failure> {
+    let dialer = dialer(settings, session_wait)?;
+    let place = &dialer.connector.place;
+    let mut client = connect(&dialer, settings.database_wait)?;
     let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
     migrations::lock(&mut client).map_err(broken)?;
     migrations::run(&mut client)?;
     first(&mut client)?;
     migrations::unlock(&mut client).map_err(broken)?;
-    Statements::prepare(&mut client).map_err(|error| {
+    let session = Session::first(client, statement_timeout).map_err(|error| {
         Failure::Runtime(format!("the table api_keys of {place} is not as expected: {}", describe(&error)))
     })?;
-    Ok(dialer)
-}
-
-/// The URL's own settings win. A host that is gone is noticed within 15 seconds, whatever was under way.
-fn configure(url: &str) -> Result<Config, Failure> {
-    let mut config: Config = url.parse().map_err(|error: postgres::Error| {
-        Failure::Usage(format!("the database URL is not one that can be used: {}", describe(&error)))
-    })?;
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(Duration::from_secs(3));
-    }
-    if config.get_tcp_user_timeout().is_none() {
-        config.tcp_user_timeout(Duration::from_secs(10));
-    }
-    // Of several hosts, a standby may not have heard of a revocation yet.
-    if config.get_hosts().len() > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any {
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("cloacinactl");
-    }
-    config
-        .keepalives_idle(Duration::from_secs(5))
-        .keepalives_interval(Duration::from_secs(2))
-        .keepalives_retries(3);
-    Ok(config)
-}
-
-/// Which database, for people; never the password.
-fn place(config: &Config) -> String {
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(name)) if name.contains(':') => format!("[{name}]:{port}"),
-        Some(Host::Tcp(name)) => format!("{name}:{port}"),
-        Some(Host::Unix(directory)) => format!("{}, port {port}", directory.display()),
-        None => match config.get_hostaddrs().first() {
-            Some(address) => format!("{address}:{port}"),
-            None => "no host".to_owned(),
-        },
-    };
-    let user = config.get_user().unwrap_or("(none)");
-    let database = config.get_dbname().unwrap_or(user);
-    format!("database `{database}` at {host} as user `{user}`")
+    Ok((dialer, session))
 }
 
 /// A connection to a database that may still be coming up.
-fn connect(dialer: &Arc<Dialer>, place: &str, patience: Duration) -> Result<Client, Failure> {
+///
+/// # Errors
+/// One line that says which database, and why there is none.
+pub fn connect(dialer: &Arc<Dialer>, patience: Duration) -> Result<Client, Failure> {
+    let connector = &dialer.connector;
+    let place = &connector.place;
     let until = Instant::now() + patience;
     let mut said = false;
     loop {
@@ -123,13 +102,14 @@ fn connect(dialer: &Arc<Dialer>, place: &str, patience: Duration) -> Result<Clie
             Some(Ok(client)) => return Ok(client),
             Some(Err(error)) if may_come_up(&error) && Instant::now() + RETRY_EVERY < until => {
                 if !said {
-                    log::warn!("waiting up to {patience:?} for {place}: {}", describe(&error));
+                    log::warn!("waiting up to {patience:?} for {place}: {}", connector.explain(&error));
                     said = true;
                 }
                 std::thread::sleep(RETRY_EVERY);
             }
             Some(Err(error)) => {
-                return Err(Failure::Runtime(format!("cannot connect to {place}: {}", describe(&error))));
+                let reason = connector.explain(&error);
+                return Err(Failure::Runtime(format!("cannot connect to {place}: {reason}")));
             }
         }
     }
@@ -142,15 +122,4 @@ fn dial_until(dialer: &Arc<Dialer>, until: Instant) -> Option<Result<Client, pos
     let (done, dialled) = mpsc::channel();
     std::thread::spawn(move || _ = done.send(dialer.dial()));
     dialled.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
-}
-
-/// A refused connection, a name that does not resolve yet, or a server that says that it is busy with itself.
-fn may_come_up(error: &postgres::Error) -> bool {
-    match error.code() {
-        Some(code) => [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS].contains(code),
-        None => {
-            use std::error::Error as _;
-            error.source().is_some_and(|cause| cause.is::<std::io::Error>())
-        }
-    }
 }

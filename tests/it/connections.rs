@@ -70,6 +70,50 @@ fn pipelined_requests_are_answered_in_order() {
     server.expect_well("pipelining");
 }
 
+/// The poll tells once that bytes have come, and once that no more will; both may come as one.
+#[test]
+fn who_has_finished_sending_is_answered_and_let_go() {
+    let database = Database::new();
+    let mut server = Server::start(&database);
+    let key = server.bootstrap_key();
+    for round in 0..60 {
+        let path = ["/health", "/auth/verify", "/auth/keys"][round % 3];
+        let mut connection = Connection::open(server.address);
+        connection.send(&http::request("GET", path, Some(&key), None));
+        if round % 2 == 0 {
+            connection.finish_sending();
+        }
+        assert!(connection.receive("GET").status < 300);
+        connection.finish_sending();
+        connection.expect_end();
+    }
+    server.expect_well("clients that finished sending");
+}
+
+/// Requests that fill the buffer of one read to its last byte, and one more that begins right after it.
+#[test]
+fn a_read_that_fills_its_buffer_is_not_the_last() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let key = server.bootstrap_key();
+    let plain = http::request("GET", "/auth/verify", Some(&key), None);
+    for more in [0, 1, plain.len()] {
+        let mut bytes = plain.repeat(16 * 1024 / plain.len() - 1);
+        let count = bytes.len() / plain.len();
+        let padding = 16 * 1024 + more - bytes.len() - plain.len() - "X: \r\n".len();
+        let (head, end) = plain.split_at(plain.len() - 2);
+        bytes.extend([head, format!("X: {}\r\n", "x".repeat(padding)).as_bytes(), end].concat());
+        assert_eq!(bytes.len(), 16 * 1024 + more);
+        let mut connection = Connection::open(server.address);
+        connection.send(&bytes);
+        for _ in 0..=count {
+            connection.receive("GET").expect_status(204);
+        }
+        // It goes on as if nothing had been.
+        assert_eq!(connection.ask("GET", "/health", None, None).status, 200);
+    }
+}
+
 #[test]
 fn empty_lines_before_a_request() {
     let database = Database::new();

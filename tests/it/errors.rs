@@ -387,6 +387,7 @@ fn a_hung_database_is_503() {
     let database = Database::new();
     let mut server = Start::on(&database).arguments(["--database-timeout", "1s"]).serving();
     let admin = server.bootstrap_key();
+    server.wait_for_pool();
     let mut locker = database.client();
     let mut lock = locker.transaction().unwrap();
     lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
@@ -414,6 +415,7 @@ fn a_full_queue_is_503() {
         .arguments(["--workers", "1", "--queue", "1", "--database-timeout", "30s"])
         .serving();
     let admin = server.bootstrap_key();
+    server.wait_for_pool();
     let mut locker = database.client();
     let mut lock = locker.transaction().unwrap();
     lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();

@@ -199,6 +199,7 @@ fn ready_says_when_it_is_shutting_down() {
     let server = Start::on(&database).arguments(["--database-timeout", "30s"]).serving();
     let key = server.bootstrap_key();
     // A request that holds the drain up, on a worker that waits for a lock.
+    server.wait_for_pool();
     let mut locker = database.client();
     let mut lock = locker.transaction().unwrap();
     lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();

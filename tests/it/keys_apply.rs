@@ -10,6 +10,7 @@ use crate::support::directory::Directory;
 use crate::support::http::Connection;
 use crate::support::postgres::Database;
 use crate::support::server::Server;
+use crate::support::wait_for;
 
 const ONE: &str = "the-first-of-the-declared-keys";
 const TWO: &str = "the-second-of-the-declared-keys";
@@ -56,6 +57,8 @@ fn the_database_becomes_what_the_file_says() {
     let text =
         entry("one", ONE, "admin", "") + &entry("two", TWO, "read", "expires_at = 2999-01-31T12:00:00Z");
 
+    let has_entered = || database.value::<bool>("SELECT EXISTS (SELECT FROM auth_caches)").then_some(());
+    wait_for("the server to have a row among those that cache", has_entered);
     let before = database.contents();
     let dry = file.apply(&text, &["--dry-run"]);
     assert_eq!(worked(&dry), ["would create one", "would create two", "unchanged 0"]);

@@ -12,12 +12,17 @@ mod scratch;
 mod support;
 
 mod adoption;
+mod backup;
+mod bare_host;
 mod bodies;
+mod check;
 mod cli;
 mod completions;
 mod config;
 mod connections;
 mod database_faults;
+mod database_tls;
+mod database_url;
 mod errors;
 mod expiry;
 mod expiry_rules;

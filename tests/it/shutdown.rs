@@ -83,6 +83,7 @@ fn a_second_signal_ends_it_at_once() {
     let database = Database::new();
     let server = Start::on(&database).arguments(["--database-timeout", "10m"]).serving();
     let key = server.bootstrap_key();
+    server.wait_for_pool();
     let mut locker = database.client();
     let mut lock = locker.transaction().unwrap();
     lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
@@ -103,6 +104,7 @@ fn the_drain_has_an_end() {
     let server =
         Start::on(&database).arguments(["--database-timeout", "10m", "--shutdown-timeout", "2s"]).serving();
     let key = server.bootstrap_key();
+    server.wait_for_pool();
     let mut locker = database.client();
     let mut lock = locker.transaction().unwrap();
     lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();

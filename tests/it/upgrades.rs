@@ -13,7 +13,7 @@ const RELEASED: [(i32, &str, &str, &str); 3] = [
 ];
 
 /// A database as the release with this many migrations left it.
-fn left_by(version: usize, table: &str) -> Database {
+pub fn left_by(version: usize, table: &str) -> Database {
     let database = Database::new();
     let mut client = database.client();
     client.batch_execute(table).unwrap();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use time::OffsetDateTime;
 
 use super::super::expiry;
-use super::super::listing::Listed;
+use super::super::listing;
 use super::{failed, is_obeyed, shown};
 use crate::cli;
 use crate::failure::Failure;
@@ -27,9 +27,11 @@ fn all(store: &Store) -> Result<Vec<KeyRow>, Failure> {
     let mut rows: Vec<KeyRow> = Vec::new();
     loop {
         let after = rows.last().map(|row| Position { created_at: row.created_at, id: row.id });
-        let mut page = store.list(after, true, PAGE).map_err(failed)?;
+        let page = store.list(after, true, PAGE).map_err(failed)?;
         let is_last = (page.len() as i64) < PAGE;
-        rows.append(&mut page);
+        for row in page.iter() {
+            rows.push(row.map_err(failed)?);
+        }
         if is_last {
             return Ok(rows);
         }
@@ -40,11 +42,12 @@ fn all(store: &Store) -> Result<Vec<KeyRow>, Failure> {
 fn array(rows: &[KeyRow]) -> Result<String, Failure> {
     let mut text = String::from("[");
     for (index, row) in rows.iter().enumerate() {
-        let object = serde_json::to_string(&Listed::from(row))
+        let mut object = Vec::new();
+        listing::write(row, &mut object)
             .map_err(|error| Failure::Runtime(format!("cannot write JSON: {error}")))?;
         text += if index == 0 { "\n" } else { ",\n" };
         // JSON lets some of them stand as they are. All of them are below U+10000, so they have a short escape.
-        for character in object.chars() {
+        for character in String::from_utf8_lossy(&object).chars() {
             match is_obeyed(character) {
                 true => _ = write!(text, "\\u{:04x}", u32::from(character)),
                 false => text.push(character),

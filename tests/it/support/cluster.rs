@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -18,6 +19,13 @@ pub struct Cluster {
     port: u16,
     /// Ends when its standard input is closed, which the kernel does when we are killed.
     supervisor: Child,
+}
+
+/// A client program of PostgreSQL, such as pg_dump, of the version that the tests run with.
+pub fn client_program(name: &str) -> Command {
+    let path = Programs::find().directory.join(name);
+    assert!(path.exists(), "there is no {}: it belongs to PostgreSQL's client programs", path.display());
+    Command::new(path)
 }
 
 /// Waits for the test process to go, then cleans up. Signals that the terminal sends to the whole group are not for
@@ -72,6 +80,34 @@ impl Cluster {
 
     pub fn url(&self, database: &str) -> String {
         format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where its Unix socket is.
+    pub fn socket_directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A copy of a file among its data, under this name, for nobody else to read.
+    pub fn put(&self, name: &str, file: &Path) {
+        let path = self.data().join(name);
+        fs::write(&path, fs::read(file).unwrap()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some((user, group)) = self.programs.run_as {
+            std::os::unix::fs::chown(&path, Some(user), Some(group)).unwrap();
+        }
+    }
+
+    /// Starts it anew with further settings, and with these rules in place of its pg_hba.conf.
+    pub fn configure(&self, settings: &str, rules: &str) {
+        let path = self.data().join("postgresql.conf");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + settings).unwrap();
+        fs::write(self.data().join("pg_hba.conf"), rules).unwrap();
+        self.stop_immediately();
+        self.restart();
     }
 
     /// Like a power cut: every session is gone, nothing is said.

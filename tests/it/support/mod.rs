@@ -1,5 +1,6 @@
 //! What the tests stand on: a PostgreSQL, the program under test, and clients that believe nothing.
 
+pub mod authority;
 pub mod cluster;
 pub mod directory;
 pub mod footprint;
@@ -7,9 +8,11 @@ pub mod front;
 pub mod http;
 pub mod made;
 pub mod metrics;
+pub mod nameserver;
 pub mod postgres;
 pub mod program;
 pub mod proxy;
+pub mod secured;
 pub mod server;
 pub mod upstream;
 pub mod wire;

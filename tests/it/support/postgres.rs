@@ -57,6 +57,10 @@ impl Database {
         Database { admin_url: admin_url.to_owned(), name }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn url(&self) -> String {
         with_database(&self.admin_url, &self.name)
     }
@@ -71,6 +75,16 @@ impl Database {
             return (url.clone(), password.to_owned());
         }
         (format!("{scheme}://{user}:{MADE_UP_PASSWORD}@{place}"), MADE_UP_PASSWORD.to_owned())
+    }
+
+    /// The same for a role that was made just now and may do nothing yet, and that role's name.
+    pub fn url_of_new_role(&self) -> (String, String) {
+        let role = format!("{}_role", self.name);
+        self.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD '{MADE_UP_PASSWORD}'"));
+        let url = self.url();
+        let (scheme, rest) = url.split_once("://").unwrap();
+        let (_, place) = rest.split_once('@').expect("the database URL should name a user");
+        (format!("{scheme}://{role}:{MADE_UP_PASSWORD}@{place}"), role)
     }
 
     /// The same as seen through a proxy at another port of this host.

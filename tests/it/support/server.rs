@@ -313,6 +313,14 @@ impl Server {
         super::metrics::sum(&self.metrics(), name, labels)
     }
 
+    /// Waits for all sessions of a pool of the default size: they are opened once the server serves, and none can be
+    /// while the table is locked.
+    pub fn wait_for_pool(&self) {
+        crate::support::wait_for("the pool to be full", || {
+            (self.metric("cloacina_db_pool_size", &[]) >= 8.0).then_some(())
+        });
+    }
+
     /// The lines of the log file, as they are now.
     pub fn log(&self) -> String {
         fs::read_to_string(self.home().join("logs/cloacina-server.log")).unwrap_or_default()

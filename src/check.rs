@@ -1,0 +1,133 @@
+//! `serve --check`: everything that a start would stumble over, said at once for a deploy script. Makes nothing, writes
+//! nothing, and waits for nobody.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::unistd::{AccessFlags, access};
+
+use crate::cli;
+use crate::config::{Flags, Settings};
+use crate::failure::Failure;
+use crate::http::listener;
+use crate::keys::bootstrap;
+use crate::store::check::{self as database, Finding};
+
+/// Prints a line for each thing that is in order on stdout, and one for each that is not on stderr. The exit code is the
+/// one that a start would end with: 2 for wrong usage or configuration, 1 for the rest.
+///
+/// # Errors
+/// stdout cannot be written.
+pub fn check(home: PathBuf, flags: Flags) -> Result<ExitCode, Failure> {
+    let mut code = 0;
+    for finding in find(home, flags) {
+        match finding {
+            Ok(line) => cli::print(&format!("ok: {line}\n"))?,
+            Err(failure) => {
+                code = code.max(failure.exit_code());
+                cli::complain(&failure);
+            }
+        }
+    }
+    Ok(ExitCode::from(code))
+}
+
+fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let loaded = Settings::load_all(home.clone(), flags);
+    let mut is_wrong = Vec::new();
+    let settings = match loaded {
+        Ok((settings, wrong)) => {
+            for (key, failure) in wrong {
+                is_wrong.push(key);
+                findings.push(Err(failure));
+            }
+            Some(settings)
+        }
+        Err(failure) => {
+            findings.push(Err(failure));
+            None
+        }
+    };
+    let chosen = settings.as_ref().and_then(|settings| settings.bootstrap_key.as_deref());
+    findings.extend(bootstrap::check_chosen_key(chosen).err().map(Err));
+    if findings.is_empty() {
+        findings.push(Ok("configuration".to_owned()));
+    }
+    findings.extend(look_at_home(&home));
+    let is_right = |key| !is_wrong.contains(&key);
+    if let Some(settings) = settings.as_ref().filter(|_| is_right("bind")) {
+        findings.push(listener::is_taken(settings.bind).map(|taken| match taken {
+            // The server that this one takes the place of, most likely.
+            true => format!("address {} (it is in use now; a start would wait for nobody)", settings.bind),
+            false => format!("address {} (it is free)", settings.bind),
+        }));
+    }
+    if let Some(settings) = settings.as_ref().filter(|_| is_right("database_url")) {
+        findings.extend(database::database(settings));
+    }
+    findings
+}
+
+/// The home directory, and what a start reads or writes there.
+fn look_at_home(home: &Path) -> Vec<Finding> {
+    let wrong = |path: &Path, error: &dyn std::fmt::Display| {
+        Err(Failure::Runtime(format!("cannot use {} as the home directory: {error}", path.display())))
+    };
+    let writable = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
+    match fs::metadata(home) {
+        Ok(metadata) if !metadata.is_dir() => {
+            return vec![wrong(home, &io::Error::from(io::ErrorKind::NotADirectory))];
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let nearest = home.ancestors().skip(1).find(|path| path.exists()).unwrap_or(Path::new("/"));
+            return vec![match access(nearest, writable) {
+                _ if !nearest.is_dir() => wrong(home, &format!("{} is not a directory", nearest.display())),
+                Ok(()) => Ok(format!("home {} is made by a start", home.display())),
+                Err(error) => {
+                    wrong(home, &format!("it cannot be made in {}: {}", nearest.display(), error.desc()))
+                }
+            }];
+        }
+        Err(error) => return vec![wrong(home, &error)],
+    }
+    if let Err(error) = access(home, writable) {
+        return vec![wrong(home, &error.desc())];
+    }
+    let key = home.join(bootstrap::FILE);
+    let logs = home.join("logs");
+    let mut findings = vec![Ok(format!("home {}{}", home.display(), open_to_others(home, "700")))];
+    if key.exists() {
+        findings.push(match fs::File::open(&key).and_then(|file| file.metadata()) {
+            Ok(metadata) if metadata.is_file() => {
+                Ok(format!("the file {}{}", key.display(), open_to_others(&key, "600")))
+            }
+            Ok(_) => Err(Failure::Runtime(format!("{} is not a file", key.display()))),
+            Err(error) => Err(Failure::Runtime(format!("cannot read {}: {error}", key.display()))),
+        });
+    }
+    if logs.exists()
+        && let Err(error) = access(&logs, writable)
+    {
+        let error = error.desc();
+        findings.push(Ok(format!(
+            "the server would log to stderr alone: cannot write to {}: {error}",
+            logs.display()
+        )));
+    }
+    findings
+}
+
+/// What to do about a mode that lets others in, if it does.
+fn open_to_others(path: &Path, mode: &str) -> String {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
+            format!(" (others may look into it or change it: chmod {mode} {})", path.display())
+        }
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,257 @@
+//! TLS to the database as libpq means it, made with rustls: whom to trust, and the driver's idea of a connector.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use postgres::config::SslNegotiation;
+use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::sign::SingleCertAndKey;
+use tokio_rustls::rustls::{CertificateError, ClientConfig, Error as RustlsError};
+
+use super::certificate::Certificate;
+use super::credentials;
+use super::verifier::{Trust, Verifier};
+use crate::config::database_url::{DatabaseUrl, Roots, SslMode};
+use crate::failure::Failure;
+
+/// Makes the TLS of every connection to one database.
+#[derive(Clone)]
+pub struct Tls {
+    config: Arc<ClientConfig>,
+    /// Where the roots are from, for people.
+    roots: Arc<str>,
+    is_direct: bool,
+}
+
+impl Tls {
+    /// Reads the files that the URL names, or that libpq would look for.
+    ///
+    /// # Errors
+    /// `Usage` with the file that is missing, unreadable or not what it should be.
+    pub fn new(url: &DatabaseUrl) -> Result<Tls, Failure> {
+        let provider = Arc::new(ring::default_provider());
+        let algorithms = provider.signature_verification_algorithms;
+        let (trust, roots) = trust(url)?;
+        let broken = |error: RustlsError| Failure::Runtime(format!("cannot set up TLS: {error}"));
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(broken)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier { trust, algorithms }));
+        let mut config = match &url.certificate {
+            Some((certificate, key)) if url.uses_tls() => {
+                let certified = SingleCertAndKey::from(credentials::client(certificate, key)?);
+                builder.with_client_cert_resolver(Arc::new(certified))
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        // PostgreSQL resumes no session, and each of ours shall be verified.
+        config.resumption = Resumption::disabled();
+        let is_direct = url.config.get_ssl_negotiation() == SslNegotiation::Direct;
+        if is_direct {
+            config.alpn_protocols = vec![b"postgresql".to_vec()];
+        }
+        Ok(Tls { config: Arc::new(config), roots: roots.into(), is_direct })
+    }
+}
+
+/// Whose certificates are trusted, and where that is from.
+fn trust(url: &DatabaseUrl) -> Result<(Trust, String), Failure> {
+    if !url.uses_tls() {
+        return Ok((Trust::Anybody, String::new()));
+    }
+    let usual = std::env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .map(|home| PathBuf::from(home).join(".postgresql/root.crt"));
+    let of_mode = |authorities| match url.mode {
+        SslMode::VerifyFull => Trust::Names(authorities),
+        _ => Trust::Authorities(authorities),
+    };
+    let of_file = |path: &Path| {
+        let authorities = credentials::authorities(path)?;
+        Ok((of_mode(authorities), path.display().to_string()))
+    };
+    match (url.mode, &url.roots, usual) {
+        (SslMode::Disable | SslMode::Allow | SslMode::Prefer, roots, _) => {
+            if roots.is_some() {
+                let mode = url.mode.name();
+                log::warn!(
+                    "sslrootcert does nothing with sslmode={mode}: no certificate is verified; sslmode=verify-full \
+                     would do that"
+                );
+            }
+            Ok((Trust::Anybody, String::new()))
+        }
+        (_, Some(Roots::System), _) => {
+            Ok((of_mode(credentials::authorities_of_system()?), "the system's certificates".to_owned()))
+        }
+        (_, Some(Roots::File(path)), _) => of_file(path),
+        (_, None, Some(usual)) if usual.exists() => of_file(&usual),
+        (SslMode::Require, None, _) => Ok((Trust::Anybody, String::new())),
+        (mode, None, usual) => {
+            let usual = usual.unwrap_or_else(|| PathBuf::from("~/.postgresql/root.crt"));
+            Err(Failure::Usage(format!(
+                "sslmode={} has to know whose certificates to trust, and there is no file {}: name one with \
+                 sslrootcert=FILE, or say sslrootcert=system",
+                mode.name(),
+                usual.display()
+            )))
+        }
+    }
+}
+
+impl<S> MakeTlsConnect<S> for Tls
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = Stream<S>;
+    type TlsConnect = Handshake;
+    type Error = Refusal;
+
+    /// For a Unix socket the name is empty; no handshake follows then.
+    fn make_tls_connect(&mut self, name: &str) -> Result<Handshake, Refusal> {
+        Ok(Handshake { tls: self.clone(), name: name.to_owned() })
+    }
+}
+
+/// TLS to a server of this name, about to be made.
+pub struct Handshake {
+    tls: Tls,
+    name: String,
+}
+
+impl<S> TlsConnect<S> for Handshake
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = Stream<S>;
+    type Error = Box<dyn Error + Sync + Send>;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream<S>, Self::Error>> + Send>>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        Box::pin(async move {
+            let Handshake { tls, name } = self;
+            let server = ServerName::try_from(name.clone()).map_err(|_| {
+                Refusal(format!("`{}` is no name that a certificate can have", name.escape_debug()))
+            })?;
+            match TlsConnector::from(Arc::clone(&tls.config)).connect(server, stream).await {
+                Ok(stream) => Ok(Stream(stream)),
+                Err(error) => Err(tls.explain(error, &name)),
+            }
+        })
+    }
+}
+
+/// Why there is no TLS with this server, and will be none.
+#[derive(Debug)]
+pub struct Refusal(String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl Error for Refusal {}
+
+impl Tls {
+    /// A refusal, or the error itself when it is one of the network.
+    fn explain(&self, error: io::Error, name: &str) -> Box<dyn Error + Sync + Send> {
+        let Some(cause) = refusal(&error) else {
+            let is_end = error.kind() == io::ErrorKind::UnexpectedEof;
+            return match self.is_direct && is_end {
+                true => Box::new(Refusal(
+                    "the server ends the connection; sslnegotiation=direct needs PostgreSQL 17 or later"
+                        .to_owned(),
+                )),
+                false => Box::new(error),
+            };
+        };
+        let roots = &self.roots;
+        Box::new(Refusal(match cause {
+            RustlsError::InvalidCertificate(error) => match error {
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    format!("the server's certificate is not signed by anybody in {roots}")
+                }
+                CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+                    format!(
+                        "the server's certificate is not for {name}: it has no subjectAltName, and the common name \
+                     does not count"
+                    )
+                }
+                CertificateError::NotValidForNameContext { presented, .. } => {
+                    format!("the server's certificate is not for {name}, but for {}", presented.join(", "))
+                }
+                CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                    "the server's certificate is signed in a way that is not known here; ECDSA or RSA with SHA-256 \
+                     is"
+                    .to_owned()
+                }
+                other => format!("the server's certificate is not valid: {other}"),
+            },
+            RustlsError::General(reason) => format!("the server's certificate is not valid: {reason}"),
+            RustlsError::AlertReceived(alert) => format!("the server refuses TLS with us: {alert:?}"),
+            other => other.to_string(),
+        }))
+    }
+}
+
+/// What TLS itself has to say against a connection: trying again would not help.
+pub fn refusal(error: &io::Error) -> Option<&RustlsError> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// A connection inside TLS.
+pub struct Stream<S>(TlsStream<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> postgres::tls::TlsStream for Stream<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        let (_, connection) = self.0.get_ref();
+        let end_point = connection
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .and_then(|certificate| Certificate::read(certificate)?.end_point());
+        end_point.map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
