@@ -3,8 +3,8 @@
 # line says what to install.
 #
 # usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox,
-#        slowhttptest, faketime, docker-compose, yaml, wrk, valgrind, strace, readelf, pip, npm, musl-gcc, rustc-web, cargo-web,
-#        rust-web-src)
+#        slowhttptest, faketime, docker-compose, yaml, zsh, fish, mandoc, wrk, valgrind, strace, readelf, pip, npm, musl-gcc,
+#        rustc-web, cargo-web, rust-web-src)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -51,7 +51,7 @@ missing=()
 for tool in "$@"; do
     case $tool in
     postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
-    slowhttptest | faketime | docker-compose | yaml | wrk | valgrind | strace) ;;
+    slowhttptest | faketime | docker-compose | yaml | zsh | fish | mandoc | wrk | valgrind | strace) ;;
     readelf | pip | npm | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
     *) fail "unknown tool $tool; the head of $0 has their names" ;;
     esac

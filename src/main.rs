@@ -52,7 +52,7 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
             health::check(&url)?;
             cli::print("ready\n")?;
         }
-        Command::Help(text) => cli::print(&text)?,
+        Command::Completions(text) | Command::Help(text) => cli::print(&text)?,
         Command::Version => cli::print(concat!("cloacinactl ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -2,25 +2,36 @@
 
 use std::fmt::Write as _;
 
+use super::completions::SHELLS;
+use super::flags::{Flag, Kind, Value};
 use crate::config::{SETTINGS, Setting};
+use crate::keys::Permission;
 
-/// Flags without a value.
-pub const SWITCHES: &[&str] = &["-v", "--verbose", "-h", "--help", "-V", "--version"];
-
-/// The one flag of `serve` that is no setting.
-const CHECK: &str = "  --check
-      Do not serve: say what a start would find in configuration, files and database, change nothing, and exit with
-      0, or with 1 or 2 when something is wrong.
-";
-
-/// A command, the line of the overview, and its own text but for what `of` adds.
-struct Topic {
-    name: &'static str,
-    summary: &'static str,
+/// A command or an action of one.
+pub struct Topic {
+    /// An action's begins with its command's and a space.
+    pub name: &'static str,
+    /// In the overview and in completions.
+    pub summary: &'static str,
+    /// Its own help but for what `of` adds; empty for an action whose command says it all.
     text: &'static str,
+    flags: &'static [Flag],
+    settings: fn(&Setting) -> bool,
+    pub operands: &'static [Value],
 }
 
-const TOPICS: &[Topic] = &[
+/// What commands have in common that have neither flags nor operands.
+const PLAIN: Topic =
+    Topic { name: "", summary: "", text: "", flags: &[], settings: |_| false, operands: &[] };
+
+const KEYS: Topic = Topic { settings: Setting::is_for_keys, ..PLAIN };
+
+const ID: Value = Value { placeholder: "ID", kind: Kind::Free };
+
+const KEY: Value = Value { placeholder: "KEY", kind: Kind::Setting };
+
+/// Commands, each with its actions behind it.
+pub const TOPICS: &[Topic] = &[
     Topic {
         name: "serve",
         summary: "run the API server",
@@ -38,6 +49,16 @@ The database URL is one of PostgreSQL's own, in either form; psql takes it as we
 say otherwise: TLS where the server has it, and nobody verifies with whom. sslmode=verify-full with sslrootcert=FILE or
 sslrootcert=system does. A URL without a password takes one from ~/.pgpass.
 ",
+        flags: &[Flag {
+            name: "--check",
+            short: None,
+            value: None,
+            help: "\
+Do not serve: say what a start would find in configuration, files and database, change nothing, and exit with
+0, or with 1 or 2 when something is wrong.",
+        }],
+        settings: |_| true,
+        ..PLAIN
     },
     Topic {
         name: "config",
@@ -51,7 +72,16 @@ Usage: cloacinactl [--home DIR] config get KEY
   set   changes config.toml and keeps its comments; a VALUE that begins with `-` comes after `--`
   list  prints all values that count, passwords masked
 ",
+        ..PLAIN
     },
+    Topic { name: "config get", summary: "print the value that counts", operands: &[KEY], ..PLAIN },
+    Topic {
+        name: "config set",
+        summary: "change config.toml",
+        operands: &[KEY, Value { placeholder: "VALUE", kind: Kind::Free }],
+        ..PLAIN
+    },
+    Topic { name: "config list", summary: "print all values that count, passwords masked", ..PLAIN },
     Topic {
         name: "keys",
         summary: "create, list, revoke, rotate, explain, apply: keys straight on the database",
@@ -69,61 +99,88 @@ migrated first, as `serve` does; a first key is not made.
 
 `cloacinactl keys ACTION --help` says more. These settings count, as for `serve`:
 ",
+        ..KEYS
     },
     Topic {
         name: "keys create",
-        summary: "",
+        summary: "make a key and print it",
         text: "\
 Usage: cloacinactl [--home DIR] keys create --name NAME [--permissions P] [--expires-in D]
 
 Makes a key and prints it, and nothing else, on stdout: the only time that it is shown. Its id and name go to stderr.
-
-  --name NAME
-      What to call it: 1 to 255 characters.
-  --permissions P
-      admin, write or read. [default: admin]
-  --expires-in D
-      For how long it is valid: 90d, 12h, 30m or 45s. [default: for ever, or as long as --max-key-lifetime allows]
 ",
+        flags: &[
+            Flag {
+                name: "--name",
+                short: None,
+                value: Some(Value { placeholder: "NAME", kind: Kind::Free }),
+                help: "What to call it: 1 to 255 characters.",
+            },
+            Flag {
+                name: "--permissions",
+                short: None,
+                value: Some(Value { placeholder: "P", kind: Kind::OneOf(PERMISSIONS) }),
+                help: "admin, write or read. [default: admin]",
+            },
+            Flag {
+                name: "--expires-in",
+                short: None,
+                value: Some(Value { placeholder: "D", kind: Kind::Free }),
+                help: "For how long it is valid: 90d, 12h, 30m or 45s. [default: for ever, or as long as \
+                       --max-key-lifetime allows]",
+            },
+        ],
+        ..KEYS
     },
     Topic {
         name: "keys list",
-        summary: "",
+        summary: "print all keys",
         text: "\
 Usage: cloacinactl [--home DIR] keys list [--json]
 
 Prints a table of all keys, newest first, revoked and expired ones too. Long names are cut, and what a terminal would
 obey is escaped.
-
-  --json
-      Print one JSON array instead, of objects as GET /auth/keys has them.
 ",
+        flags: &[Flag {
+            name: "--json",
+            short: None,
+            value: None,
+            help: "Print one JSON array instead, of objects as GET /auth/keys has them.",
+        }],
+        ..KEYS
     },
     Topic {
         name: "keys revoke",
-        summary: "",
+        summary: "revoke a key for good",
         text: "\
 Usage: cloacinactl [--home DIR] keys revoke ID
 
 Revokes a key for good. When this ends, no server lets it in any more.
 ",
+        operands: &[ID],
+        ..KEYS
     },
     Topic {
         name: "keys rotate",
-        summary: "",
+        summary: "replace a key by a new one and print that",
         text: "\
 Usage: cloacinactl [--home DIR] keys rotate ID [--grace D]
 
 Makes a new key with the name, permissions and lifetime of an old one and prints it, and nothing else, on stdout: the
 only time that it is shown. Ids go to stderr.
-
-  --grace D
-      For how long the old key stays valid beside the new one: 7d, 12h, 30m or 45s. [default: not at all]
 ",
+        flags: &[Flag {
+            name: "--grace",
+            short: None,
+            value: Some(Value { placeholder: "D", kind: Kind::Free }),
+            help: "For how long the old key stays valid beside the new one: 7d, 12h, 30m or 45s. [default: not at all]",
+        }],
+        operands: &[ID],
+        ..KEYS
     },
     Topic {
         name: "keys explain",
-        summary: "",
+        summary: "say what is the matter with a key, read from stdin",
         text: "\
 Usage: cloacinactl [--home DIR] keys explain < FILE
 
@@ -143,10 +200,11 @@ Exit code:
 
 Malformed and mistyped are found out without a database. For the others these settings say where it is:
 ",
+        ..KEYS
     },
     Topic {
         name: "keys apply",
-        summary: "",
+        summary: "make the keys those that a file declares",
         text: "\
 Usage: cloacinactl [--home DIR] keys apply FILE [--dry-run]
 
@@ -166,10 +224,15 @@ exit code is 1. An empty list is written `key = []`; a FILE without any key is a
 
 All of it is done or nothing. Each change is a line on stdout, and then `unchanged N`; again with the same FILE changes
 nothing. A mistake in FILE is exit code 2.
-
-  --dry-run
-      Say what would be done, and do nothing.
 ",
+        flags: &[Flag {
+            name: "--dry-run",
+            short: None,
+            value: None,
+            help: "Say what would be done, and do nothing.",
+        }],
+        operands: &[Value { placeholder: "FILE", kind: Kind::File }],
+        ..KEYS
     },
     Topic {
         name: "health",
@@ -178,26 +241,59 @@ nothing. A mistake in FILE is exit code 2.
 Usage: cloacinactl [--home DIR] health [--url URL]
 
 Exits with 0 when the server answers GET /ready with 200, else with 1 and a line that says why. Gives up after 5 s.
-
-  --url URL
-      Where the server is, such as http://127.0.0.1:8080. Only http://.
-      [default: the configured `bind`, on this machine]
 ",
+        flags: &[Flag {
+            name: "--url",
+            short: None,
+            value: Some(Value { placeholder: "URL", kind: Kind::Free }),
+            help: "Where the server is, such as http://127.0.0.1:8080. Only http://.\n\
+                   [default: the configured `bind`, on this machine]",
+        }],
+        ..PLAIN
     },
-    Topic { name: "help", summary: "print this, or the help of a COMMAND", text: "" },
+    Topic {
+        name: "completions",
+        summary: "print a script that lets a shell complete commands: bash, zsh or fish",
+        text: "\
+Usage: cloacinactl completions bash|zsh|fish
+
+Prints a script with which a shell completes commands, flags, and what is known of their values. Type one of these, or
+write it into ~/.bashrc, into ~/.zshrc behind `compinit`, or into ~/.config/fish/config.fish:
+
+  source <(cloacinactl completions bash)
+  source <(cloacinactl completions zsh)
+  cloacinactl completions fish | source
+",
+        operands: &[Value { placeholder: "SHELL", kind: Kind::OneOf(SHELLS) }],
+        ..PLAIN
+    },
+    Topic {
+        name: "help",
+        summary: "print this, or the help of a COMMAND",
+        operands: &[Value { placeholder: "COMMAND", kind: Kind::Command }],
+        ..PLAIN
+    },
 ];
 
-const GLOBAL: &str = "
-Flags of every command:
-  --home DIR
-      Holds config.toml, bootstrap-key and logs/. [default: ~/.cloacina]
-  -v, --verbose
-      Log debug lines.
-  -h, --help
-      Print help, of the command if there is one.
-  -V, --version
-      Print the version.
-";
+const PERMISSIONS: &[&str] = &[Permission::Admin.name(), Permission::Write.name(), Permission::Read.name()];
+
+/// Those of every command.
+pub const GLOBAL: &[Flag] = &[
+    Flag {
+        name: "--home",
+        short: None,
+        value: Some(Value { placeholder: "DIR", kind: Kind::Directory }),
+        help: "Holds config.toml, bootstrap-key and logs/. [default: ~/.cloacina]",
+    },
+    Flag { name: "--verbose", short: Some("-v"), value: None, help: "Log debug lines." },
+    Flag {
+        name: "--help",
+        short: Some("-h"),
+        value: None,
+        help: "Print help, of the command if there is one.",
+    },
+    Flag { name: "--version", short: Some("-V"), value: None, help: "Print the version." },
+];
 
 /// What `cloacinactl help` prints.
 pub fn overview() -> String {
@@ -210,10 +306,10 @@ Usage: cloacinactl [--home DIR] [-v|--verbose] COMMAND
 Commands:
 ",
     );
-    for topic in TOPICS.iter().filter(|topic| !topic.summary.is_empty()) {
-        let _ = writeln!(text, "  {:8}{}", topic.name, topic.summary);
+    for topic in commands() {
+        let _ = writeln!(text, "  {:13}{}", topic.name, topic.summary);
     }
-    text += GLOBAL;
+    text += &global();
     text += "
 Environment: the settings that `cloacinactl serve --help` lists; RUST_LOG=LEVEL or TARGET=LEVEL,… for what is logged
 (default: info); HOME for the default of --home.
@@ -222,61 +318,82 @@ Exit code: 0 done, 1 failed, 2 wrong usage or configuration.
     text
 }
 
-/// What `cloacinactl COMMAND --help` prints; `None` for a command that there is not.
+/// What `cloacinactl COMMAND --help` prints; `None` for a command that there is not, and for an action without a text
+/// of its own.
 pub fn of(command: &str) -> Option<String> {
-    let topic = TOPICS.iter().find(|topic| topic.name == command)?;
+    if command == "help" {
+        return Some(overview());
+    }
+    let topic = topic(command).filter(|topic| !topic.text.is_empty())?;
     let mut text = topic.text.to_owned();
-    match command {
-        "help" => return Some(overview()),
-        "serve" => text += &format!("\n{CHECK}{}", settings(|_| true)),
-        keys if keys.starts_with("keys") => text += &settings(Setting::is_for_keys),
-        "config" => {
-            text += "\nKeys (`cloacinactl serve --help` says what they mean):\n";
-            for setting in SETTINGS {
-                let _ = writeln!(text, "  {}", setting.key);
-            }
+    if !topic.flags.is_empty() {
+        text.push('\n');
+    }
+    text.extend(topic.flags.iter().map(shown));
+    let mut settings = SETTINGS.iter().filter(|setting| (topic.settings)(setting)).peekable();
+    let has_settings = settings.peek().is_some();
+    text.extend(settings.map(shown_setting));
+    if has_settings {
+        text.push('\n');
+    }
+    if command == "config" {
+        text += "\nKeys (`cloacinactl serve --help` says what they mean):\n";
+        for setting in SETTINGS {
+            let _ = writeln!(text, "  {}", setting.key);
         }
-        _ => {}
     }
-    Some(text + GLOBAL)
+    Some(text + &global())
 }
 
-/// What there is to say of these settings.
-fn settings(which: impl Fn(&Setting) -> bool) -> String {
-    let mut text = String::new();
-    for setting in SETTINGS.iter().filter(|setting| which(setting)) {
-        let default = setting.default.map_or(String::new(), |value| format!(", default: {value}"));
-        let _ = write!(
-            text,
-            "\n  {} {}\n      {}\n      [env: {}, key: {}{default}]",
-            setting.flag, setting.placeholder, setting.help, setting.variable, setting.key
-        );
-    }
-    text + "\n"
+fn global() -> String {
+    "\nFlags of every command:\n".to_owned() + &GLOBAL.iter().map(shown).collect::<String>()
 }
 
-/// All commands, for messages.
-pub fn commands() -> String {
-    let topics = TOPICS.iter().filter(|topic| !topic.summary.is_empty());
-    topics.map(|topic| topic.name).collect::<Vec<_>>().join(", ")
+/// A flag and what there is to say of it.
+fn shown(flag: &Flag) -> String {
+    let short = flag.short.map_or(String::new(), |short| format!("{short}, "));
+    let value = flag.value.map_or(String::new(), |value| format!(" {}", value.placeholder));
+    format!("  {short}{}{value}\n      {}\n", flag.name, flag.help.replace('\n', "\n      "))
 }
 
-/// All flags that a command knows, for messages.
-pub fn flags_of(command: &str) -> Vec<&'static str> {
-    let mut flags = match command {
-        "serve" => vec!["--check"],
-        "health" => vec!["--url"],
-        "keys create" => vec!["--name", "--permissions", "--expires-in"],
-        "keys list" => vec!["--json"],
-        "keys rotate" => vec!["--grace"],
-        "keys apply" => vec!["--dry-run"],
-        _ => Vec::new(),
-    };
-    let settings = SETTINGS.iter().filter(|setting| match command {
-        "serve" => true,
-        _ => command.starts_with("keys") && setting.is_for_keys(),
-    });
-    flags.extend(settings.map(|setting| setting.flag));
-    flags.extend(["--home", "--verbose", "--help"]);
-    flags
+fn shown_setting(setting: &Setting) -> String {
+    let default = setting.default.map_or(String::new(), |value| format!(", default: {value}"));
+    format!(
+        "\n{}      [env: {}, key: {}{default}]",
+        shown(&Flag::of_setting(setting)),
+        setting.variable,
+        setting.key
+    )
+}
+
+/// All commands, without their actions.
+pub fn commands() -> impl Iterator<Item = &'static Topic> {
+    TOPICS.iter().filter(|topic| !topic.name.contains(' '))
+}
+
+/// The actions of a command, by their own names.
+pub fn actions(command: &str) -> Vec<(&'static str, &'static Topic)> {
+    let action = |topic: &'static Topic| Some((topic.name.strip_prefix(command)?.strip_prefix(' ')?, topic));
+    TOPICS.iter().filter_map(action).collect()
+}
+
+fn topic(command: &str) -> Option<&'static Topic> {
+    TOPICS.iter().find(|topic| topic.name == command)
+}
+
+/// Whether a setting's flag is one of the command's.
+pub fn knows(command: &str, setting: &Setting) -> bool {
+    topic(command).is_some_and(|topic| (topic.settings)(setting))
+}
+
+/// The command's flags that are neither settings nor of every command.
+pub fn own_flags(command: &str) -> &'static [Flag] {
+    topic(command).map_or(&[], |topic| topic.flags)
+}
+
+/// All flags that may stand behind a command, or before any.
+pub fn flags(command: &str) -> Vec<Flag> {
+    let settings = SETTINGS.iter().filter(|setting| knows(command, setting));
+    let all = own_flags(command).iter().copied().chain(settings.map(Flag::of_setting));
+    all.chain(GLOBAL.iter().copied()).collect()
 }

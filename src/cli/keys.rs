@@ -2,11 +2,10 @@
 
 use pico_args::Arguments;
 
-use super::{no_operands, operands, settings, shown, switch, unexpected, value};
-use crate::config::{Flags, Setting};
+use super::flags::Given;
+use super::{help, no_operands, operands, shown, unexpected};
+use crate::config::Flags;
 use crate::failure::Failure;
-
-const ACTIONS: &str = "create, list, revoke, rotate, explain, apply";
 
 /// What is to be done with keys. Values are as they were given.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,27 +20,31 @@ pub enum KeysAction {
 
 /// Reads what follows `keys`: an action, and flags of settings.
 pub fn parse(mut arguments: Arguments, literal: Vec<String>) -> Result<(KeysAction, Flags), Failure> {
-    let flags = settings(&mut arguments, Setting::is_for_keys)?;
-    let action = match arguments.subcommand().ok().flatten().as_deref() {
+    let flags = Given::take("keys", &mut arguments)?.settings;
+    let name = arguments.subcommand().ok().flatten();
+    let mut given = Given::take(&format!("keys {}", name.as_deref().unwrap_or_default()), &mut arguments)?;
+    let actions = || help::actions("keys").iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let action = match name.as_deref() {
         Some("create") => {
-            let name = value(&mut arguments, "--name")?;
-            let permissions = value(&mut arguments, "--permissions")?;
-            let expires_in = value(&mut arguments, "--expires-in")?;
             no_operands("keys create", arguments, literal)?;
-            let name =
-                name.ok_or_else(|| Failure::Usage("`keys create` needs a name: --name NAME".to_owned()))?;
-            KeysAction::Create { name, permissions, expires_in }
+            let name = given
+                .value("--name")
+                .ok_or_else(|| Failure::Usage("`keys create` needs a name: --name NAME".to_owned()))?;
+            KeysAction::Create {
+                name,
+                permissions: given.value("--permissions"),
+                expires_in: given.value("--expires-in"),
+            }
         }
         Some("list") => {
-            let json = switch(&mut arguments, "--json");
             no_operands("keys list", arguments, literal)?;
-            KeysAction::List { json }
+            KeysAction::List { json: given.switch("--json") }
         }
         Some("revoke") => KeysAction::Revoke { id: operand("keys revoke", "ID", arguments, literal)? },
-        Some("rotate") => {
-            let grace = value(&mut arguments, "--grace")?;
-            KeysAction::Rotate { id: operand("keys rotate", "ID", arguments, literal)?, grace }
-        }
+        Some("rotate") => KeysAction::Rotate {
+            id: operand("keys rotate", "ID", arguments, literal)?,
+            grace: given.value("--grace"),
+        },
         Some("explain") => {
             // What stands here may be a key that somebody wanted to have explained.
             if !operands("keys explain", arguments, literal)?.is_empty() {
@@ -53,20 +56,21 @@ pub fn parse(mut arguments: Arguments, literal: Vec<String>) -> Result<(KeysActi
             }
             KeysAction::Explain
         }
-        Some("apply") => {
-            let dry_run = switch(&mut arguments, "--dry-run");
-            KeysAction::Apply { file: operand("keys apply", "FILE", arguments, literal)?, dry_run }
-        }
+        Some("apply") => KeysAction::Apply {
+            file: operand("keys apply", "FILE", arguments, literal)?,
+            dry_run: given.switch("--dry-run"),
+        },
         Some(other) => {
             return Err(Failure::Usage(format!(
-                "unknown action {} of `keys`: it is one of {ACTIONS}",
-                shown(other)
+                "unknown action {} of `keys`: it is one of {}",
+                shown(other),
+                actions()
             )));
         }
         None => {
             // A flag of an action that stands before it is told so, and what is no flag at all as well.
             no_operands("keys", arguments, literal)?;
-            return Err(Failure::Usage(format!("`keys` needs an action, one of {ACTIONS}")));
+            return Err(Failure::Usage(format!("`keys` needs an action, one of {}", actions())));
         }
     };
     Ok((action, flags))

@@ -1,5 +1,7 @@
 //! The command line: what was asked for, and how the program speaks to the terminal.
 
+pub mod completions;
+mod flags;
 pub mod health;
 mod help;
 mod keys;
@@ -12,6 +14,7 @@ use pico_args::Arguments;
 use crate::config::{Flags, SETTINGS, Setting, mask_url};
 use crate::failure::Failure;
 
+use flags::Given;
 pub use keys::KeysAction;
 
 /// A command line that is right in form. Its values are not looked at yet.
@@ -44,6 +47,8 @@ pub enum Command {
     Health {
         url: Option<String>,
     },
+    /// Print this script for a shell.
+    Completions(String),
     /// Print this text.
     Help(String),
     Version,
@@ -75,10 +80,10 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
             [_, extra, ..] => return Err(unexpected("help", extra)),
         },
         Some("serve") => {
-            let checks = switch(&mut arguments, "--check");
-            let flags = settings(&mut arguments, |_| true)?;
+            let given = Given::take("serve", &mut arguments)?;
             no_operands("serve", arguments, literal)?;
-            if checks { Command::Check(flags) } else { Command::Serve(flags) }
+            let checks = given.switch("--check");
+            if checks { Command::Check(given.settings) } else { Command::Serve(given.settings) }
         }
         Some("config") => config(&operands("config", arguments, literal)?)?,
         Some("keys") => {
@@ -86,9 +91,12 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
             Command::Keys { action, flags }
         }
         Some("health") => {
-            let url = value(&mut arguments, "--url")?;
+            let mut given = Given::take("health", &mut arguments)?;
             no_operands("health", arguments, literal)?;
-            Command::Health { url }
+            Command::Health { url: given.value("--url") }
+        }
+        Some("completions") => {
+            Command::Completions(completions(&operands("completions", arguments, literal)?)?)
         }
         Some(other) => return Err(unknown_command(other)),
     };
@@ -132,6 +140,16 @@ fn config(operands: &[String]) -> Result<Command, Failure> {
         ["list", ..] => usage("`config list` takes no argument"),
         [] => usage(&format!("`config` needs an action: {ACTIONS}")),
         [other, ..] => usage(&format!("unknown action {} of `config`: it is {ACTIONS}", shown(other))),
+    }
+}
+
+fn completions(operands: &[String]) -> Result<String, Failure> {
+    let shells = completions::SHELLS.join(", ");
+    match operands {
+        [] => Err(Failure::Usage(format!("`completions` needs the name of a shell, one of {shells}"))),
+        [shell] => completions::script(shell)
+            .ok_or_else(|| Failure::Usage(format!("unknown shell {}: it is one of {shells}", shown(shell)))),
+        [_, extra, ..] => Err(unexpected("completions", extra)),
     }
 }
 
@@ -220,7 +238,7 @@ fn help_of(topic: &str, action: Option<&str>) -> Result<String, Failure> {
 }
 
 fn no_command(arguments: Arguments) -> Failure {
-    let commands = help::commands();
+    let commands = command_names();
     Failure::Usage(match arguments.finish().first() {
         Some(flag) => {
             let flag = shown(&flag.to_string_lossy());
@@ -233,17 +251,20 @@ fn no_command(arguments: Arguments) -> Failure {
 }
 
 fn unknown_command(name: &str) -> Failure {
-    Failure::Usage(format!("unknown command {}; commands are {}", shown(name), help::commands()))
+    Failure::Usage(format!("unknown command {}; commands are {}", shown(name), command_names()))
+}
+
+fn command_names() -> String {
+    help::commands().map(|topic| topic.name).collect::<Vec<_>>().join(", ")
 }
 
 fn unknown_flag(command: &str, flag: &str) -> Failure {
-    let known = help::flags_of(command);
-    // Those that take one have been taken.
-    let what = match help::SWITCHES.contains(&name_of(flag)) || known.contains(&name_of(flag)) {
-        true => "takes no value",
-        false => "is unknown",
-    };
-    Failure::Usage(format!("the flag {} {what}; `{command}` knows {}", shown(flag), known.join(", ")))
+    let known = help::flags(command);
+    // Those that take a value have been taken.
+    let is_known = |known: &flags::Flag| known.name == name_of(flag) || known.short == Some(name_of(flag));
+    let what = if known.iter().any(is_known) { "takes no value" } else { "is unknown" };
+    let names: Vec<_> = known.iter().map(|flag| flag.name).collect();
+    Failure::Usage(format!("the flag {} {what}; `{command}` knows {}", shown(flag), names.join(", ")))
 }
 
 fn unexpected(command: &str, argument: &str) -> Failure {
@@ -361,12 +382,12 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (line, message) in [
-            ([].as_slice(), "no command given; commands are serve, config, keys, health, help"),
+            ([].as_slice(), "no command given; commands are serve, config, keys, health, completions, help"),
             (&["srve"], "unknown command `srve`; commands are serve"),
             (&["srve", "--help"], "unknown command `srve`"),
             (&["help", "srve"], "unknown command `srve`"),
             (&["--bind", "x", "serve"], "unknown flag `--bind` before the command"),
-            (&["serve", "--bnd=x"], "the flag `--bnd` is unknown; `serve` knows --bind, "),
+            (&["serve", "--bnd=x"], "the flag `--bnd` is unknown; `serve` knows --check, --bind, "),
             (&["serve", "-x"], "the flag `-x` is unknown"),
             (&["health", "--bind", "x"], "the flag `--bind` is unknown; `health` knows --url, --home"),
             (&["serve", "x"], "unexpected argument `x`; see `cloacinactl serve --help`"),
@@ -379,6 +400,11 @@ mod tests {
             (&["serve", "--bind=a", "--bind=b"], "`--bind` is given twice"),
             (&["--home=a", "serve", "--home", "b"], "`--home` is given twice"),
             (&["serve", "--verbose=1"], "the flag `--verbose` takes no value"),
+            (&["serve", "--check=yes"], "the flag `--check` takes no value"),
+            (&["completions"], "`completions` needs the name of a shell, one of bash, zsh, fish"),
+            (&["completions", "tcsh"], "unknown shell `tcsh`: it is one of bash, zsh, fish"),
+            (&["completions", "bash", "zsh"], "unexpected argument `zsh`"),
+            (&["completions", "--bash"], "the flag `--bash` is unknown; `completions` knows --home"),
             (&["config"], "`config` needs an action: `config get KEY`"),
             (&["config", "show"], "unknown action `show` of `config`"),
             (&["config", "get"], "`config get` takes one KEY"),

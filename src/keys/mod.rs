@@ -71,7 +71,7 @@ impl Permission {
         }
     }
 
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Permission::Admin => "admin",
             Permission::Write => "write",

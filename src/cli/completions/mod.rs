@@ -1,0 +1,188 @@
+//! The scripts of `cloacinactl completions`. What they offer comes from the tables of commands, flags and settings.
+//!
+//! All of them go the same way: the words before the cursor say in which place it is (a command, or a command and its
+//! action) and behind how many operands; of each place is known what may come next.
+
+use std::collections::BTreeMap;
+
+use super::flags::{Flag, Kind};
+use super::help;
+use crate::config::SETTINGS;
+
+/// Those that there is a script for.
+pub const SHELLS: &[&str] = &["bash", "zsh", "fish"];
+
+/// The script for a shell; `None` for one that is not among `SHELLS`.
+pub fn script(shell: &str) -> Option<String> {
+    match shell {
+        "bash" => Some(like_bourne(include_str!("template.bash"), |choice| quoted(choice.word))),
+        "zsh" => Some(like_bourne(include_str!("template.zsh"), |choice| match choice.summary {
+            "" => quoted(choice.word),
+            summary => quoted(&format!("{}:{summary}", choice.word)),
+        })),
+        "fish" => Some(fish(include_str!("template.fish"))),
+        _ => None,
+    }
+}
+
+/// What may come next where no flag does.
+enum Offer {
+    Nothing,
+    File,
+    Directory,
+    Choices(Vec<Choice>),
+}
+
+struct Choice {
+    word: &'static str,
+    /// Empty where the word says it all.
+    summary: &'static str,
+}
+
+impl Offer {
+    fn of(kind: Kind) -> Offer {
+        Offer::Choices(match kind {
+            Kind::Free => return Offer::Nothing,
+            Kind::File => return Offer::File,
+            Kind::Directory => return Offer::Directory,
+            Kind::OneOf(words) => words.iter().map(|word| Choice { word, summary: "" }).collect(),
+            Kind::Setting => {
+                SETTINGS.iter().map(|setting| Choice { word: setting.key, summary: setting.help }).collect()
+            }
+            Kind::Command => {
+                help::commands().map(|topic| Choice { word: topic.name, summary: topic.summary }).collect()
+            }
+        })
+    }
+}
+
+/// Commands, and commands with an action.
+fn places() -> Vec<&'static str> {
+    help::TOPICS.iter().map(|topic| topic.name).collect()
+}
+
+/// What may come next in which place behind how many operands, as `PLACE:COUNT`; else only flags may.
+fn operands() -> Vec<(String, Offer)> {
+    let mut all = vec![(":0".to_owned(), Offer::of(Kind::Command))];
+    for topic in help::TOPICS {
+        let actions: Vec<_> = help::actions(topic.name)
+            .into_iter()
+            .map(|(word, action)| Choice { word, summary: action.summary })
+            .collect();
+        if !actions.is_empty() {
+            all.push((format!("{}:0", topic.name), Offer::Choices(actions)));
+        }
+        for (count, operand) in topic.operands.iter().enumerate() {
+            all.push((format!("{}:{count}", topic.name), Offer::of(operand.kind)));
+        }
+    }
+    all
+}
+
+/// The flags of all places that have a value. One name means the same in each of them.
+fn valued() -> BTreeMap<&'static str, Kind> {
+    let all = help::TOPICS.iter().flat_map(|topic| help::flags(topic.name));
+    all.filter_map(|flag| Some((flag.name, flag.value?.kind))).collect()
+}
+
+/// Fills the marked places of a script whose `case` is that of the Bourne shell.
+fn like_bourne(template: &str, choice: impl Fn(&Choice) -> String) -> String {
+    let arm = |pattern: &str, offer: &Offer| {
+        let what = match offer {
+            Offer::Nothing => "kind='nothing'".to_owned(),
+            Offer::File => "kind='file'".to_owned(),
+            Offer::Directory => "kind='directory'".to_owned(),
+            Offer::Choices(choices) => {
+                format!("kind='choice' choices=({})", joined(choices.iter().map(&choice)))
+            }
+        };
+        format!("    ({}) {what} ;;\n", quoted(pattern))
+    };
+    let flags = |place: &str| {
+        let flags = help::flags(place);
+        let flags = flags.iter().map(|flag| choice(&Choice { word: flag.name, summary: flag.summary() }));
+        format!("    ({}) flags=({}) ;;\n", quoted(place), joined(flags))
+    };
+    let with_value: Vec<_> = valued().into_keys().collect();
+    let places: Vec<_> = places().into_iter().map(quoted).collect();
+    template
+        .replace("@FLAGS_WITH_VALUE@", &with_value.join(" | "))
+        .replace("@PLACES@", &places.join(" | "))
+        .replace(
+            "@VALUES@\n",
+            &valued().into_iter().map(|(flag, kind)| arm(flag, &Offer::of(kind))).collect::<String>(),
+        )
+        .replace(
+            "@OPERANDS@\n",
+            &operands().iter().map(|(place, offer)| arm(place, offer)).collect::<String>(),
+        )
+        .replace("@FLAGS@\n", &[""].into_iter().chain(self::places()).map(flags).collect::<String>())
+}
+
+fn fish(template: &str) -> String {
+    let with_value: Vec<_> = valued().into_keys().collect();
+    let places: Vec<_> = places().into_iter().map(quoted).collect();
+    let mut script =
+        template.replace("@FLAGS_WITH_VALUE@", &with_value.join(" ")).replace("@PLACES@", &places.join(" "));
+    for flag in help::GLOBAL {
+        script += &fish_flag("", flag);
+    }
+    for place in self::places() {
+        let condition = format!(" -n {}", fish_quoted(&format!("__cloacinactl_in {}", quoted(place))));
+        let is_global = |flag: &Flag| help::GLOBAL.iter().any(|global| global.name == flag.name);
+        for flag in help::flags(place).iter().filter(|flag| !is_global(flag)) {
+            script += &fish_flag(&condition, flag);
+        }
+    }
+    for (place, offer) in operands() {
+        let condition = format!(" -n {}", fish_quoted(&format!("__cloacinactl_at {}", quoted(&place))));
+        match offer {
+            Offer::Nothing => {}
+            Offer::File => script += &format!("complete -c cloacinactl{condition} -F\n"),
+            Offer::Directory => {
+                script += &format!("complete -c cloacinactl{condition} -a '(__fish_complete_directories)'\n");
+            }
+            Offer::Choices(choices) => {
+                for Choice { word, summary } in choices {
+                    let summary = fish_quoted(summary);
+                    script += &format!("complete -c cloacinactl{condition} -a {word} -d {summary}\n");
+                }
+            }
+        }
+    }
+    script
+}
+
+fn fish_flag(condition: &str, flag: &Flag) -> String {
+    let short = flag.short.map_or(String::new(), |short| format!(" -s {}", short.trim_start_matches('-')));
+    let value = match flag.value.map(|value| Offer::of(value.kind)) {
+        None => String::new(),
+        Some(Offer::Nothing) => " -x".to_owned(),
+        Some(Offer::File) => " -r -F".to_owned(),
+        Some(Offer::Directory) => " -x -a '(__fish_complete_directories)'".to_owned(),
+        Some(Offer::Choices(choices)) => {
+            let words: Vec<_> = choices.iter().map(|choice| choice.word).collect();
+            format!(" -x -a {}", fish_quoted(&words.join(" ")))
+        }
+    };
+    let long = flag.name.trim_start_matches('-');
+    let summary = fish_quoted(flag.summary());
+    format!("complete -c cloacinactl{condition}{short} -l {long}{value} -d {summary}\n")
+}
+
+fn joined(words: impl Iterator<Item = String>) -> String {
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// A word as the Bourne shell, bash and zsh read it; a word without `'` and `\` as fish reads it, too.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+fn fish_quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\\', r"\\").replace('\'', r"\'"))
+}

@@ -1,0 +1,95 @@
+//! What may stand on a command line: each flag and operand once, for the parser, the help texts and the completions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pico_args::Arguments;
+
+use super::{help, settings, switch, value};
+use crate::config::{Flags, Setting};
+use crate::failure::Failure;
+
+/// A flag of a command. The parser takes no other than those that the command's topic has.
+#[derive(Debug, Clone, Copy)]
+pub struct Flag {
+    /// With its two dashes.
+    pub name: &'static str,
+    /// With its one dash.
+    pub short: Option<&'static str>,
+    /// `None` for a flag without a value.
+    pub value: Option<Value>,
+    /// One line or more; the first of them says it in short.
+    pub help: &'static str,
+}
+
+/// The value of a flag, or an operand.
+#[derive(Debug, Clone, Copy)]
+pub struct Value {
+    /// What stands for it in a help text.
+    pub placeholder: &'static str,
+    pub kind: Kind,
+}
+
+/// What a value may be, as far as a shell can know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Something that nobody else knows, or that is secret.
+    Free,
+    File,
+    Directory,
+    OneOf(&'static [&'static str]),
+    /// The key of a setting.
+    Setting,
+    /// A command of ours.
+    Command,
+}
+
+impl Flag {
+    /// The flag of a setting.
+    pub fn of_setting(setting: &Setting) -> Flag {
+        let kind = if setting.file_for.is_some() { Kind::File } else { Kind::Free };
+        let value = Value { placeholder: setting.placeholder, kind };
+        Flag { name: setting.flag, short: None, value: Some(value), help: setting.help }
+    }
+
+    /// Its help in one line, without the default.
+    pub fn summary(&self) -> &'static str {
+        let line = self.help.lines().next().unwrap_or_default();
+        line.split(" [").next().unwrap_or(line).trim_end_matches('.')
+    }
+}
+
+/// What a command line says of the flags of one command.
+pub struct Given {
+    values: BTreeMap<&'static str, String>,
+    switches: BTreeSet<&'static str>,
+    pub settings: Flags,
+}
+
+impl Given {
+    /// Takes the command's flags out of the arguments, all but those of every command.
+    ///
+    /// # Errors
+    /// `Usage` that names the flag.
+    pub fn take(command: &str, arguments: &mut Arguments) -> Result<Given, Failure> {
+        let settings = settings(arguments, |setting| help::knows(command, setting))?;
+        let mut given = Given { values: BTreeMap::new(), switches: BTreeSet::new(), settings };
+        for flag in help::own_flags(command) {
+            if flag.value.is_none() {
+                if switch(arguments, flag.name) {
+                    given.switches.insert(flag.name);
+                }
+            } else if let Some(value) = value(arguments, flag.name)? {
+                given.values.insert(flag.name, value);
+            }
+        }
+        Ok(given)
+    }
+
+    pub fn value(&mut self, flag: &str) -> Option<String> {
+        self.values.remove(flag)
+    }
+
+    pub fn switch(&self, flag: &str) -> bool {
+        self.switches.contains(flag)
+    }
+}
