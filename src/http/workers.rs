@@ -50,12 +50,14 @@ pub struct Queue {
 
 struct QueueState {
     jobs: VecDeque<Job>,
+    /// How many workers have taken since the start.
+    taken: u64,
     closed: bool,
 }
 
 impl Queue {
     pub fn new(limit: usize) -> Queue {
-        let state = QueueState { jobs: VecDeque::new(), closed: false };
+        let state = QueueState { jobs: VecDeque::new(), taken: 0, closed: false };
         Queue { state: Mutex::new(state), filled: Condvar::new(), limit }
     }
 
@@ -80,6 +82,7 @@ impl Queue {
         let mut state = self.state();
         loop {
             if let Some(job) = state.jobs.pop_front() {
+                state.taken += 1;
                 return Some((job, !state.jobs.is_empty()));
             }
             if state.closed {
@@ -97,6 +100,11 @@ impl Queue {
 
     pub fn depth(&self) -> usize {
         self.state().jobs.len()
+    }
+
+    /// How many jobs workers have taken so far: it stands still when they do.
+    pub fn taken(&self) -> u64 {
+        self.state().taken
     }
 }
 

@@ -47,5 +47,6 @@ mod servers;
 mod shutdown;
 mod slow_clients;
 mod start;
+mod systemd;
 mod upgrades;
 mod verify;

@@ -11,6 +11,7 @@ pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod supervisor;
 pub mod upstream;
 pub mod wire;
 
