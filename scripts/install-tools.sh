@@ -3,7 +3,7 @@
 # line says what to install.
 #
 # usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox,
-#        slowhttptest, faketime, readelf, pip, musl-gcc, rustc-web, cargo-web, rust-web-src)
+#        slowhttptest, faketime, readelf, pip, musl-gcc, rustc-web, cargo-web, rust-web-src, systemd-analyze)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -40,6 +40,7 @@ package_of() {
     pip) echo python3-pip ;;
     readelf) echo binutils ;;
     musl-gcc) echo musl-tools ;;
+    systemd-analyze) echo systemd ;;
     *) echo "$1" ;;
     esac
 }
@@ -48,7 +49,7 @@ missing=()
 for tool in "$@"; do
     case $tool in
     postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
-    slowhttptest | faketime | readelf | pip | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
+    slowhttptest | faketime | readelf | pip | musl-gcc | rustc-web | cargo-web | rust-web-src | systemd-analyze) ;;
     *) fail "unknown tool $tool; the head of $0 has their names" ;;
     esac
     is_there "$tool" || missing+=("$tool")

@@ -21,7 +21,7 @@ fail() {
 }
 
 command -v cargo >/dev/null 2>&1 || fail "there is no cargo; please install Rust 1.95 or later (https://rustup.rs)"
-scripts/install-tools.sh postgresql jq curl openssl promtool nginx caddy venv dash busybox
+scripts/install-tools.sh postgresql jq curl openssl promtool nginx caddy venv dash busybox systemd-analyze
 export PATH="$PATH:$PWD/target/tools/usr/bin"
 
 echo "== tests"

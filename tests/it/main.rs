@@ -25,6 +25,7 @@ mod floods;
 mod framing;
 mod guide;
 mod health;
+mod install;
 mod keys;
 mod keys_apply;
 mod keys_command;

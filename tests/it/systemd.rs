@@ -1,15 +1,21 @@
 //! Under systemd: the server says when it answers and when it drains, and feeds the watchdog for as long as it answers;
 //! and the unit files are ones that systemd takes, with the sandbox that they promise.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::cluster::Cluster;
+use crate::support::directory::Directory;
 use crate::support::http::{self, Connection};
 use crate::support::postgres::Database;
-use crate::support::server::Start;
+use crate::support::program::{Process, binary, cloacinactl};
+use crate::support::server::{Server, Start};
 use crate::support::supervisor::Supervisor;
 use crate::support::wait_for;
 
@@ -189,4 +195,128 @@ fn a_server_that_nobody_reaches_starves_the_watchdog() {
     supervisor.messages();
     assert_eq!(supervisor.message(SILENCE), None, "there is nothing to feed it for");
     assert!(server.is_running());
+}
+
+const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/deploy");
+
+/// The values of a setting in a unit file.
+fn settings(unit: &str, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
+    text.lines().filter_map(|line| Some(line.strip_prefix(name)?.strip_prefix('=')?.to_owned())).collect()
+}
+
+fn setting(unit: &str, name: &str) -> String {
+    let mut values = settings(unit, name);
+    assert_eq!(values.len(), 1, "{name}= of {unit}: {values:?}");
+    values.remove(0)
+}
+
+/// Both units in a directory of their own, with the program under test in place of the installed one, and this edited in.
+fn units(edit: &str) -> Directory {
+    let directory = Directory::new();
+    for unit in ["cloacinactl.service", "cloacinactl.socket"] {
+        let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
+        let program = fs::canonicalize(binary()).unwrap();
+        let text = text.replace("/usr/local/bin/cloacinactl", program.to_str().unwrap());
+        fs::write(directory.join(unit), text).unwrap();
+    }
+    let edits = directory.join("cloacinactl.service.d");
+    fs::create_dir(&edits).unwrap();
+    fs::write(edits.join("override.conf"), edit).unwrap();
+    directory
+}
+
+fn systemd_analyze(arguments: &[&str], units: &[PathBuf]) -> Output {
+    // It would hang, should it ever wait for a systemd that does not run.
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", "60", "systemd-analyze"]).args(arguments).args(units);
+    let output = command.output().unwrap();
+    let missing = "the tests need systemd-analyze: run scripts/install-tools.sh systemd-analyze";
+    assert_ne!(output.status.code(), Some(127), "{missing}");
+    output
+}
+
+/// What `systemd-analyze verify` has to say; it succeeds also when it ignores a line.
+fn verified(directory: &Directory) -> String {
+    let files = ["cloacinactl.service", "cloacinactl.socket"].map(|unit| directory.join(unit));
+    let output = systemd_analyze(&["verify", "--man=no"], &files);
+    let said = [output.stdout, output.stderr].concat();
+    format!("{}{}", String::from_utf8_lossy(&said), if output.status.success() { "" } else { "it fails" })
+}
+
+#[test]
+fn systemd_has_nothing_to_say_about_the_units() {
+    assert_eq!(verified(&units("")), "");
+    // The edit that the unit itself proposes.
+    let text = fs::read_to_string(Path::new(UNITS).join("cloacinactl.service")).unwrap();
+    let proposed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("#   ")).collect();
+    assert!(proposed.concat().contains("CLOACINA_BOOTSTRAP_KEY_FILE=%d/bootstrap-key"), "{proposed:?}");
+    assert_eq!(verified(&units(&proposed.join("\n"))), "");
+    // And it would say something.
+    assert!(verified(&units("[Service]\nWatchdogSec=soon\n")).contains("soon"));
+}
+
+#[test]
+fn the_sandbox_holds() {
+    let exposure = |edit: &str| {
+        let directory = units(edit);
+        let service = [directory.join("cloacinactl.service")];
+        let output =
+            systemd_analyze(&["security", "--offline=true", "--threshold=20", "--no-pager"], &service);
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (holds, said) = exposure("");
+    assert!(holds && said.contains("Overall exposure level"), "more than 2.0:\n{said}");
+    let (holds, said) = exposure("[Service]\nSystemCallFilter=\nCapabilityBoundingSet=~\n");
+    assert!(!holds, "it should find this dangerous:\n{said}");
+}
+
+/// The lines of the unit, carried out as systemd does.
+#[test]
+fn the_unit_starts_the_server() {
+    let database = Database::new();
+    let state = Directory::new();
+    let supervisor = Supervisor::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unit = "cloacinactl.service";
+    let home = state.join(&setting(unit, "StateDirectory"));
+    fs::create_dir(&home).unwrap();
+    let (name, source) =
+        setting(unit, "LoadCredential").split_once(':').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert_eq!(source, "/etc/cloacina/database-url", "where install.sh keeps it");
+    fs::write(state.join(&name), database.url() + "\n").unwrap();
+    let filled = |text: &str| {
+        let state = state.path().to_str().unwrap();
+        text.replace("/usr/local/bin/cloacinactl", binary().to_str().unwrap())
+            .replace("%S", state)
+            .replace("%d", state)
+    };
+    let line = filled(&setting(unit, "ExecStart"));
+    let pass = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 WATCHDOG_PID=$$; exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.env_clear().args(["-c", pass, "sh"]).args(line.split(' '));
+    for variable in settings(unit, "Environment") {
+        let (name, value) = variable.split_once('=').unwrap();
+        command.env(name, filled(value));
+    }
+    command.env("NOTIFY_SOCKET", &supervisor.address).env("WATCHDOG_USEC", WATCHDOG_USEC);
+    command.stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())));
+    let server = Server::serving(Process::start_with_stdin(command), state.clone());
+    assert_eq!(Some(server.address), listener.local_addr().ok());
+    supervisor.expect("READY=1");
+    supervisor.expect("WATCHDOG=1");
+    let key = fs::read_to_string(home.join("bootstrap-key")).unwrap();
+    assert!(server.lets_in(key.trim_end()));
+    server.terminate().expect_code(0);
+    assert_eq!(setting(unit, "Type"), "notify");
+    assert_eq!(setting(unit, "User"), "cloacina", "whom cloacinactl.sysusers makes");
+    assert_eq!(setting(unit, "Sockets"), "cloacinactl.socket");
+}
+
+#[test]
+fn systemd_is_more_patient_than_the_server() {
+    let help = Process::start(cloacinactl(["serve", "--help"])).ended().expect_code(0).stdout;
+    let drain = help.split("--shutdown-timeout").nth(1).unwrap().split("default: ").nth(1).unwrap();
+    let seconds = |text: &str| text.split('s').next().unwrap().parse::<u32>().unwrap();
+    assert!(seconds(&setting("cloacinactl.service", "TimeoutStopSec")) > seconds(drain) + 1);
 }
