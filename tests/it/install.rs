@@ -262,3 +262,36 @@ fn what_is_wrong_is_said_before_anything_is_changed() {
         assert_eq!(root.snapshot(), empty, "{arguments:?}");
     }
 }
+
+/// What the README has a person type, on a terminal, where the URL is asked for.
+#[test]
+fn the_command_of_the_readme() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let section = readme.split("## Under systemd\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let typed =
+        section.lines().find_map(|line| line.trim().strip_prefix("sudo scripts/install.sh ")).unwrap();
+    let url = section.split("(here `").nth(1).unwrap().split('`').next().unwrap();
+    let root = Root::new();
+    let program = typed.replace("target/release/cloacinactl", binary().to_str().unwrap());
+    let line = format!("{INSTALL} --root {} {program}", root.0.path().display());
+    // `script` makes the terminal.
+    let mut child = Command::new("script")
+        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut terminal = child.stdin.take().unwrap();
+    writeln!(terminal, "{url}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(terminal);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("URL of the database"), "{said}");
+    assert_eq!(root.text(SECRET), format!("{url}\n"));
+    for setting in ["/var/lib/cloacina", "/etc/cloacina/database-url", "127.0.0.1:8080", "30 s"] {
+        assert!(section.contains(setting), "{setting}");
+    }
+    let unit = |name: &str| fs::read_to_string(Path::new(DEPLOY).join(name)).unwrap();
+    assert!(unit("cloacinactl.socket").contains("\nListenStream=127.0.0.1:8080\n"));
+    assert!(unit("cloacinactl.service").contains("\nWatchdogSec=30s\n"));
+}
