@@ -3,8 +3,8 @@
 # line says what to install.
 #
 # usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox,
-#        slowhttptest, faketime, docker-compose, yaml, zsh, fish, mandoc, wrk, valgrind, strace, readelf, pip, npm, musl-gcc,
-#        rustc-web, cargo-web, rust-web-src)
+#        slowhttptest, faketime, docker-compose, yaml, zsh, fish, mandoc, systemd-analyze, wrk, valgrind, strace, readelf, pip, npm,
+#        musl-gcc, rustc-web, cargo-web, rust-web-src)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,6 +43,7 @@ package_of() {
     pip) echo python3-pip ;;
     readelf) echo binutils ;;
     musl-gcc) echo musl-tools ;;
+    systemd-analyze) echo systemd ;;
     *) echo "$1" ;;
     esac
 }
@@ -51,8 +52,8 @@ missing=()
 for tool in "$@"; do
     case $tool in
     postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
-    slowhttptest | faketime | docker-compose | yaml | zsh | fish | mandoc | wrk | valgrind | strace) ;;
-    readelf | pip | npm | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
+    slowhttptest | faketime | docker-compose | yaml | zsh | fish | mandoc | systemd-analyze) ;;
+    wrk | valgrind | strace | readelf | pip | npm | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
     *) fail "unknown tool $tool; the head of $0 has their names" ;;
     esac
     is_there "$tool" || missing+=("$tool")

@@ -8,6 +8,7 @@ mod http;
 mod keys;
 mod logging;
 mod metrics;
+mod notify;
 mod serve;
 mod store;
 

@@ -21,6 +21,7 @@ use crate::http::workers::{self, Mailbox, Queue, Shop};
 use crate::keys::{Keys, bootstrap, revocations};
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::store::Store;
 use crate::store::changes::LONGEST_WAIT_FOR_SERVERS;
 
@@ -92,12 +93,18 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     };
     let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
-    drain_on_signal(&shop)?;
+    let notifier = Notifier::from_environment();
+    drain_on_signal(&shop, notifier.clone())?;
     // The first look is before the first request, so that `/ready` is right from then on.
     look_at_database(&keys, &vitals, settings.database_timeout);
     let watchers = Watchers::start(&keys, &vitals)?;
     announce(address);
     keys.store.fill();
+    if let Some(notifier) = notifier {
+        notifier
+            .watch(&shop, address, settings.database_timeout + LONGEST_WAIT_FOR_SERVERS)
+            .map_err(|error| runtime("cannot start a thread", &error))?;
+    }
 
     let cut_off =
         gate.run(settings.shutdown_timeout).map_err(|error| runtime("the event poll failed", &error))?;
@@ -157,7 +164,7 @@ fn keep_ignoring_hangups() {
 }
 
 /// The first SIGINT, SIGTERM or SIGHUP drains, the second exits at once.
-fn drain_on_signal(shop: &Arc<Shop>) -> Result<(), Failure> {
+fn drain_on_signal(shop: &Arc<Shop>, notifier: Option<Arc<Notifier>>) -> Result<(), Failure> {
     let shop = Arc::clone(shop);
     let signals = AtomicUsize::new(0);
     ctrlc::set_handler(move || {
@@ -165,6 +172,9 @@ fn drain_on_signal(shop: &Arc<Shop>) -> Result<(), Failure> {
             log::info!("draining: no new connections, requests under way are finished");
             shop.vitals.start_draining();
             shop.mailbox.wake();
+            if let Some(notifier) = &notifier {
+                notifier.stopping();
+            }
         } else {
             log::warn!("second signal: exiting at once");
             std::process::exit(1);

@@ -14,6 +14,7 @@ use super::framing::{self, Body, Chunks, Head};
 use super::peer::Peer;
 use super::reply::{self, Asked, Error, Reply};
 use super::routes::{self, Answer};
+use super::vitals::PROBE;
 use super::workers::{Done, Job, Shop};
 use crate::config::Networks;
 use crate::metrics::Rejection;
@@ -28,6 +29,8 @@ const DRAIN_IDLE: Duration = Duration::from_millis(250);
 pub const KEPT_BUFFER: usize = 4 * 1024;
 /// Reads and answers that one connection gets before all others have had their turn.
 const TURN: usize = 64;
+/// How long a probe waits for a worker. That they move is seen from the queue, so it need not wait for a busy one.
+const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Deadlines, each for the whole of its thing.
 #[derive(Debug, Clone, Copy)]
@@ -351,6 +354,13 @@ impl Connection {
             at: now,
         };
         let reply = match routes::find(head.method, head.path()) {
+            Err(_) if desk.shop.vitals.is_probe(head.path()) => {
+                asked.route = PROBE;
+                if self.hand_on(desk, head, body, &asked) {
+                    return;
+                }
+                Error::Overloaded.reply()
+            }
             Err(error) => error.reply(),
             Ok(found) => {
                 asked.route = found.route.pattern;
@@ -526,6 +536,7 @@ impl Connection {
     /// is dropped.
     fn lose_patience(&mut self, desk: &mut Desk, now: Instant) -> Fate {
         let limit = match &self.serving {
+            Some(Asked { route: PROBE, .. }) => PROBE_PATIENCE,
             Some(Asked { method: "GET" | "HEAD", .. }) | None => desk.deadlines.answer,
             Some(_) => desk.deadlines.answer_to_change,
         };

@@ -21,7 +21,12 @@ pub struct Vitals {
     draining: OnceLock<Instant>,
     database_seen: Mutex<Option<Instant>>,
     rendered: Mutex<Rendered>,
+    /// The path at which we ask ourselves, for the watchdog; nobody else knows it.
+    probe: OnceLock<String>,
 }
+
+/// The route of requests to that path, which are not counted: no client sent them.
+pub const PROBE: &str = "probe";
 
 /// The metrics as they were last rendered, and how often they were in this window.
 struct Rendered {
@@ -38,6 +43,7 @@ impl Vitals {
             draining: OnceLock::new(),
             database_seen: Mutex::new(None),
             rendered: Mutex::new(rendered),
+            probe: OnceLock::new(),
         }
     }
 
@@ -60,8 +66,20 @@ impl Vitals {
         self.draining.get().map_or(Duration::ZERO, Instant::elapsed)
     }
 
+    /// From now on requests for this path are probes.
+    pub fn expect_probe(&self, path: &str) {
+        let _ = self.probe.set(path.to_owned());
+    }
+
+    pub fn is_probe(&self, path: &str) -> bool {
+        self.probe.get().is_some_and(|probe| probe == path)
+    }
+
     /// Counts an answer, and logs it for whoever asks for that much.
     pub fn answered(&self, asked: &Asked, status: u16, duration: Duration) {
+        if asked.route == PROBE {
+            return;
+        }
         self.metrics.answered(asked.method, asked.route, status, duration.as_secs_f64());
         log::debug!(
             method = asked.method,
@@ -87,7 +105,8 @@ impl Vitals {
         rendered.text.clone()
     }
 
-    fn database_is_fresh(&self) -> bool {
+    /// Whether the database was reached within the last two seconds.
+    pub fn database_is_fresh(&self) -> bool {
         let seen = *self.database_seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         seen.is_some_and(|at| at.elapsed() < FRESH_FOR)
     }

@@ -50,6 +50,8 @@ pub struct Queue {
 
 struct QueueState {
     jobs: VecDeque<Job>,
+    /// How many workers have taken since the start.
+    taken: u64,
     closed: bool,
     /// Workers that wait, also those that were woken and have not come to it yet.
     waiting: usize,
@@ -59,7 +61,7 @@ struct QueueState {
 
 impl Queue {
     pub fn new(limit: usize) -> Queue {
-        let state = QueueState { jobs: VecDeque::new(), closed: false, waiting: 0, woken: 0 };
+        let state = QueueState { jobs: VecDeque::new(), taken: 0, closed: false, waiting: 0, woken: 0 };
         Queue { state: Mutex::new(state), filled: Condvar::new(), limit }
     }
 
@@ -89,6 +91,7 @@ impl Queue {
         let mut state = self.state();
         loop {
             if let Some(job) = state.jobs.pop_front() {
+                state.taken += 1;
                 return Some((job, !state.jobs.is_empty()));
             }
             if state.closed {
@@ -110,6 +113,11 @@ impl Queue {
 
     pub fn depth(&self) -> usize {
         self.state().jobs.len()
+    }
+
+    /// How many jobs workers have taken so far: it stands still when they do.
+    pub fn taken(&self) -> u64 {
+        self.state().taken
     }
 }
 

@@ -16,6 +16,7 @@ pub mod program;
 pub mod proxy;
 pub mod secured;
 pub mod server;
+pub mod supervisor;
 pub mod upstream;
 pub mod wire;
 
