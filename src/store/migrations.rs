@@ -42,13 +42,22 @@ pub enum State {
 /// Looks at the schema's version and changes nothing.
 ///
 /// # Errors
-/// The database is newer than the binary, or does not say.
+/// The database is newer than the binary, its history is another one, or it does not say.
 pub fn state(client: &mut Client) -> Result<State, Failure> {
     let known = embedded::migrations::runner();
     let to = known.get_migrations().iter().map(Migration::version).max().unwrap_or(0);
     let from = version(client).map_err(|error| failure(&super::describe(&error)))?;
     match from.cmp(&to) {
-        Ordering::Less => Ok(State::Behind { from, to }),
+        Ordering::Less => {
+            let applied = match from {
+                0 => Vec::new(),
+                _ => known.get_applied_migrations(client).map_err(|error| failure(&cause_of(&error)))?,
+            };
+            match applied.iter().find(|migration| !known.get_migrations().contains(migration)) {
+                Some(foreign) => Err(failure(&format!("its history has {foreign}, which is not ours"))),
+                None => Ok(State::Behind { from, to }),
+            }
+        }
         Ordering::Equal => Ok(State::Current),
         Ordering::Greater => Err(Failure::Runtime(format!(
             "the database is newer than this program: its schema has version {from}, this program (version {}) \
@@ -77,18 +86,21 @@ pub fn run(client: &mut Client) -> Result<(), Failure> {
         return Ok(());
     }
     let runner = embedded::migrations::runner().set_grouped(true);
-    let report = runner.run(client).map_err(|error| {
-        use std::error::Error as _;
-        let cause = error.source().map(|cause| match cause.downcast_ref::<postgres::Error>() {
-            Some(cause) => super::describe(cause),
-            None => cause.to_string(),
-        });
-        failure(&cause.unwrap_or_else(|| error.to_string()))
-    })?;
+    let report = runner.run(client).map_err(|error| failure(&cause_of(&error)))?;
     for migration in report.applied_migrations() {
         log::info!("migrated the database: {migration}");
     }
     Ok(())
+}
+
+/// Without PostgreSQL's own detail.
+fn cause_of(error: &refinery::Error) -> String {
+    use std::error::Error as _;
+    let cause = error.source().map(|cause| match cause.downcast_ref::<postgres::Error>() {
+        Some(cause) => super::describe(cause),
+        None => cause.to_string(),
+    });
+    cause.unwrap_or_else(|| error.to_string())
 }
 
 fn failure(cause: &str) -> Failure {

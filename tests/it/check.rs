@@ -127,6 +127,8 @@ fn an_earlier_schema_would_be_migrated_and_a_newer_one_is_refused() {
     let before = database.contents();
     says(check_database(home.path(), &database, &[]), 0, &["is migrated from version 4 to 5"]);
     assert_eq!(database.contents(), before);
+    database.execute("UPDATE refinery_schema_history SET checksum = '1' WHERE version = 2");
+    says(check_database(home.path(), &database, &[]), 1, &["its history has V2__", "not ours"]);
     database.execute(
         "INSERT INTO refinery_schema_history
          SELECT number, 'of_the_future', applied_on, checksum
