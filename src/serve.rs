@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,9 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     config::make_home(&settings.home)?;
     logging::start(&settings.home, settings.verbose);
     log::info!(database = config::mask_url(&settings.database_url); "starting");
+    let notifier = Notifier::from_environment();
+    let serving = Arc::new(OnceLock::new());
+    drain_on_signal(&serving, notifier.clone())?;
     bootstrap::check_chosen_key(settings.bootstrap_key.as_deref())?;
     let has_successor = passed.is_some();
     let socket = match passed {
@@ -93,8 +96,8 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     };
     let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
-    let notifier = Notifier::from_environment();
-    drain_on_signal(&shop, notifier.clone())?;
+    // From here on a signal drains; until here there was nothing to drain.
+    let _ = serving.set(Arc::clone(&shop));
     // The first look is before the first request, so that `/ready` is right from then on.
     look_at_database(&keys, &vitals, settings.database_timeout);
     let watchers = Watchers::start(&keys, &vitals)?;
@@ -163,11 +166,19 @@ fn keep_ignoring_hangups() {
     }
 }
 
-/// The first SIGINT, SIGTERM or SIGHUP drains, the second exits at once.
-fn drain_on_signal(shop: &Arc<Shop>, notifier: Option<Arc<Notifier>>) -> Result<(), Failure> {
-    let shop = Arc::clone(shop);
+/// The first SIGINT, SIGTERM or SIGHUP drains, the second exits at once. So does one that comes before there is anything
+/// to drain: what a start does by halves is made good by the next.
+fn drain_on_signal(
+    serving: &Arc<OnceLock<Arc<Shop>>>,
+    notifier: Option<Arc<Notifier>>,
+) -> Result<(), Failure> {
+    let serving = Arc::clone(serving);
     let signals = AtomicUsize::new(0);
     ctrlc::set_handler(move || {
+        let Some(shop) = serving.get() else {
+            log::info!("told to stop before it served");
+            std::process::exit(0);
+        };
         if signals.fetch_add(1, Ordering::AcqRel) == 0 {
             log::info!("draining: no new connections, requests under way are finished");
             shop.vitals.start_draining();

@@ -78,6 +78,23 @@ fn a_hangup_that_is_ignored_stays_so() {
     assert!(server.ended().expect_code(0).stderr.contains("drained"), "without nohup it ends as by SIGTERM");
 }
 
+/// The first process of a container dies of no signal that it does not handle.
+#[test]
+fn a_server_that_waits_for_its_database_can_be_stopped() {
+    // Taken, so that nobody else listens there, and closed to everybody.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    drop(taken);
+    let url = format!("postgresql://nobody@127.0.0.1:{port}/none");
+    let starting = Start::without_database().database_url(&url).starting();
+    wait_for("it to wait", || starting.stderr().contains("waiting up to").then_some(()));
+    starting.signal("TERM");
+    let began = Instant::now();
+    let ended = starting.ended().expect_code(0);
+    assert!(began.elapsed() < Duration::from_secs(10), "it would have waited 30 s for the database");
+    assert!(ended.stderr.contains("told to stop before it served"), "{ended:#?}");
+}
+
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let database = Database::new();

@@ -21,13 +21,6 @@ pub struct Cluster {
     supervisor: Child,
 }
 
-/// A client program of PostgreSQL, such as pg_dump, of the version that the tests run with.
-pub fn client_program(name: &str) -> Command {
-    let path = Programs::find().directory.join(name);
-    assert!(path.exists(), "there is no {}: it belongs to PostgreSQL's client programs", path.display());
-    Command::new(path)
-}
-
 /// Waits for the test process to go, then cleans up. Signals that the terminal sends to the whole group are not for
 /// it: it has to be the last to go.
 const SUPERVISE: &str = r#"

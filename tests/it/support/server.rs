@@ -157,6 +157,16 @@ impl Starting {
         self.process.stderr.text()
     }
 
+    pub fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub fn ended(self) -> Ended {
+        self.process.ended()
+    }
+
     /// Ends it as a power cut would, wherever it is.
     pub fn kill(mut self) {
         let _ = self.process.child.kill();
