@@ -176,8 +176,9 @@ else
     fail "where is the database? Give --database-url-file FILE, a file that holds its URL"
 fi
 case $url in
-*[[:space:]]*) fail "the database's URL has a space or a line break in it; it is like postgresql://USER:PASSWORD@HOST:5432/DATABASE" ;;
-postgres://?* | postgresql://?*) ;;
+*[[:cntrl:]]*) fail "the database's URL has a line break in it; it is like postgresql://USER:PASSWORD@HOST:5432/DATABASE" ;;
+# The form of keys and values has spaces, as in "host=/run/postgresql user=cloacina".
+postgres://?* | postgresql://?* | [a-z_]*=*) ;;
 *) [ "$dry_run$url" = yes ] || fail "the database's URL must be like postgresql://USER:PASSWORD@HOST:5432/DATABASE" ;;
 esac
 

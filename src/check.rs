@@ -16,8 +16,9 @@ use crate::http::listener;
 use crate::keys::bootstrap;
 use crate::store::check::{self as database, Finding};
 
-/// Prints a line for each thing that is in order on stdout, and one for each that is not on stderr. The exit code is the
-/// one that a start would end with: 2 for wrong usage or configuration, 1 for the rest.
+/// Prints a line for each thing that is in order on stdout, and one for each that is not on stderr. The exit code is 2
+/// for wrong usage or configuration, 1 for what else is wrong. A taken address is not: mostly that is the server which is
+/// to be replaced.
 ///
 /// # Errors
 /// stdout cannot be written.

@@ -37,7 +37,10 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
     let home = || config::home(invocation.home.as_deref());
     match invocation.command {
         Command::Serve(flags) => serve::serve(&config::Settings::load(home()?, invocation.verbose, flags)?)?,
-        Command::Check(flags) => return check::check(home()?, flags),
+        Command::Check(flags) => {
+            logging::start_without_file(invocation.verbose);
+            return check::check(home()?, flags);
+        }
         Command::ConfigGet { key } => cli::print(&config::command::get(&home()?, &key)?)?,
         Command::ConfigSet { key, value } => config::command::set(&home()?, &key, &value)?,
         Command::ConfigList => cli::print(&config::command::list(&home()?)?)?,

@@ -220,12 +220,10 @@ mod tests {
 
     use super::*;
     use crate::http::connection::Deadlines;
-    use crate::http::gate::{self, Gate, Limits};
+    use crate::http::gate::{Gate, Limits};
     use crate::http::reply::Reply;
     use crate::http::routes::Request;
-    use crate::http::vitals::Vitals;
-    use crate::http::workers::{self, Mailbox, Queue};
-    use crate::metrics::Metrics;
+    use crate::http::workers;
 
     const SECOND: Duration = Duration::from_secs(1);
     const SHORT: Duration = Duration::from_millis(50);
@@ -314,8 +312,6 @@ mod tests {
     #[test]
     fn a_worker_that_is_stuck_starves_the_watchdog() {
         let directory = std::env::temp_dir();
-        let (poll, waker) = gate::prepare().unwrap();
-        let vitals = Arc::new(Vitals::new(Arc::new(Metrics::new().unwrap())));
         let stuck = Arc::new(Mutex::new(()));
         let handle = {
             let stuck = Arc::clone(&stuck);
@@ -324,8 +320,8 @@ mod tests {
                 Reply::no_content()
             })
         };
-        let (queue, mailbox) = (Queue::new(8), Mailbox::new(waker));
-        let shop = Arc::new(Shop { queue, mailbox, vitals: Arc::clone(&vitals), handle });
+        let (poll, shop) = Shop::for_tests(8, handle);
+        let vitals = Arc::clone(&shop.vitals);
         let workers = workers::start(&shop, 1, &directory).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

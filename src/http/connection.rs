@@ -206,11 +206,6 @@ impl Connection {
         self.advance(desk)
     }
 
-    /// Its last turn was over before it was done.
-    pub fn resume(&mut self, desk: &mut Desk) -> Fate {
-        self.advance(desk)
-    }
-
     /// A worker has answered and left something to do.
     pub fn done(&mut self, desk: &mut Desk, done: Done) -> Fate {
         let now = Instant::now();
@@ -226,7 +221,7 @@ impl Connection {
     }
 
     /// Goes on until somebody else has to move, the client or a worker, or until its turn is over.
-    fn advance(&mut self, desk: &mut Desk) -> Fate {
+    pub fn advance(&mut self, desk: &mut Desk) -> Fate {
         for _ in 0..TURN {
             if let Phase::Lingering(_) = self.phase {
                 return self.linger(desk);

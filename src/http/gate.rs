@@ -57,6 +57,8 @@ pub struct Gate {
     /// Connections whose turn was over before they were done.
     unfinished: HashSet<Token>,
     complained: Option<Instant>,
+    /// The last accept failed for want of something, so it is tried again at the next tick.
+    accept_failed: bool,
 }
 
 /// Makes the poll and the waker first: the mailbox needs the latter before the gate can be made.
@@ -88,6 +90,7 @@ impl Gate {
             accept_more: true,
             unfinished: HashSet::new(),
             complained: None,
+            accept_failed: false,
         })
     }
 
@@ -103,7 +106,7 @@ impl Gate {
         loop {
             let wait = if self.accept_more || !self.unfinished.is_empty() {
                 Some(Duration::ZERO)
-            } else if self.connections.is_empty() {
+            } else if self.connections.is_empty() && !self.accept_failed {
                 None
             } else {
                 Some(next_tick.saturating_duration_since(Instant::now()))
@@ -123,7 +126,7 @@ impl Gate {
                 }
             }
             for token in std::mem::take(&mut self.unfinished) {
-                self.visit(token, Connection::resume);
+                self.visit(token, Connection::advance);
             }
             if self.accept_more {
                 self.accept();
@@ -184,6 +187,7 @@ impl Gate {
 
     fn accept(&mut self) {
         self.accept_more = false;
+        self.accept_failed = false;
         for _ in 0..ACCEPT_BATCH {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
@@ -209,6 +213,7 @@ impl Gate {
                             log::warn!("cannot accept a connection: {error}");
                         }
                         self.evict(0);
+                        self.accept_failed = true;
                         return;
                     }
                 },
@@ -228,7 +233,7 @@ impl Gate {
         self.connections.insert(token, Connection::new(stream, address, token, Instant::now()));
         self.desk.shop.vitals.metrics.connections.inc();
         // Its request has mostly come with it, and need not wait behind everybody who is ready at the next poll.
-        self.visit(token, Connection::resume);
+        self.visit(token, Connection::advance);
     }
 
     /// Ends those who have kept us waiting for longest, of those who hold so many bytes: first connections without a
@@ -264,6 +269,8 @@ impl Gate {
 
     /// Takes in who has already connected, unless somebody else will, then closes the door.
     fn stop_intake(&mut self) {
+        // First of all: who is still let in is answered at once, and hears that its connection ends.
+        self.desk.draining = Some(Instant::now());
         self.accept_more = !self.has_successor;
         // Bounded, or a flood of newcomers would keep us here.
         for _ in 0..LAST_BATCHES {
@@ -274,7 +281,6 @@ impl Gate {
         if let Some(mut listener) = self.listener.take() {
             let _ = self.poll.registry().deregister(&mut listener);
         }
-        self.desk.draining = Some(Instant::now());
     }
 }
 
@@ -285,19 +291,10 @@ mod tests {
 
     use super::*;
     use crate::http::reply::Reply;
-    use crate::http::vitals::Vitals;
-    use crate::http::workers::{Mailbox, Queue};
-    use crate::metrics::Metrics;
 
     fn gate() -> Gate {
-        let (poll, waker) = prepare().unwrap();
+        let (poll, shop) = Shop::for_tests(1, Box::new(|_| Reply::no_content()));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let shop = Arc::new(Shop {
-            queue: Queue::new(1),
-            mailbox: Mailbox::new(waker),
-            vitals: Arc::new(Vitals::new(Arc::new(Metrics::new().unwrap()))),
-            handle: Box::new(|_| Reply::no_content()),
-        });
         let second = Duration::from_secs(1);
         let deadlines = Deadlines {
             request: second,
@@ -330,7 +327,7 @@ mod tests {
         assert!(!gate.connections.contains_key(&first) && gate.held == 0);
         let second = Token(FIRST_CONNECTION + 1);
         std::io::Write::write_all(&mut clients[1], b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        gate.visit(second, Connection::resume);
+        gate.visit(second, Connection::advance);
         let mut answer = [0; 15];
         clients[1].read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200 OK");

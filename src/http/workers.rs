@@ -159,6 +159,17 @@ pub struct Shop {
     pub handle: Box<Handle>,
 }
 
+#[cfg(test)]
+impl Shop {
+    /// With nobody in it yet, and the poll that its mailbox wakes.
+    pub fn for_tests(queue: usize, handle: Box<Handle>) -> (mio::Poll, Arc<Shop>) {
+        let (poll, waker) = super::gate::prepare().unwrap();
+        let vitals = Arc::new(Vitals::new(Arc::new(crate::metrics::Metrics::new().unwrap())));
+        let (queue, mailbox) = (Queue::new(queue), Mailbox::new(waker));
+        (poll, Arc::new(Shop { queue, mailbox, vitals, handle }))
+    }
+}
+
 /// What a worker does with a request.
 pub type Handle = dyn Fn(&Request<'_>) -> Reply + Send + Sync;
 
@@ -315,7 +326,6 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::metrics::Metrics;
 
     /// A client's end, and the peer that a worker answers to.
     fn connection() -> (TcpStream, Arc<Peer>) {
@@ -352,16 +362,11 @@ mod tests {
 
     #[test]
     fn a_panic_is_500_and_the_worker_lives() {
-        let (_poll, waker) = crate::http::gate::prepare().unwrap();
-        let shop = Arc::new(Shop {
-            queue: Queue::new(8),
-            mailbox: Mailbox::new(waker),
-            vitals: Arc::new(Vitals::new(Arc::new(Metrics::new().unwrap()))),
-            handle: Box::new(|request| {
-                assert_ne!(request.path, "/panics");
-                Reply::bytes(200, "application/json", &b"{}"[..])
-            }),
-        });
+        let handle = |request: &Request<'_>| {
+            assert_ne!(request.path, "/panics");
+            Reply::bytes(200, "application/json", &b"{}"[..])
+        };
+        let (_poll, shop) = Shop::for_tests(8, Box::new(handle));
         let workers = start(&shop, 1, &std::env::temp_dir()).unwrap();
         for _ in 0..3 {
             let panicked = ask(&shop, "/panics");
@@ -378,16 +383,11 @@ mod tests {
     /// Else the gate would answer the next request in the middle of this answer, or after its end.
     #[test]
     fn what_an_answer_leaves_to_do_comes_before_the_next_request() {
-        let (_poll, waker) = crate::http::gate::prepare().unwrap();
-        let shop = Arc::new(Shop {
-            queue: Queue::new(8),
-            mailbox: Mailbox::new(waker),
-            vitals: Arc::new(Vitals::new(Arc::new(Metrics::new().unwrap()))),
-            handle: Box::new(|request| {
-                let length = if request.path == "/long" { 64 * 1024 * 1024 } else { 2 };
-                Reply::bytes(200, "application/json", vec![b' '; length])
-            }),
-        });
+        let handle = |request: &Request<'_>| {
+            let length = if request.path == "/long" { 64 * 1024 * 1024 } else { 2 };
+            Reply::bytes(200, "application/json", vec![b' '; length])
+        };
+        let (_poll, shop) = Shop::for_tests(8, Box::new(handle));
         let workers = start(&shop, 1, &std::env::temp_dir()).unwrap();
         let done_with = |path, keep_alive| {
             let (client, peer) = connection();

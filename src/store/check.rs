@@ -69,8 +69,8 @@ impl Look {
         if is_true(client, "SELECT current_setting('transaction_read_only') = 'on'")? {
             self.wrong("it takes no writes: it is a standby, or read-only for this user");
         }
-        // From here on this session could not change anything if it wanted to.
-        self.client.batch_execute("SET default_transaction_read_only = on")?;
+        // From here on this session could not change anything if it wanted to, and waits for no lock for long.
+        self.client.batch_execute("SET default_transaction_read_only = on; SET statement_timeout = '5s'")?;
         match is_old {
             true => self.wrong(&format!("it is PostgreSQL {version}; 15 or later is needed")),
             false => self.fine(&format!("is PostgreSQL {version}")),

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use postgres::config::{LoadBalanceHosts, SslMode as DriverMode};
 use postgres::error::SqlState;
@@ -27,7 +28,12 @@ pub struct Connector {
     pub place: String,
     /// Where the password is from, if it is from there.
     password_file: Option<PathBuf>,
+    /// Longest time that `connect` takes, unless somebody accepts connections and does not say a word.
+    pub attempt_limit: Duration,
 }
+
+/// What one host gets once it is connected.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// The way to one host, and the way for when TLS turns out to be wrong there, or missing.
 struct Route {
@@ -74,7 +80,9 @@ impl Connector {
             }
             routes.push(Route::new(config, if host.is_unix() { SslMode::Disable } else { url.mode }, &tls));
         }
+        let connect_timeout = url.config.get_connect_timeout().copied().unwrap_or_default();
         Ok(Connector {
+            attempt_limit: (connect_timeout + HANDSHAKE) * u32::try_from(routes.len()).unwrap_or(1),
             routes,
             is_random: url.config.get_load_balance_hosts() == LoadBalanceHosts::Random,
             mode: url.mode,

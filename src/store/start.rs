@@ -13,8 +13,6 @@ use crate::failure::Failure;
 use crate::metrics::Metrics;
 
 const RETRY_EVERY: Duration = Duration::from_millis(250);
-/// What one attempt gets at least, however short the wait.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Connects, migrates, does `first` before any other server may do the same, and opens the pool with one session.
@@ -93,7 +91,7 @@ pub fn connect(dialer: &Arc<Dialer>, patience: Duration) -> Result<Client, Failu
     let until = Instant::now() + patience;
     let mut said = false;
     loop {
-        match dial_until(dialer, until.max(Instant::now() + HANDSHAKE)) {
+        match dial_until(dialer, until.max(Instant::now() + connector.attempt_limit)) {
             None => {
                 return Err(Failure::Runtime(format!(
                     "cannot connect to {place}: it takes connections and does not answer"

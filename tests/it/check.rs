@@ -211,6 +211,19 @@ fn a_home_that_cannot_be_used() {
 }
 
 #[test]
+fn a_warning_of_a_start_is_one_here_too() {
+    let database = Database::new();
+    let home = Directory::new();
+    let passwords = home.join("passwords");
+    fs::write(&passwords, "*:*:*:*:word\n").unwrap();
+    fs::set_permissions(&passwords, fs::Permissions::from_mode(0o644)).unwrap();
+    let url = database.url();
+    let mark = if url.contains('?') { '&' } else { '?' };
+    let url = format!("{url}{mark}passfile={}", passwords.display());
+    says(check(home.path(), &["--bind", "127.0.0.1:0", "--database-url", &url]), 0, &["is ignored"]);
+}
+
+#[test]
 fn an_address_of_another_host() {
     let database = Database::new();
     let home = Directory::new();

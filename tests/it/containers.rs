@@ -268,7 +268,6 @@ fn the_compose_file_is_as_promised() {
     assert_eq!(api.ports(), ["127.0.0.1:8080:8080"]);
     assert_eq!(postgres.ports(), [""; 0], "nobody else needs it");
     assert_eq!(api.0["depends_on"]["postgres"]["condition"], "service_healthy");
-    assert_eq!(api.0["init"], true);
     assert_eq!(api.list("cap_drop"), ["ALL"]);
     assert_eq!(api.list("security_opt"), ["no-new-privileges:true"]);
     let grace: u32 = api.text("stop_grace_period").trim_end_matches('s').parse().unwrap();
