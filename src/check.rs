@@ -62,8 +62,10 @@ fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
     let is_right = |key| !is_wrong.contains(&key);
     if let Some(settings) = settings.as_ref().filter(|_| is_right("bind")) {
         findings.push(listener::is_taken(settings.bind).map(|taken| match taken {
-            // The server that this one takes the place of, most likely.
-            true => format!("address {} (it is in use now; a start would wait for nobody)", settings.bind),
+            true => format!(
+                "address {} (it is in use now, which is right if by the server that this one replaces)",
+                settings.bind
+            ),
             false => format!("address {} (it is free)", settings.bind),
         }));
     }

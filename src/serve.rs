@@ -32,6 +32,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
 /// What the threads get to end in, also when the drain has used its time up.
 const THREADS_END: Duration = Duration::from_secs(1);
+/// Some senders, such as timeout(1), signal a process and then its group: that is one signal, not two.
+const ONE_SIGNAL: Duration = Duration::from_millis(100);
 /// How often refused requests are summed up in a line of the log.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// How often the keys in the table are counted for the metrics.
@@ -60,9 +62,10 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
         None => listener::reserve(settings.bind)?,
     };
     let metrics = Arc::new(Metrics::new()?);
+    let before_first = || bootstrap::check_place(&settings.home);
     let first =
         |client: &mut Client| bootstrap::run(client, &settings.home, settings.bootstrap_key.as_deref());
-    let store = Store::start(settings, Arc::clone(&metrics), first)?;
+    let store = Store::start(settings, Arc::clone(&metrics), before_first, first)?;
     let vitals = Arc::new(Vitals::new(Arc::clone(&metrics)));
     let keys = Keys::new(store, settings, metrics)
         .map_err(|error| Failure::Runtime(format!("cannot set up the keys: {error:?}")))?;
@@ -173,12 +176,13 @@ fn drain_on_signal(
     notifier: Option<Arc<Notifier>>,
 ) -> Result<(), Failure> {
     let serving = Arc::clone(serving);
-    let signals = AtomicUsize::new(0);
+    let (signals, first_signal) = (AtomicUsize::new(0), OnceLock::new());
     ctrlc::set_handler(move || {
         let Some(shop) = serving.get() else {
             log::info!("told to stop before it served");
             std::process::exit(0);
         };
+        let first = first_signal.get_or_init(Instant::now);
         if signals.fetch_add(1, Ordering::AcqRel) == 0 {
             log::info!("draining: no new connections, requests under way are finished");
             shop.vitals.start_draining();
@@ -186,7 +190,7 @@ fn drain_on_signal(
             if let Some(notifier) = &notifier {
                 notifier.stopping();
             }
-        } else {
+        } else if first.elapsed() >= ONE_SIGNAL {
             log::warn!("second signal: exiting at once");
             std::process::exit(1);
         }

@@ -312,7 +312,7 @@ Commands:
     text += &global();
     text += "
 Environment: the settings that `cloacinactl serve --help` lists; RUST_LOG=LEVEL or TARGET=LEVEL,… for what is logged
-(default: info); HOME for the default of --home.
+(default: warn,cloacinactl=info); HOME for the default of --home.
 Exit code: 0 done, 1 failed, 2 wrong usage or configuration.
 ";
     text

@@ -141,6 +141,8 @@ pub struct Connection {
     start: usize,
     /// A head whose body is still to come.
     head: Option<Head>,
+    /// The client's own id of the request that is being read, should it be refused.
+    request_id: Option<String>,
     chunks: Chunks,
     /// The request that a worker has, or had last.
     serving: Option<Asked>,
@@ -165,6 +167,7 @@ impl Connection {
             input: Vec::new(),
             start: 0,
             head: None,
+            request_id: None,
             chunks: Chunks::default(),
             serving: None,
             unfinished: false,
@@ -285,6 +288,7 @@ impl Connection {
                 Some((head, length)) => {
                     self.start += length;
                     self.invite_body(&head);
+                    self.request_id.clone_from(&head.request_id);
                     head
                 }
             },
@@ -331,6 +335,7 @@ impl Connection {
     }
 
     fn answer(&mut self, desk: &mut Desk, head: &Head, body: Source<'_>, now: Instant) {
+        self.request_id = None;
         let request_id = match &head.request_id {
             Some(theirs) => theirs.as_str().into(),
             None => desk.request_ids.fresh().into(),
@@ -356,7 +361,12 @@ impl Connection {
                 }
                 Error::Overloaded.reply()
             }
-            Err(error) => error.reply(),
+            Err(error) => {
+                if let Error::MethodNotAllowed(_) = error {
+                    asked.route = routes::pattern(head.path());
+                }
+                error.reply()
+            }
             Ok(found) => {
                 asked.route = found.route.pattern;
                 match found.route.answer {
@@ -408,8 +418,9 @@ impl Connection {
 
     /// Answers what is no request, or came too late, and ends the connection.
     fn refuse(&mut self, desk: &mut Desk, error: &Error) {
+        let theirs = self.request_id.take().or_else(|| framing::request_id(&self.input[self.start..]));
         let asked = Asked {
-            request_id: desk.request_ids.fresh().into(),
+            request_id: theirs.unwrap_or_else(|| desk.request_ids.fresh()).into(),
             method: "OTHER",
             route: "malformed",
             keep_alive: false,

@@ -105,6 +105,21 @@ pub fn read_head(input: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     Ok(Some((head, skipped + length)))
 }
 
+/// The client's own id of a request whose head is not, or need not be, well-formed: its answer is worth finding, too.
+pub fn request_id(input: &[u8]) -> Option<String> {
+    let lines = input[..input.len().min(HEAD_LIMIT)].split(|byte| *byte == b'\n');
+    let mut fields = lines.skip(1).take_while(|line| !line.trim_ascii().is_empty());
+    let value = fields.find_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        line[..colon].eq_ignore_ascii_case(b"x-request-id").then(|| line[colon + 1..].trim_ascii())
+    })?;
+    is_plain_id(value).then(|| String::from_utf8_lossy(value).into_owned())
+}
+
+fn is_plain_id(value: &[u8]) -> bool {
+    (1..=64).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic)
+}
+
 /// How many bytes of empty lines come before the request line.
 fn empty_lines(input: &[u8]) -> Result<usize, Error> {
     let count = input.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count();
@@ -294,8 +309,8 @@ impl Fields {
                 self.hosts += 1;
             }
             Some(b't') if is("transfer-encoding") => self.set_coding(value)?,
-            Some(b'x') if is("x-request-id") && (1..=64).contains(&value.len()) => {
-                self.request_id.set(value, |byte| byte.is_ascii_graphic());
+            Some(b'x') if is("x-request-id") && is_plain_id(value) => {
+                self.request_id.set(value, |_| true);
             }
             Some(b'x') if is("x-forwarded-for") => {
                 let value = String::from_utf8_lossy(value);

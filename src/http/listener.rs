@@ -23,6 +23,10 @@ pub fn passed() -> Result<Option<TcpListener>, Failure> {
              and Accept=no)"
         ))
     };
+    // Without it the variable is for somebody else (sd_listen_fds(3)).
+    if std::env::var_os("LISTEN_PID").is_none() {
+        return Ok(None);
+    }
     let mut all = ListenFd::from_env();
     match all.len() {
         0 => return Ok(None),

@@ -134,6 +134,11 @@ pub fn find<'p>(method: &str, path: &'p str) -> Result<Match<'p>, Error> {
     Err(if known { Error::MethodNotAllowed(allowed(path)) } else { Error::NoSuchPath })
 }
 
+/// The pattern of a path, whatever the method.
+pub fn pattern(path: &str) -> &'static str {
+    ROUTES.iter().find(|route| matches(route, path).is_some()).map_or("unmatched", |route| route.pattern)
+}
+
 /// Route, guard, handler; where an error becomes a reply.
 pub fn dispatch(keys: &Keys, request: &Request<'_>) -> Reply {
     let result = find(request.method, request.path).and_then(|found| match found.route.answer {

@@ -31,6 +31,29 @@ pub fn check_chosen_key(chosen: Option<&str>) -> Result<(), Failure> {
     }
 }
 
+/// Whether the file of a first key could be written, before anything depends on it.
+///
+/// # Errors
+/// It could not.
+pub fn check_place(home: &Path) -> Result<(), Failure> {
+    let path = home.join(FILE);
+    read(&path)?;
+    let unfinished = home.join(UNFINISHED);
+    let written = write_private(&unfinished, b"no key yet\n").and_then(|()| fs::remove_file(&unfinished));
+    written.map_err(|error| refused(&path, &error))
+}
+
+/// Writes a file anew that nobody else can read, from its first moment on, and waits for the disk.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
 /// Makes the first key and its file, if there is no key at all. One server at a time: the caller holds the lock.
 ///
 /// # Errors
@@ -111,13 +134,7 @@ impl KeyFile<'_> {
         let unfinished = self.home.join(UNFINISHED);
         let written = (|| {
             DirBuilder::new().recursive(true).mode(0o700).create(self.home)?;
-            match fs::remove_file(&unfinished) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
+            write_private(&unfinished, text.as_bytes())?;
             fs::rename(&unfinished, self.path)?;
             File::open(self.home)?.sync_all()
         })();

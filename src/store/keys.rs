@@ -105,7 +105,7 @@ pub enum Revocation {
 /// RFC 3339 can write: those far ahead are never, those far back have come.
 macro_rules! columns {
     () => {
-        "id, name::text, COALESCE(permissions::text, ''), created_at, revoked_at, prefix::text,
+        "id, COALESCE(name::text, ''), COALESCE(permissions::text, ''), created_at, revoked_at, prefix::text,
          CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN GREATEST(expires_at, '1970-01-01T00:00:00Z') END,
          last_used_at"
     };
@@ -127,9 +127,17 @@ const LIST_FIRST: &str = concat!(
 );
 /// The notification goes out with the commit; the number that others wait by is drawn after it.
 const REVOKE: &str = "WITH revoked AS (
-         UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING name::text
+         UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING COALESCE(name::text, '') AS name
      ), told AS (SELECT pg_notify('api_key_changes', '') FROM revoked)
      SELECT (SELECT name FROM revoked), (SELECT count(*) FROM told), EXISTS (SELECT FROM api_keys WHERE id = $1)";
+
+/// Whether there is no key at all, valid or not, or not even a table for them.
+///
+/// # Errors
+/// The session broke.
+pub fn is_absent_or_empty(client: &mut Client) -> Result<bool, postgres::Error> {
+    Ok(super::is_true(client, "SELECT to_regclass('api_keys') IS NULL")? || is_empty(client)?)
+}
 
 /// Whether there is no key at all, valid or not.
 ///
@@ -153,7 +161,7 @@ pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result
 /// counted in seconds, since days are not of one length where clocks are put forward and back; in whole ones and
 /// upwards, since ends are cut down to whole seconds, and a key that is rotated often must not lose one each time.
 const ROTATE: &str = "WITH old AS (
-         SELECT id, name::text, COALESCE(permissions::text, '') AS permissions, expires_at,
+         SELECT id, COALESCE(name::text, '') AS name, COALESCE(permissions::text, '') AS permissions, expires_at,
                 CASE WHEN rotated_at IS NULL
                      THEN make_interval(secs => ceil(extract(epoch FROM NULLIF(expires_at, 'infinity') - created_at)))
                      ELSE lifetime END AS lifetime

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 
 use super::connector::{Connector, may_come_up};
+use super::migrations::State;
 use super::pool::{self, Dialer, SESSION_WAIT, Session};
-use super::{Store, describe, migrations};
+use super::{Store, describe, keys, migrations};
 use crate::config::{Settings, database_url};
 use crate::failure::Failure;
 use crate::metrics::Metrics;
@@ -16,16 +17,18 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 impl Store {
     /// Connects, migrates, does `first` before any other server may do the same, and opens the pool with one session.
+    /// Where there is no key yet, `before_first` comes before anything is changed.
     ///
     /// # Errors
     /// One line that says which database, and why not.
     pub fn start(
         settings: &Settings,
         metrics: Arc<Metrics>,
+        before_first: impl FnOnce() -> Result<(), Failure>,
         first: impl FnOnce(&mut Client) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
         let timeout = settings.database_timeout;
-        let (dialer, session) = prepare(settings, SESSION_WAIT, timeout, first)?;
+        let (dialer, session) = prepare(settings, SESSION_WAIT, timeout, before_first, first)?;
         let pool = pool::open(&dialer, session, settings.pool_size, timeout);
         Ok(Store { pool, dialer, metrics })
     }
@@ -42,7 +45,7 @@ impl Store {
     /// As `start`.
     pub fn for_command(settings: &Settings) -> Result<Store, Failure> {
         const WAIT: Duration = Duration::from_secs(30);
-        let (dialer, session) = prepare(settings, WAIT, WAIT, |_| Ok(()))?;
+        let (dialer, session) = prepare(settings, WAIT, WAIT, || Ok(()), |_| Ok(()))?;
         let pool = pool::open(&dialer, session, settings.pool_size, WAIT);
         dialer.start();
         Ok(Store { pool, dialer, metrics: Arc::new(Metrics::new()?) })
@@ -65,6 +68,7 @@ fn prepare(
     settings: &Settings,
     session_wait: Duration,
     statement_timeout: Duration,
+    before_first: impl FnOnce() -> Result<(), Failure>,
     first: impl FnOnce(&mut Client) -> Result<(), Failure>,
 ) -> Result<(Arc<Dialer>, Session), Failure> {
     let dialer = dialer(settings, session_wait)?;
@@ -72,7 +76,12 @@ fn prepare(
     let mut client = connect(&dialer, settings.database_wait)?;
     let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
     migrations::lock(&mut client).map_err(broken)?;
-    migrations::run(&mut client)?;
+    if migrations::state(&mut client)? != State::Current {
+        if keys::is_absent_or_empty(&mut client).map_err(broken)? {
+            before_first()?;
+        }
+        migrations::run(&mut client)?;
+    }
     first(&mut client)?;
     migrations::unlock(&mut client).map_err(broken)?;
     let session = Session::first(client, statement_timeout).map_err(|error| {

@@ -191,3 +191,41 @@ fn a_database_newer_than_the_binary_stops_the_start() {
     database.execute("DELETE FROM refinery_schema_history WHERE version = 9999");
     assert!(Server::start(&database).lets_in(&admin));
 }
+
+/// The columns of an older server's table need not be NOT NULL, and its moments may be any.
+#[test]
+fn rows_without_a_name_or_a_writable_moment() {
+    let database = Database::new();
+    database.execute(&format!(
+        "CREATE TABLE api_keys (id uuid PRIMARY KEY, key_hash text UNIQUE NOT NULL, name text, permissions text,
+             created_at timestamptz, revoked_at timestamptz);
+         INSERT INTO api_keys VALUES
+             (gen_random_uuid(), '{}', 'admin', 'admin', now(), NULL), (gen_random_uuid(), '{}', NULL, 'admin', now(), NULL),
+             (gen_random_uuid(), '{}', 'old', 'read', NULL, NULL), (gen_random_uuid(), '{}', 'ever', 'read', 'infinity', NULL),
+             (gen_random_uuid(), '{}', 'never', NULL, '-infinity', NULL), (gen_random_uuid(), '{}', 'bc', 'read', '0400-01-01 BC', NULL)",
+        hash("an-admin-of-old"), hash("a-nameless-one"), hash("an-ageless-one"), hash("an-endless-one"),
+        hash("a-beginningless-one"), hash("an-ancient-one"),
+    ));
+    let server = Server::start(&database);
+    let admin = Some("an-admin-of-old");
+    for key in ["a-nameless-one", "an-ageless-one", "an-endless-one", "a-beginningless-one", "an-ancient-one"]
+    {
+        assert!(server.knows(key), "{key}");
+    }
+    let listing = server.get("/auth/keys", admin).expect_status(200).json();
+    let keys = listing["keys"].as_array().unwrap();
+    assert_eq!(keys.len(), 6);
+    for key in keys {
+        let created_at = key["created_at"].as_str().unwrap();
+        assert!(created_at.len() >= 25 && created_at.ends_with("+00:00"), "{key}");
+    }
+    let nameless = keys.iter().find(|key| key["name"] == "").unwrap()["id"].as_str().unwrap();
+    // Also one that an older server beside this one adds later.
+    database.execute("UPDATE api_keys SET name = NULL WHERE name = ''");
+    let answer =
+        server.delete(&format!("/auth/keys/{nameless}"), "an-admin-of-old").expect_status(200).json();
+    assert_eq!(answer["status"], "revoked");
+    assert!(!server.knows("a-nameless-one"));
+    let lines = server.log();
+    assert!(lines.lines().any(|line| line.contains("key revoked") && line.contains(nameless)), "{lines}");
+}

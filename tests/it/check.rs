@@ -122,17 +122,17 @@ fn a_table_that_cannot_be_adopted_is_named() {
 fn an_earlier_schema_would_be_migrated_and_a_newer_one_is_refused() {
     let database = Database::new();
     drop(Server::start(&database));
-    database.execute("DELETE FROM refinery_schema_history WHERE version = 5");
+    database.execute("DELETE FROM refinery_schema_history WHERE version = 6");
     let home = Directory::new();
     let before = database.contents();
-    says(check_database(home.path(), &database, &[]), 0, &["is migrated from version 4 to 5"]);
+    says(check_database(home.path(), &database, &[]), 0, &["is migrated from version 5 to 6"]);
     assert_eq!(database.contents(), before);
     database.execute("UPDATE refinery_schema_history SET checksum = '1' WHERE version = 2");
     says(check_database(home.path(), &database, &[]), 1, &["its history has V2__", "not ours"]);
     database.execute(
         "INSERT INTO refinery_schema_history
          SELECT number, 'of_the_future', applied_on, checksum
-         FROM refinery_schema_history, (VALUES (5), (99)) AS numbers (number) WHERE version = 4",
+         FROM refinery_schema_history, (VALUES (6), (99)) AS numbers (number) WHERE version = 5",
     );
     says(
         check_database(home.path(), &database, &[]),

@@ -161,6 +161,9 @@ impl Shell {
         let shell = Shell { name, scratch };
         fs::create_dir_all(shell.script().parent().unwrap()).unwrap();
         fs::create_dir(shell.scratch.path().join("here")).unwrap();
+        // Whatever the program under test is called.
+        fs::create_dir(shell.scratch.path().join("bin")).unwrap();
+        std::os::unix::fs::symlink(binary(), shell.scratch.path().join("bin/cloacinactl")).unwrap();
         fs::write(shell.script(), outcome.stdout).unwrap();
         shell
     }
@@ -177,7 +180,7 @@ impl Shell {
         let mut command = Command::new(self.name);
         command.env_clear().env("HOME", self.scratch.path()).env("TERM", "dumb");
         // fish loads the script of a command that it finds.
-        let mut path = binary().parent().unwrap().as_os_str().to_owned();
+        let mut path = self.scratch.path().join("bin").into_os_string();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap());
         command.env("PATH", path);

@@ -24,6 +24,17 @@ fn assert_lists(url: &str) {
 }
 
 #[test]
+fn a_slash_in_a_password_puts_none_of_it_into_a_message() {
+    let home = crate::support::directory::Directory::new();
+    let url = "postgresql://bob:12/s3cr3tpw@127.0.0.1:1/x";
+    let home = home.path().to_str().unwrap().to_owned();
+    let words = ["--home", &*home, "serve", "--database-url", url];
+    let ended = crate::support::program::Process::start(crate::support::program::cloacinactl(words)).ended();
+    let ended = ended.expect_code(2);
+    assert!(ended.stderr.contains("%2F") && !ended.stderr.contains("s3cr3tpw"), "{ended:#?}");
+}
+
+#[test]
 fn unix_sockets() {
     let secured = Secured::shared();
     let database = secured.database();

@@ -210,6 +210,36 @@ fn fields_that_mean_nothing_here() {
     server.expect_well("odd fields");
 }
 
+/// An answer that says what was wrong is the one to look for in a log.
+#[test]
+fn a_refused_request_keeps_its_id() {
+    let database = Database::new();
+    let mut server = impatient(&database);
+    let long = format!("X-Long: {}\r\n", "x".repeat(20_000));
+    for (head, fields, status) in [
+        ("POST /auth/keys HTTP/1.1", "Host: a\r\nContent-Length: 999999\r\n", 413),
+        ("POST /auth/keys HTTP/1.1", "Host: a\r\nContent-Length: 9\r\n", 408),
+        ("POST /auth/keys HTTP/1.1", "Host: a\r\nTransfer-Encoding: chunked\r\n", 408),
+        ("GET /health HTTP/1.1", "", 400),
+        ("GET /health HTTP/1.1", "Host: a\r\nExpect: tea\r\n", 417),
+        ("GET /health HTTP/1.1", &long, 431),
+        ("GET /health HTTP/2.0", "Host: a\r\n", 505),
+    ] {
+        let request = format!("{head}\r\nx-request-id:  the-id-1 \r\n{fields}\r\n");
+        let mut connection = Connection::open(server.address);
+        connection.send_what_goes(request.as_bytes());
+        let response = connection.receive("GET");
+        assert_eq!(
+            (response.status, response.header("X-Request-Id")),
+            (status, Some("the-id-1")),
+            "{fields:.40}"
+        );
+    }
+    let said = http::raw(server.address, b"GET /health HTTP/1.1\r\nX-Request-Id: a b\r\n\r\n");
+    assert_ne!(http::responses(&said)[0].header("X-Request-Id"), Some("a b"), "not a plain one");
+    server.expect_well("refused requests with ids");
+}
+
 /// Whoever offers another protocol gets its answer in this one (RFC 9110, 7.8), and may already be talking the other:
 /// nothing of that is taken for a request.
 #[test]

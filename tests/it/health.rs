@@ -96,6 +96,11 @@ fn metrics_have_the_promised_families() {
         assert!(samples.iter().any(|sample| sample.name == name), "no {name} in {samples:#?}");
     }
     assert_eq!(metrics::sum(&samples, "cloacina_up", &[]), 1.0);
+    server.delete("/health", &key).expect_status(405);
+    assert_eq!(
+        server.metric("cloacina_http_requests_total", &[("route", "/health"), ("status", "405")]),
+        1.0
+    );
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     assert_eq!(metrics::sum(&samples, "cloacina_build_info", &version), 1.0);
     assert!(metrics::sum(&samples, "cloacina_db_pool_size", &[]) >= 1.0);

@@ -361,3 +361,26 @@ fn a_list_has_every_key() {
     };
     assert_eq!(without_uses(objects), without_uses(over_http));
 }
+
+/// Nobody has read it, so nobody may use it.
+#[test]
+fn a_key_that_cannot_be_shown_is_revoked_again() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let (old, _) = server.create_key(&admin, "to be rotated");
+    let home = server.home().to_str().unwrap().to_owned();
+    for arguments in [vec!["keys", "create", "--name", "unseen"], vec!["keys", "rotate", &old]] {
+        let url = database.url();
+        let words = ["--home", &home].into_iter().chain(arguments).chain(["--database-url", &url]);
+        let mut command = cloacinactl(words);
+        command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("could not be written to stdout") && said.contains("revoked again"), "{said}");
+    }
+    // The bootstrap key alone is left.
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL"), 1);
+}

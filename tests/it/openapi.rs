@@ -27,6 +27,7 @@ fn every_endpoint_is_described_and_every_description_is_served() {
     let database = Database::new();
     let server = Server::start(&database);
     let admin = server.bootstrap_key();
+    assert!(!server.get("/openapi.json", None).text().contains('\n'), "it is compact");
     let document = server.get("/openapi.json", None).expect_status(200).json();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
     let mut described = BTreeSet::new();

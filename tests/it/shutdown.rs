@@ -95,6 +95,20 @@ fn a_server_that_waits_for_its_database_can_be_stopped() {
     assert!(ended.stderr.contains("told to stop before it served"), "{ended:#?}");
 }
 
+/// timeout(1), for one, signals a process and then its group.
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let pid = server.pid();
+    let both = std::process::Command::new("sh")
+        .args(["-c", &format!("kill -TERM {pid}; kill -TERM {pid}")])
+        .status();
+    assert!(both.unwrap().success());
+    let ended = server.ended().expect_code(0);
+    assert!(ended.stderr.contains("drained"), "{ended:#?}");
+}
+
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let database = Database::new();
@@ -107,6 +121,8 @@ fn a_second_signal_ends_it_at_once() {
     let _stuck = stuck_request(&database, &server, &key);
     server.signal("TERM");
     wait_for("the first signal to be taken", || server.stderr().contains("draining").then_some(()));
+    // Two within a tenth of a second are one.
+    std::thread::sleep(Duration::from_millis(150));
     let began = Instant::now();
     server.signal("TERM");
     let ended = server.ended();

@@ -30,6 +30,18 @@ fn assert_one_line(ended: &Ended, words: &[&str]) {
     assert_eq!(ended.stdout, "", "nothing is printed to stdout by a server that does not serve");
 }
 
+/// A key that cannot be kept is noticed before anything is changed.
+#[test]
+fn no_place_for_the_first_key_leaves_an_empty_database_empty() {
+    let database = Database::new();
+    let home = Directory::new();
+    fs::create_dir(home.join("bootstrap-key")).unwrap();
+    let before = database.contents();
+    let ended = Start::on(&database).home(&home).failing().expect_code(1);
+    assert_one_line(&ended, &["bootstrap-key", "the database is unchanged"]);
+    assert_eq!(database.contents(), before);
+}
+
 #[test]
 fn the_printed_block_is_that_of_the_guide() {
     let database = Database::new();

@@ -181,6 +181,11 @@ impl Given {
                 let ports: Option<Vec<_>> = value.split(',').map(port).collect();
                 self.ports = ports.ok_or("must be numbers from 1 to 65535")?;
             }
+            "dbname" if value.contains('@') => {
+                return Err(
+                    "must have no `@`; a `/` or an `@` in a password is written %2F or %40".to_owned()
+                );
+            }
             "dbname" => _ = config.dbname(value),
             "user" => _ = config.user(value),
             "application_name" => _ = config.application_name(value),

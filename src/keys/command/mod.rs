@@ -5,6 +5,7 @@ mod declaration;
 mod explain;
 mod list;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use time::OffsetDateTime;
@@ -77,9 +78,22 @@ fn create(
         permissions: permission.name(),
         expires_at,
     };
-    Store::for_command(&settings)?.insert(&new).map_err(failed)?;
+    let store = Store::for_command(&settings)?;
+    store.insert(&new).map_err(failed)?;
     cli::remark(&format!("created {} {id}", shown(name)));
-    cli::print(&format!("{}\n", key.reveal()))
+    hand_over(&store, id, &key)
+}
+
+/// Prints a new key. One that nobody can have read, not even in a closed pipe, must not stay valid.
+fn hand_over(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", key.reveal()).and_then(|()| stdout.flush()).map_err(|error| {
+        let outcome = match store.revoke(id) {
+            Ok(_) => "so it was revoked again".to_owned(),
+            Err(revocation) => format!("and revoking it failed, please do so: {}", failed(revocation)),
+        };
+        Failure::Runtime(format!("the new key {id} could not be written to stdout ({error}), {outcome}"))
+    })
 }
 
 fn revoke(settings: impl FnOnce() -> Result<Settings, Failure>, id: &str) -> Result<(), Failure> {
@@ -122,7 +136,7 @@ fn rotate(
     // The key comes first: the old one is gone, whether or not all servers can be told.
     let until = expiry::written(made.old_expires_at);
     cli::remark(&format!("rotated {} {old} to {id}; the old key ends {until}", shown(&made.name)));
-    let printed = cli::print(&format!("{}\n", key.reveal()));
+    let printed = hand_over(&store, id, &key);
     tell_servers(&store).and(printed)
 }
 
