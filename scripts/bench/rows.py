@@ -25,7 +25,7 @@ class Bench:
 
     def __init__(self, cluster, brief):
         self.cluster, self.brief = cluster, brief
-        self.seconds = 1 if brief else 4
+        self.seconds = 1 if brief else 2
         self.rounds = 1 if brief else 7
         self.nginx = references.Nginx()
         self.sql = references.statements(cluster)
