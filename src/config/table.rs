@@ -178,7 +178,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "workers",
         flag: "--workers",
         variable: "CLOACINA_WORKERS",
-        default: Some("16"),
+        default: Some("8"),
         help: "Threads that answer requests.",
         take: |settings, value| count(value, 1..=1024).map(|value| settings.workers = value),
         ..NUMBER

@@ -29,6 +29,8 @@ const DRAIN_IDLE: Duration = Duration::from_millis(250);
 pub const KEPT_BUFFER: usize = 4 * 1024;
 /// Reads and answers that one connection gets before all others have had their turn.
 const TURN: usize = 64;
+/// How long a request that only reads waits for its answer while the database is known to be away.
+const PATIENCE_WHEN_AWAY: Duration = Duration::from_secs(1);
 /// How long a probe waits for a worker. That they move is seen from the queue, so it need not wait for a busy one.
 const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -543,7 +545,13 @@ impl Connection {
     fn lose_patience(&mut self, desk: &mut Desk, now: Instant) -> Fate {
         let limit = match &self.serving {
             Some(Asked { route: PROBE, .. }) => PROBE_PATIENCE,
-            Some(Asked { method: "GET" | "HEAD", .. }) | None => desk.deadlines.answer,
+            Some(Asked { method: "GET" | "HEAD", .. }) | None => {
+                if desk.shop.vitals.database_is_fresh() {
+                    desk.deadlines.answer
+                } else {
+                    desk.deadlines.answer.min(PATIENCE_WHEN_AWAY)
+                }
+            }
             Some(_) => desk.deadlines.answer_to_change,
         };
         if !self.peer.take_back(now, limit) {

@@ -99,7 +99,7 @@ fn without_home_the_flag_is_named() {
         outcome(command.output().unwrap()).failed(2, &["HOME", "--home DIR"]);
     }
     scratch.run(&["--home", "", "config", "list"]).failed(2, &["--home"]);
-    scratch.run_with(&[("HOME", "")], &["--home", "x", "config", "get", "workers"]).printed("16\n");
+    scratch.run_with(&[("HOME", "")], &["--home", "x", "config", "get", "workers"]).printed("8\n");
 }
 
 /// Answers one request with these bytes and returns its first line; or with nothing, until the client gives up.

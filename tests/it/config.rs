@@ -187,7 +187,7 @@ fn list_masks_what_is_secret() {
     assert!(
         list.starts_with(
             "bind = 0.0.0.0:8080\ndatabase_url = postgresql://cloacina:***@127.0.0.1:1/cloacina\n\
-             bootstrap_key = ***\nworkers = 16\n"
+             bootstrap_key = ***\nworkers = 8\n"
         ),
         "{list}"
     );

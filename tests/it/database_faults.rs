@@ -158,6 +158,28 @@ fn hung() {
     assert!(server.lets_in(&key));
 }
 
+/// Whoever asks once it is known that the database hangs need not wait for as long as a slow one may take, though every
+/// worker does.
+#[test]
+fn known_to_hang() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let mut server = Start::on(&database).arguments(["--workers", "1", "--database-timeout", "10m"]).serving();
+    let key = server.bootstrap_key();
+    assert!(server.lets_in(&key));
+    let frozen = cluster.freeze();
+    let list = http::request("GET", "/auth/keys", Some(&key), None);
+    let mut held = Connection::open(server.address);
+    held.send(&list);
+    wait_until_unready(&server, Instant::now());
+    for _ in 0..2 {
+        server.get("/auth/keys", Some(&key)).expect(503, UNAVAILABLE);
+    }
+    held.receive("GET").expect(503, UNAVAILABLE);
+    drop(frozen);
+    wait_until_well(&server, &key);
+}
+
 /// What a change of the database's password or a failover does: each session is ended, with or without a word.
 #[test]
 fn sessions_that_end() {
