@@ -2,9 +2,9 @@
 
 mod file;
 
+use std::borrow::Cow;
 use std::env;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use env_filter::{Builder, Filter};
 use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use serde::Serialize;
 use simplelog::{ConfigBuilder, WriteLogger};
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -172,7 +173,10 @@ impl Write for Stderr {
 }
 
 /// Without anything that could begin another line or move the cursor of a terminal.
-fn one_line(text: &str) -> String {
+fn one_line(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return Cow::Borrowed(text);
+    }
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         // Line and paragraph separators, and what turns the direction of a text.
@@ -182,7 +186,7 @@ fn one_line(text: &str) -> String {
             c => line.push(c),
         }
     }
-    line
+    Cow::Owned(line)
 }
 
 fn json_line(now: OffsetDateTime, level: Level, target: &str, message: &str, fields: &str) -> String {
@@ -197,8 +201,8 @@ fn json_line(now: OffsetDateTime, level: Level, target: &str, message: &str, fie
     )
 }
 
-fn json(text: &str) -> serde_json::Value {
-    serde_json::Value::from(text)
+fn json(value: impl Serialize) -> String {
+    serde_json::to_string(&value).unwrap_or_default()
 }
 
 /// A record's fields in both forms, each with what parts it from the message.
@@ -212,61 +216,56 @@ struct Fields {
 
 impl<'kvs> VisitSource<'kvs> for Fields {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-        let mut as_json = ToJson(serde_json::Value::Null);
+        let mut as_json = ToJson(String::new());
         value.visit(&mut as_json)?;
+        let (key, value) = (key.as_str(), as_json.0);
         // An object with the same name twice is read differently by everyone.
-        let taken = ["timestamp", "level", "target", "message"].contains(&key.as_str());
-        let name = json(&format!("{key}{}", if taken { "_" } else { "" }));
-        let _ = write!(self.json, ",{name}:{}", as_json.0);
-        let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '=';
-        match &as_json.0 {
-            serde_json::Value::String(text) if !text.is_empty() && text.chars().all(plain) => {
-                let _ = write!(self.text, " {key}={text}");
-            }
-            other => {
-                let _ = write!(self.text, " {key}={other}");
-            }
-        }
+        let is_taken = ["timestamp", "level", "target", "message"].contains(&key);
+        let name = if is_taken { json(format!("{key}_")) } else { json(key) };
+        self.json.extend([",", &name, ":", &value]);
+        let plain = |c: char| !c.is_whitespace() && !c.is_control() && !['"', '=', '\\'].contains(&c);
+        let unquoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let unquoted = unquoted.filter(|text| !text.is_empty() && text.chars().all(plain));
+        self.text.extend([" ", key, "=", unquoted.unwrap_or(&value)]);
         Ok(())
     }
 }
 
 /// A field's value as JSON: numbers and booleans as such, all else as text.
-struct ToJson(serde_json::Value);
+struct ToJson(String);
 
 impl<'v> VisitValue<'v> for ToJson {
     fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
-        self.0 = value.to_string().into();
-        Ok(())
+        self.visit_str(&value.to_string())
     }
 
     fn visit_null(&mut self) -> Result<(), kv::Error> {
-        self.0 = serde_json::Value::Null;
+        self.0 = json(());
         Ok(())
     }
 
     fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
-        self.0 = value.into();
+        self.0 = json(value);
         Ok(())
     }
 
     fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
-        self.0 = value.into();
+        self.0 = json(value);
         Ok(())
     }
 
     fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
-        self.0 = value.into();
+        self.0 = json(value);
         Ok(())
     }
 
     fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
-        self.0 = value.into();
+        self.0 = json(value);
         Ok(())
     }
 
     fn visit_str(&mut self, value: &str) -> Result<(), kv::Error> {
-        self.0 = value.into();
+        self.0 = json(value);
         Ok(())
     }
 }
@@ -331,16 +330,20 @@ mod tests {
             ("s", Value::from("plain")),
             ("q", Value::from("two \"words\"\n")),
             ("e", Value::from("")),
+            ("p", Value::from("C:\\x")),
             ("level", Value::from("x")),
         ];
         kv::Source::visit(&pairs, &mut fields).unwrap();
-        assert_eq!(fields.text, r#" n=5 b=true f=0.5 nan=null s=plain q="two \"words\"\n" e="" level=x"#);
+        assert_eq!(
+            fields.text,
+            r#" n=5 b=true f=0.5 nan=null s=plain q="two \"words\"\n" e="" p="C:\\x" level=x"#
+        );
         let now = time::macros::datetime!(2026-04-02 12:00:00.000_001 UTC);
         assert_eq!(
             json_line(now, Level::Info, "t", "a\n\"b\"", &fields.json),
             "{\"timestamp\":\"2026-04-02T12:00:00.000001+00:00\",\"level\":\"INFO\",\"target\":\"t\",\
              \"message\":\"a\\n\\\"b\\\"\",\"n\":5,\"b\":true,\"f\":0.5,\"nan\":null,\"s\":\"plain\",\
-             \"q\":\"two \\\"words\\\"\\n\",\"e\":\"\",\"level_\":\"x\"}\n"
+             \"q\":\"two \\\"words\\\"\\n\",\"e\":\"\",\"p\":\"C:\\\\x\",\"level_\":\"x\"}\n"
         );
     }
 

@@ -164,7 +164,7 @@ fn hung() {
 fn known_to_hang() {
     let cluster = Cluster::start();
     let database = Database::in_cluster(&cluster);
-    let mut server = Start::on(&database).arguments(["--workers", "1", "--database-timeout", "10m"]).serving();
+    let server = Start::on(&database).arguments(["--workers", "1", "--database-timeout", "10m"]).serving();
     let key = server.bootstrap_key();
     assert!(server.lets_in(&key));
     let frozen = cluster.freeze();
