@@ -393,7 +393,13 @@ impl Connection {
             Source::Input(range) => &self.input[range.clone()],
             Source::Decoded(body) => body,
         };
-        let job = Job { peer: Arc::clone(&self.peer), plain: head.plain_request(body), asked: asked.clone() };
+        let job = Job {
+            peer: Arc::clone(&self.peer),
+            plain: head.plain_request(body),
+            authorization: head.authorization.clone(),
+            content_type: head.content_type.clone(),
+            asked: asked.clone(),
+        };
         let in_flight = &desk.shop.vitals.metrics.requests_in_flight;
         // First of all, since a worker may be done before the next line.
         let before = mem::replace(&mut self.phase, Phase::Serving);

@@ -33,8 +33,9 @@ pub struct Head {
     pub request_id: Option<String>,
     /// `X-Forwarded-For`: a list, which may be spread over several lines (RFC 9110, 5.3).
     pub forwarded_for: Option<String>,
-    authorization: Option<String>,
-    content_type: Option<String>,
+    /// The two field lines that handlers read, as they came; `None` also for one that came twice.
+    pub authorization: Option<String>,
+    pub content_type: Option<String>,
 }
 
 /// How long the body is (RFC 9112, 6.3).
@@ -51,26 +52,15 @@ impl Head {
         self.target.split_once('?').map_or(&*self.target, |(path, _)| path)
     }
 
-    /// The request in the one form that tiny_http is ever given: origin-form target, HTTP/1.1, only the field lines
-    /// that handlers read, and a `Content-Length` that is true.
+    /// The request in the one form that tiny_http is ever given: origin-form target, HTTP/1.1, and nothing but what
+    /// frames it, a `Content-Length` that is true.
     pub fn plain_request(&self, body: &[u8]) -> Vec<u8> {
-        let authorization = self.authorization.as_deref();
-        let content_type = self.content_type.as_deref();
-        let length =
-            96 + self.target.len() + authorization.map_or(0, str::len) + content_type.map_or(0, str::len);
-        let mut plain = Vec::with_capacity(length + body.len());
+        let mut plain = Vec::with_capacity(64 + self.target.len() + body.len());
         let mut add = |part: &str| plain.extend_from_slice(part.as_bytes());
         add(self.method);
         add(" ");
         add(&self.target);
         add(" HTTP/1.1\r\n");
-        for (name, value) in [("Authorization: ", authorization), ("Content-Type: ", content_type)] {
-            if let Some(value) = value {
-                add(name);
-                add(value);
-                add("\r\n");
-            }
-        }
         if !body.is_empty() {
             add("Content-Length: ");
             add(&body.len().to_string());
@@ -487,16 +477,17 @@ mod tests {
     }
 
     #[test]
-    fn the_plain_form_has_only_what_handlers_read() {
+    fn the_plain_form_has_only_what_frames_it() {
         let head = head(
             "\r\nPOST http://h:80/auth/keys?x=1 HTTP/1.1\r\nHost: h\r\nTE: chunked;q=x\r\nauthorization:  Bearer k \r\n\
              Content-Type: application/json\r\nContent-Length: 2\r\nConnection: Upgrade\r\n\r\n",
         );
         assert_eq!(
             String::from_utf8(head.plain_request(b"{}")).unwrap(),
-            "POST /auth/keys?x=1 HTTP/1.1\r\nAuthorization: Bearer k\r\nContent-Type: application/json\r\n\
-             Content-Length: 2\r\n\r\n{}"
+            "POST /auth/keys?x=1 HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
         );
+        assert_eq!(head.authorization.as_deref(), Some("Bearer k"));
+        assert_eq!(head.content_type.as_deref(), Some("application/json"));
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct Job {
     pub peer: Arc<Peer>,
     /// `Head::plain_request`.
     pub plain: Vec<u8>,
+    /// Beside it, since tiny_http takes every line apart letter by letter.
+    pub authorization: Option<String>,
+    pub content_type: Option<String>,
     pub asked: Asked,
 }
 
@@ -230,7 +233,6 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, Stri
             .as_reader()
             .read_to_end(&mut body)
             .map_err(|error| format!("cannot read the body: {error}"))?;
-        let header = |name: &str| request.headers().get(name).map(|value| value.as_str());
         let (path, query) = match request.url().split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (request.url(), None),
@@ -240,8 +242,8 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, Stri
             method: request.method().as_str(),
             path,
             query,
-            authorization: header("Authorization"),
-            content_type: header("Content-Type"),
+            authorization: job.authorization.as_deref(),
+            content_type: job.content_type.as_deref(),
             body: &body,
             client: job.asked.client,
         };
@@ -349,7 +351,8 @@ mod tests {
             client: peer.address.ip(),
             at: Instant::now(),
         };
-        Job { peer, plain: format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes(), asked }
+        let plain = format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes();
+        Job { peer, plain, authorization: None, content_type: None, asked }
     }
 
     fn ask(shop: &Shop, path: &str) -> String {
