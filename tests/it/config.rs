@@ -40,7 +40,7 @@ fn a_wrong_database_url_is_named_and_not_shown() {
 fn precedence() {
     let scratch = Scratch::new();
     let get = |variables: &[(&str, &str)]| scratch.run_with(variables, &["config", "get", "workers"]);
-    get(&[]).printed("16\n");
+    get(&[]).printed("8\n");
     scratch.write_config("workers = 2");
     get(&[]).printed("2\n");
     get(&[("CLOACINA_WORKERS", "")]).printed("2\n");
@@ -333,5 +333,5 @@ fn the_home_flag() {
     scratch.run(&["config", "get", "workers", "--home=a/b"]).printed("2\n");
     assert!(!scratch.home("").exists());
     let output = scratch.command(&["config", "get", "workers"]).output().unwrap();
-    outcome(output).printed("16\n");
+    outcome(output).printed("8\n");
 }
