@@ -41,7 +41,8 @@ if [ "$(cat "$place/made-of" 2>/dev/null)" != "$made_of" ]; then
         bookworm "$place/root" || fail "cannot make a Debian"
     mv "$place"/root/boot/vmlinuz-* "$place/kernel"
     mv "$place"/root/boot/initrd.img-* "$place/initrd"
-    mke2fs -q -t ext4 -d "$place/root" "$place/disk.ext4" 4G || fail "cannot make a file system"
+    truncate --size=4G "$place/disk.ext4"
+    mke2fs -q -t ext4 -d "$place/root" "$place/disk.ext4" || fail "cannot make a file system"
     rm -rf "$place/root"
     echo "$made_of" >"$place/made-of"
 fi
