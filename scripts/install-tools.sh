@@ -4,7 +4,7 @@
 #
 # usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox,
 #        slowhttptest, faketime, docker-compose, yaml, zsh, fish, mandoc, systemd-analyze, wrk, valgrind, strace, readelf, pip, npm,
-#        musl-gcc, rustc-web, cargo-web, rust-web-src)
+#        musl-gcc, rustc-web, cargo-web, rust-web-src, qemu, mmdebstrap, mke2fs)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,6 +26,7 @@ is_there() {
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     yaml) python3 -c 'import yaml' 2>/dev/null ;;
     pip) python3 -m pip --version >/dev/null 2>&1 ;;
+    qemu) have qemu-system-x86_64 ;;
     # Other packages, and rustup, have programs of the same names.
     rustc-web | cargo-web | rust-web-src)
         dpkg-query --show --showformat='${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii'
@@ -44,6 +45,8 @@ package_of() {
     readelf) echo binutils ;;
     musl-gcc) echo musl-tools ;;
     systemd-analyze) echo systemd ;;
+    qemu) echo qemu-system-x86 ;;
+    mke2fs) echo e2fsprogs ;;
     *) echo "$1" ;;
     esac
 }
@@ -54,6 +57,7 @@ for tool in "$@"; do
     postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
     slowhttptest | faketime | docker-compose | yaml | zsh | fish | mandoc | systemd-analyze) ;;
     wrk | valgrind | strace | readelf | pip | npm | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
+    qemu | mmdebstrap | mke2fs) ;;
     *) fail "unknown tool $tool; the head of $0 has their names" ;;
     esac
     is_there "$tool" || missing+=("$tool")

@@ -169,8 +169,8 @@ elif [ -s "$secret" ]; then
 elif [ "$dry_run" = yes ]; then
     :
 elif [ -t 0 ]; then
-    printf 'URL of the database, like postgresql://USER:PASSWORD@HOST:5432/DATABASE (not shown): ' >&2
-    read -rs url
+    # In one, so that it hides what is typed before it asks: an answer that was pasted at once would show.
+    read -rsp 'URL of the database, like postgresql://USER:PASSWORD@HOST:5432/DATABASE (not shown): ' url
     echo >&2
 else
     fail "where is the database? Give --database-url-file FILE, a file that holds its URL"

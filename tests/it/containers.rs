@@ -19,45 +19,7 @@ use crate::support::wait_for;
 const README: &str = include_str!("../../README.md");
 
 /// The guide's own file, with the indentation that it lost in print.
-const GUIDE: &str = r#"services:
-  postgres:
-    image: postgres:16
-    container_name: cloacina-postgres
-    environment:
-      POSTGRES_USER: cloacina
-      POSTGRES_PASSWORD: cloacina
-      POSTGRES_DB: cloacina
-    ports:
-      - "5432:5432"
-    volumes:
-      - postgres_data:/var/lib/postgresql/data
-    command: postgres -c max_connections=500
-    healthcheck:
-      test: ["CMD-SHELL", "pg_isready -U cloacina"]
-      interval: 5s
-      timeout: 5s
-      retries: 5
-  api:
-    image: your-registry/cloacinactl:latest
-    command:
-      - serve
-      - --bind=0.0.0.0:8080
-      - --database-url=postgresql://cloacina:cloacina@postgres:5432/cloacina
-    ports:
-      - "8080:8080"
-    environment:
-      RUST_LOG: "info"
-    volumes:
-      - cloacina_home:/root/.cloacina
-    depends_on:
-      postgres:
-        condition: service_healthy
-volumes:
-  postgres_data:
-    name: cloacina_postgres_data
-  cloacina_home:
-    name: cloacina_home
-"#;
+const GUIDE: &str = include_str!("support/guide-compose.yaml");
 
 /// The guide's way to the key, as the words that come after `docker compose exec api`.
 const KEY: [&str; 2] = ["cat", "/root/.cloacina/bootstrap-key"];
