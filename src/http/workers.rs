@@ -76,7 +76,13 @@ impl Queue {
     pub fn push(&self, job: Job) -> bool {
         let mut state = self.state();
         if state.jobs.len() >= self.limit {
-            return false;
+            // While every worker waits for the database, those whom the gate has answered itself keep nobody out.
+            while state.jobs.front().is_some_and(|oldest| !oldest.peer.is_waiting()) {
+                state.jobs.pop_front();
+            }
+            if state.jobs.len() >= self.limit {
+                return false;
+            }
         }
         state.jobs.push_back(job);
         // A wake-up costs more than most requests, and whoever is at work comes back for the next job by himself.
@@ -415,6 +421,20 @@ mod tests {
         assert!(peer.gate_turn().is_none(), "the connection is still to be ended");
         shop.queue.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
+    }
+
+    #[test]
+    fn who_was_given_up_keeps_nobody_out() {
+        let queue = Queue::new(2);
+        let ((_one, first), (_two, second), (_three, third)) = (connection(), connection(), connection());
+        assert!(
+            queue.push(job(Arc::clone(&first), "/", "1")) && queue.push(job(Arc::clone(&second), "/", "2"))
+        );
+        assert!(!queue.push(job(Arc::clone(&third), "/", "3")));
+        assert!(first.take_back(Instant::now(), Duration::ZERO));
+        assert!(queue.push(job(Arc::clone(&third), "/", "3")));
+        let order = [queue.pop(), queue.pop()].map(|popped| popped.unwrap().0.asked.request_id);
+        assert_eq!(order, ["2".into(), "3".into()]);
     }
 
     #[test]
