@@ -75,14 +75,14 @@ impl Queue {
     /// Appends a job; `false` when the queue is full.
     pub fn push(&self, job: Job) -> bool {
         let mut state = self.state();
+        // While every worker waits for the database, those whom the gate has answered itself keep nobody out.
+        while state.jobs.len() >= self.limit
+            && state.jobs.front().is_some_and(|oldest| !oldest.peer.is_waiting())
+        {
+            state.jobs.pop_front();
+        }
         if state.jobs.len() >= self.limit {
-            // While every worker waits for the database, those whom the gate has answered itself keep nobody out.
-            while state.jobs.front().is_some_and(|oldest| !oldest.peer.is_waiting()) {
-                state.jobs.pop_front();
-            }
-            if state.jobs.len() >= self.limit {
-                return false;
-            }
+            return false;
         }
         state.jobs.push_back(job);
         // A wake-up costs more than most requests, and whoever is at work comes back for the next job by himself.
