@@ -167,7 +167,7 @@ Revokes a key for good. When this ends, no server lets it in any more.
 Usage: cloacinactl [--home DIR] keys rotate ID [--grace D]
 
 Makes a new key with the name, permissions and lifetime of an old one and prints it, and nothing else, on stdout: the
-only time that it is shown. Ids go to stderr.
+only time that it is shown. Ids go to stderr. A key has one successor: to rotate it again is an error, in its grace too.
 ",
         flags: &[Flag {
             name: "--grace",

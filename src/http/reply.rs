@@ -63,6 +63,8 @@ pub enum Error {
     MethodNotAllowed(&'static str),
     /// 408: the request did not come whole in time.
     RequestTimeout,
+    /// 409 with this line: what was asked for has been done before, and is done once.
+    Conflict(&'static str),
     /// 413: body over the limit, in bytes.
     ContentTooLarge(usize),
     /// 415: a body of another type.
@@ -104,6 +106,7 @@ impl Error {
             Error::NoSuchPath | Error::NotFound(_) => 404,
             Error::MethodNotAllowed(_) => 405,
             Error::RequestTimeout => 408,
+            Error::Conflict(_) => 409,
             Error::ContentTooLarge(_) => 413,
             Error::UnsupportedMediaType => 415,
             Error::ExpectationFailed => 417,
@@ -123,7 +126,9 @@ impl Error {
             Error::InvalidKey => "invalid or revoked API key".into(),
             Error::InsufficientPermissions => "insufficient permissions".into(),
             Error::NoSuchPath => "not found".into(),
-            Error::NotFound(line) | Error::NotImplemented(line) => Cow::Borrowed(line),
+            Error::NotFound(line) | Error::Conflict(line) | Error::NotImplemented(line) => {
+                Cow::Borrowed(line)
+            }
             Error::MethodNotAllowed(_) => "method not allowed".into(),
             Error::RequestTimeout => "request took too long to arrive".into(),
             Error::ContentTooLarge(limit) => format!("request body is larger than {limit} bytes").into(),
@@ -254,6 +259,7 @@ fn status_line(status: u16) -> &'static str {
         404 => "404 Not Found",
         405 => "405 Method Not Allowed",
         408 => "408 Request Timeout",
+        409 => "409 Conflict",
         413 => "413 Content Too Large",
         415 => "415 Unsupported Media Type",
         417 => "417 Expectation Failed",

@@ -7,10 +7,10 @@ use uuid::Uuid;
 use super::body::{self, Asked};
 use super::key::Plaintext;
 use super::listing::{self, Page, cursor, moment, moment_or_null};
-use super::{Keys, Permission, fresh_id};
+use super::{ALREADY_ROTATED, Keys, Permission, fresh_id};
 use crate::http::reply::{Error, Reply};
 use crate::http::routes::Call;
-use crate::store::keys::{NewKey, Revocation, Successor};
+use crate::store::keys::{NewKey, Revocation, Rotated, Successor};
 
 /// `POST /auth/keys`: makes a key and shows it, this once.
 pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
@@ -118,7 +118,11 @@ pub fn rotate(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
     let rotation = keys.store.rotate(id, &successor);
     // The old key's end has come nearer, for all that is remembered of it here and elsewhere.
     keys.cache.clear();
-    let Some(made) = rotation? else { return Err(NO_KEY) };
+    let made = match rotation? {
+        Rotated::Now(made) => made,
+        Rotated::Earlier => return Err(Error::Conflict(ALREADY_ROTATED)),
+        Rotated::NotValid => return Err(NO_KEY),
+    };
     log_change(call, "key rotated", id, &made.name);
     log_change(call, "key created", successor.id, &made.name);
     keys.store.wait_for_servers(keys.server);

@@ -26,6 +26,9 @@ use crate::store::{Store, StoreError};
 use cache::Cache;
 use uses::Uses;
 
+/// What a second rotation of a key is told: it has its one successor, so nobody with an old key can make new ones.
+const ALREADY_ROTATED: &str = "key was already rotated";
+
 /// The room's state: what its handlers work on.
 pub struct Keys {
     pub store: Store,

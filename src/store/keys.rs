@@ -59,6 +59,16 @@ pub struct Rotation {
     pub old_expires_at: OffsetDateTime,
 }
 
+/// What a rotation met.
+#[derive(Debug)]
+pub enum Rotated {
+    Now(Rotation),
+    /// It has its successor already, whether or not it still works.
+    Earlier,
+    /// Unknown, revoked or expired.
+    NotValid,
+}
+
 /// A parameter that the driver's debug lines must not show.
 pub struct Unlogged<'a>(pub &'a str);
 
@@ -157,29 +167,33 @@ pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result
     client.query_one(INSERT, &values).map(|_| ())
 }
 
-/// The old key's lifetime is that of its creation, also when an earlier rotation has brought its end nearer. It is
-/// counted in seconds, since days are not of one length where clocks are put forward and back; in whole ones and
+/// The old key's lifetime is that of its creation; it is written for older servers, which rotate a rotated key again. It
+/// is counted in seconds, since days are not of one length where clocks are put forward and back; in whole ones and
 /// upwards, since ends are cut down to whole seconds, and a key that is rotated often must not lose one each time.
+///
+/// The row is locked before it is looked at, so of several rotations at once one makes a key. The others see what that
+/// one has written: PostgreSQL reads a row again when it had to wait for its lock.
 const ROTATE: &str = "WITH old AS (
          SELECT id, COALESCE(name::text, '') AS name, COALESCE(permissions::text, '') AS permissions, expires_at,
-                CASE WHEN rotated_at IS NULL
-                     THEN make_interval(secs => ceil(extract(epoch FROM NULLIF(expires_at, 'infinity') - created_at)))
-                     ELSE lifetime END AS lifetime
-         FROM api_keys WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR UPDATE
+                make_interval(secs => ceil(extract(epoch FROM NULLIF(expires_at, 'infinity') - created_at))) AS lifetime,
+                rotated_at IS NOT NULL AS was_rotated,
+                rotated_at IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS may_rotate
+         FROM api_keys WHERE id = $1 FOR UPDATE
      ), ended AS (
          UPDATE api_keys SET revoked_at = CASE WHEN $5 = 0 THEN now() END, rotated_at = now(), lifetime = old.lifetime,
                 expires_at = LEAST(old.expires_at, date_trunc('second', now() + make_interval(secs => $5)))
-         FROM old WHERE api_keys.id = old.id RETURNING api_keys.expires_at
+         FROM old WHERE api_keys.id = old.id AND may_rotate RETURNING api_keys.expires_at
      ), made AS (
          INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, expires_at, rotated_from)
          SELECT $2, $3, $4, name, permissions, now(),
                 CASE WHEN ends < '10000-01-01T00:00:00Z' THEN date_trunc('second', ends)
                      WHEN ends IS NOT NULL THEN '9999-12-31T23:59:59Z' END, id
          FROM old, LATERAL (SELECT LEAST(now() + lifetime, now() + make_interval(secs => $6)) AS ends) AS bounded
-         RETURNING name::text, permissions::text, created_at, expires_at
+         WHERE may_rotate RETURNING name::text, permissions::text, created_at, expires_at
      ), told AS (SELECT pg_notify('api_key_changes', '') FROM made)
-     SELECT made.name, made.permissions, made.created_at, made.expires_at, ended.expires_at, (SELECT count(*) FROM told)
-     FROM made, ended";
+     SELECT made.name, made.permissions, made.created_at, made.expires_at, ended.expires_at, old.was_rotated,
+            (SELECT count(*) FROM told)
+     FROM old LEFT JOIN made ON true LEFT JOIN ended ON true";
 const WRITE_USES: &str = "WITH used AS (
          SELECT id, at FROM unnest($1::uuid[], $2::timestamptz[]) AS used (id, at)
      ), due AS (
@@ -319,25 +333,26 @@ impl Store {
         })
     }
 
-    /// Makes a key in the place of a valid one; `None` if there is no such. Committed when this returns; other servers
+    /// Makes a key in the place of a valid one that has no successor yet. Committed when this returns; other servers
     /// may still have to hear of it.
-    pub fn rotate(&self, id: Uuid, successor: &Successor<'_>) -> Result<Option<Rotation>, StoreError> {
+    pub fn rotate(&self, id: Uuid, successor: &Successor<'_>) -> Result<Rotated, StoreError> {
         let Successor { id: new, hash, prefix, grace_seconds, longest_seconds } = successor;
         self.write(|Session { client, statements, .. }| {
             let row = client.query_opt(
                 &statements.rotate,
                 &[&id, new, &Unlogged(hash), prefix, grace_seconds, longest_seconds],
             )?;
-            row.map(|row| {
-                Ok(Rotation {
-                    name: row.try_get(0)?,
-                    permissions: row.try_get(1)?,
-                    created_at: row.try_get(2)?,
-                    expires_at: row.try_get(3)?,
-                    old_expires_at: row.try_get(4)?,
-                })
-            })
-            .transpose()
+            let Some(row) = row else { return Ok(Rotated::NotValid) };
+            let Some(name) = row.try_get(0)? else {
+                return Ok(if row.try_get(5)? { Rotated::Earlier } else { Rotated::NotValid });
+            };
+            Ok(Rotated::Now(Rotation {
+                name,
+                permissions: row.try_get(1)?,
+                created_at: row.try_get(2)?,
+                expires_at: row.try_get(3)?,
+                old_expires_at: row.try_get(4)?,
+            }))
         })
     }
 

@@ -222,7 +222,10 @@ fn a_rotated_key_ends_at_once_or_after_its_grace() {
 
     let newest = created(&keys(&database, &["rotate", new_id]));
     assert!(!passes(&new) && passes(&newest));
-    keys(&database, &["rotate", new_id]).failed(1, &["there is no valid key", new_id]);
+    for rotated in [&*id, new_id] {
+        keys(&database, &["rotate", rotated]).failed(1, &["key was already rotated", rotated]);
+        keys(&database, &["rotate", rotated, "--grace", "1h"]).failed(1, &["key was already rotated"]);
+    }
     keys(&database, &["rotate", new_id, "--grace", "soon"]).failed(2, &["`--grace`", "24h"]);
     keys(&database, &["rotate", "x"]).failed(2, &["invalid key ID format"]);
 }

@@ -13,11 +13,11 @@ use uuid::Uuid;
 
 use super::body::{check_name, read_grace};
 use super::key::Plaintext;
-use super::{Permission, expiry, fresh_id};
+use super::{ALREADY_ROTATED, Permission, expiry, fresh_id};
 use crate::cli::{self, KeysAction};
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::store::keys::{NewKey, Revocation, Successor};
+use crate::store::keys::{NewKey, Revocation, Rotated, Successor};
 use crate::store::{Store, StoreError};
 
 /// Carries out an action. `settings` is asked for only where a database is needed.
@@ -130,8 +130,14 @@ fn rotate(
         longest_seconds: (!longest.is_zero()).then_some(longest.as_secs_f64()),
     };
     let store = Store::for_command(&settings)?;
-    let Some(made) = store.rotate(old, &successor).map_err(failed)? else {
-        return Err(Failure::Runtime(format!("there is no valid key {old}: unknown, revoked or expired")));
+    let made = match store.rotate(old, &successor).map_err(failed)? {
+        Rotated::Now(made) => made,
+        Rotated::Earlier => return Err(Failure::Runtime(format!("{ALREADY_ROTATED}: {old}"))),
+        Rotated::NotValid => {
+            return Err(Failure::Runtime(format!(
+                "there is no valid key {old}: unknown, revoked or expired"
+            )));
+        }
     };
     // The key comes first: the old one is gone, whether or not all servers can be told.
     let until = expiry::written(made.old_expires_at);
