@@ -12,6 +12,7 @@ mod notify;
 mod serve;
 mod store;
 
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use cli::{Command, health};
@@ -23,13 +24,16 @@ use failure::Failure;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args_os().skip(1).collect()).and_then(run) {
-        Ok(code) => code,
-        Err(failure) => {
+    let code = catch_unwind(|| cli::parse(std::env::args_os().skip(1).collect()).and_then(run))
+        .unwrap_or_else(|_| {
+            Err(Failure::Runtime("internal error: a panic, which is logged above".to_owned()))
+        })
+        .unwrap_or_else(|failure| {
             cli::complain(&failure);
             ExitCode::from(failure.exit_code())
-        }
-    }
+        });
+    logging::flush();
+    code
 }
 
 /// The exit code is success, but for commands whose result is one.

@@ -13,6 +13,7 @@ use pico_args::Arguments;
 
 use crate::config::{Flags, SETTINGS, Setting, mask_url};
 use crate::failure::Failure;
+use crate::logging;
 
 use flags::Given;
 pub use keys::KeysAction;
@@ -124,7 +125,7 @@ pub fn complain(failure: &Failure) {
 
 /// Prints a line on stderr, where that is still possible: for people, beside the result.
 pub fn remark(line: &str) {
-    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    logging::write_stderr(format!("{line}\n").as_bytes());
 }
 
 fn config(operands: &[String]) -> Result<Command, Failure> {
