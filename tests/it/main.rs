@@ -51,6 +51,7 @@ mod readme;
 mod revocation;
 mod rotation;
 mod rotation_rules;
+mod scripts;
 mod secrets;
 mod servers;
 mod shutdown;
