@@ -11,6 +11,7 @@ mod metrics;
 mod notify;
 mod serve;
 mod store;
+mod suggestion;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
         }
         Command::ConfigGet { key } => cli::print(&config::command::get(&home()?, &key)?)?,
         Command::ConfigSet { key, value } => config::command::set(&home()?, &key, &value)?,
+        Command::ConfigUnset { key } => config::command::unset(&home()?, &key)?,
         Command::ConfigList => cli::print(&config::command::list(&home()?)?)?,
         Command::Keys { action, flags } => {
             logging::start_without_file(invocation.verbose);

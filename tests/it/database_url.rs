@@ -70,7 +70,7 @@ fn unix_sockets() {
     );
     // It may come up; the wait for that is a setting.
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("/nowhere, port 5432") && !stderr.contains("secret"), "{stderr}");
+    assert!(stderr.contains(" /nowhere/.s.PGSQL.5432 ") && !stderr.contains("secret"), "{stderr}");
 }
 
 /// Whoever runs the program is who PostgreSQL takes it for.
