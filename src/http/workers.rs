@@ -33,6 +33,7 @@ pub struct Job {
     /// Beside it, since tiny_http takes every line apart letter by letter.
     pub authorization: Option<String>,
     pub content_type: Option<String>,
+    pub has_content_coding: bool,
     pub asked: Asked,
 }
 
@@ -250,6 +251,7 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, Stri
             query,
             authorization: job.authorization.as_deref(),
             content_type: job.content_type.as_deref(),
+            has_content_coding: job.has_content_coding,
             body: &body,
             client: job.asked.client,
         };
@@ -358,7 +360,7 @@ mod tests {
             at: Instant::now(),
         };
         let plain = format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes();
-        Job { peer, plain, authorization: None, content_type: None, asked }
+        Job { peer, plain, authorization: None, content_type: None, has_content_coding: false, asked }
     }
 
     fn ask(shop: &Shop, path: &str) -> String {

@@ -53,6 +53,7 @@ mod rotation;
 mod rotation_rules;
 mod scripts;
 mod secrets;
+mod semantics;
 mod servers;
 mod shutdown;
 mod slow_clients;
