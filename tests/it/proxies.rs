@@ -1,7 +1,10 @@
 //! The server behind a real nginx and a real Caddy with HTTPS, as `scripts/deploy/` configures them, and whom it then
 //! takes for the client.
 
-use crate::support::front::{CLIENT, Front, Kind, with_both};
+use std::fs;
+use std::path::Path;
+
+use crate::support::front::{CLIENT, Front, Kind, looked_over, with_both};
 use crate::support::http::{self, Connection, responses};
 use crate::support::metrics::sum;
 use crate::support::postgres::Database;
@@ -15,6 +18,29 @@ with_both! {
     what_is_too_slow_ends_at_the_proxy
     connections_to_the_server_are_kept
     the_log_names_the_client_behind_the_proxy
+    all_examples_and_a_second_service_stand_side_by_side
+}
+
+fn all_examples_and_a_second_service_stand_side_by_side(kind: Kind) {
+    let (own, service) = match kind {
+        Kind::Nginx => ("nginx.conf", "nginx-verify.conf"),
+        Kind::Caddy => ("Caddyfile", "Caddyfile-verify"),
+    };
+    let read = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/deploy").join(name);
+        fs::read_to_string(path).unwrap()
+    };
+    // What the file says of a second one.
+    let second = read(service).replace("service", "wiki");
+    assert!(read(service).contains("`sed s/service/wiki/g`"));
+    let sites = [
+        ("api.example.com", read(own)),
+        ("service.example.com", read(service)),
+        ("wiki.example.com", second),
+    ];
+    let ended = looked_over(kind, &sites).expect_code(0);
+    // nginx calls a name that is taken twice a warning.
+    assert!(!ended.stderr.contains("[warn]") && !ended.stderr.contains("conflicting"), "{ended:#?}");
 }
 
 fn every_endpoint_answers_over_https(kind: Kind) {

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use super::cluster::free_port;
 use super::directory::Directory;
 use super::http::{Connection, Response};
-use super::program::Process;
+use super::program::{Ended, Process};
 use super::wait_for;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +136,25 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
 
 /// nginx's own part of the configuration, which Debian has in `/etc/nginx/nginx.conf`, and a certificate.
 fn nginx(directory: &Directory, site: &str, name: &str, port: u16) -> (Command, PathBuf) {
+    let (certificate, key) = certificate(directory, name);
+    let site = with_certificate(site, name, &certificate, &key);
+    let site = replaced(&site, "listen 443 ssl", &format!("listen 127.0.0.1:{port} ssl"));
+    fs::write(directory.join("site.conf"), site).unwrap();
+    let configuration = nginx_main(directory, "site.conf");
+    let mut command = dies_with_us("nginx");
+    command.arg("-p").arg(directory.path()).args(["-e", "stderr", "-c"]).arg(configuration);
+    (command, certificate)
+}
+
+/// A site of nginx with this certificate.
+fn with_certificate(site: &str, name: &str, certificate: &Path, key: &Path) -> String {
+    let place = format!("/etc/letsencrypt/live/{name}");
+    let site = replaced(site, &format!("{place}/fullchain.pem"), &certificate.display().to_string());
+    replaced(&site, &format!("{place}/privkey.pem"), &key.display().to_string())
+}
+
+/// A certificate for itself, and its key.
+fn certificate(directory: &Directory, name: &str) -> (PathBuf, PathBuf) {
     let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
     let made = Command::new(installed("openssl"))
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
@@ -154,11 +173,11 @@ fn nginx(directory: &Directory, site: &str, name: &str, port: u16) -> (Command, 
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let place = format!("/etc/letsencrypt/live/{name}");
-    let site = replaced(site, "listen 443 ssl", &format!("listen 127.0.0.1:{port} ssl"));
-    let site = replaced(&site, &format!("{place}/fullchain.pem"), &certificate.display().to_string());
-    let site = replaced(&site, &format!("{place}/privkey.pem"), &key.display().to_string());
-    fs::write(directory.join("site.conf"), site).unwrap();
+    (certificate, key)
+}
+
+/// The file that includes the sites.
+fn nginx_main(directory: &Directory, sites: &str) -> PathBuf {
     let d = directory.path().display();
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
@@ -167,13 +186,45 @@ fn nginx(directory: &Directory, site: &str, name: &str, port: u16) -> (Command, 
     // One process, so that there is one to kill; it is whoever runs the tests.
     let main = format!(
         "daemon off;\nmaster_process off;\npid {d}/pid;\nerror_log stderr notice;\n\
-         events {{ worker_connections 512; }}\nhttp {{\n    access_log off;\n{paths}    include {d}/site.conf;\n}}\n"
+         events {{ worker_connections 512; }}\nhttp {{\n    access_log off;\n{paths}    include {d}/{sites};\n}}\n"
     );
     let configuration = directory.join("nginx.conf");
     fs::write(&configuration, main).unwrap();
-    let mut command = dies_with_us("nginx");
-    command.arg("-p").arg(directory.path()).args(["-e", "stderr", "-c"]).arg(configuration);
-    (command, certificate)
+    configuration
+}
+
+/// What the proxy says of several sites in files of their own, by their host names, without serving them.
+pub fn looked_over(kind: Kind, sites: &[(&str, String)]) -> Ended {
+    let directory = Directory::new();
+    let mut imports = String::new();
+    let (certificate, key) = certificate(&directory, "example.com");
+    for (name, site) in sites {
+        let site = match kind {
+            // nginx opens the ports also when it only looks.
+            Kind::Nginx => with_certificate(site, name, &certificate, &key)
+                .replace("listen 443 ssl", &format!("listen 127.0.0.1:{} ssl", free_port())),
+            Kind::Caddy => site.clone(),
+        };
+        fs::write(directory.join(&format!("{name}.site")), site).unwrap();
+        imports += &format!("import {name}.site\n");
+    }
+    let command = match kind {
+        Kind::Nginx => {
+            let mut command = Command::new(installed("nginx"));
+            let main = nginx_main(&directory, "*.site");
+            command.arg("-t").arg("-p").arg(directory.path()).args(["-e", "stderr", "-c"]).arg(main);
+            command
+        }
+        Kind::Caddy => {
+            let main = directory.join("Caddyfile");
+            fs::write(&main, imports).unwrap();
+            let mut command = Command::new(installed("caddy"));
+            command.args(["validate", "--adapter", "caddyfile", "--config"]).arg(main);
+            command.env("HOME", directory.path());
+            command
+        }
+    };
+    Process::start(command).ended()
 }
 
 /// Ports and places that are not the usual ones, and Caddy's own certificate authority.
@@ -206,7 +257,7 @@ fn dies_with_us(program: &str) -> Command {
 
 /// A program that `scripts/install-tools.sh` installs: on the PATH, where the system keeps its servers, or where that
 /// script puts what it only unpacks.
-fn installed(program: &str) -> PathBuf {
+pub fn installed(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/usr");
     std::env::split_paths(&path)
