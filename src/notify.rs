@@ -90,7 +90,7 @@ impl Notifier {
         while !shop.vitals.is_draining() {
             let began = Instant::now();
             let outcome = probe.ask(limit).map_err(|error| error.to_string()).and_then(|()| {
-                let (taken, database) = (shop.queue.taken(), shop.vitals.database_is_fresh());
+                let (taken, database) = (shop.reads.taken(), shop.vitals.database_is_fresh());
                 let moves = progress.is_made(taken, database, Instant::now());
                 if moves { Ok(()) } else { Err("no worker takes requests any more".to_owned()) }
             });
@@ -322,7 +322,7 @@ mod tests {
         };
         let (poll, shop) = Shop::for_tests(8, handle);
         let vitals = Arc::clone(&shop.vitals);
-        let workers = workers::start(&shop, 1, &directory).unwrap();
+        let workers = workers::start(&shop, workers::Counts { reads: 1, changes: 1 }, &directory).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let [request, idle, write, answer, answer_to_change] = [SECOND * 10; 5];
@@ -372,7 +372,7 @@ mod tests {
         vitals.start_draining();
         shop.mailbox.wake();
         assert_eq!(gate.join().unwrap(), 0);
-        shop.queue.close();
+        shop.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     }
 }

@@ -1,5 +1,6 @@
 //! The life of a server, straight down: reserve the address, connect, migrate, bootstrap, listen, serve, drain.
 
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,8 +17,8 @@ use crate::http::gate::{self, Gate, Limits};
 use crate::http::listener;
 use crate::http::routes::{self, Answer, ROUTES, Request};
 use crate::http::vitals::Vitals;
-use crate::http::workers::{self, Mailbox, Queue, Shop};
-use crate::keys::{Keys, bootstrap, revocations};
+use crate::http::workers::{self, Counts, Mailbox, Queue, Shop};
+use crate::keys::{Keys, bootstrap, revocations, waiting};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
@@ -46,7 +47,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     let passed = listener::passed()?;
     keep_ignoring_hangups();
     config::make_home(&settings.home)?;
-    logging::start(&settings.home, settings.verbose)?;
+    logging::start(&settings.home, settings.verbose);
     log::info!(database = config::mask_url(&settings.database_url); "starting");
     let notifier = Notifier::from_environment();
     let serving = Arc::new(OnceLock::new());
@@ -76,7 +77,8 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
         Box::new(move |request: &Request<'_>| routes::dispatch(&keys, request))
     };
     let shop = Arc::new(Shop {
-        queue: Queue::new(settings.queue),
+        reads: Queue::new(settings.queue),
+        changes: Queue::new(settings.queue),
         mailbox: Mailbox::new(waker),
         vitals: Arc::clone(&vitals),
         handle,
@@ -125,10 +127,18 @@ fn runtime(what: &str, error: &dyn std::error::Error) -> Failure {
 /// system's temporary one.
 fn start_workers(shop: &Arc<Shop>, settings: &Settings) -> Result<Vec<JoinHandle<()>>, Failure> {
     let temporary: PathBuf = std::env::temp_dir();
-    let start = |directory: &Path| workers::start(shop, settings.workers, directory);
+    let start = |directory: &Path| workers::start(shop, worker_counts(settings), directory);
     start(&settings.home)
         .or_else(|_| start(&temporary))
         .map_err(|error| runtime("cannot start the workers", &error))
+}
+
+/// Half as many workers for changes as for reads, and in any case fewer than there are sessions, where there are two:
+/// changes that hang must leave reads a session.
+fn worker_counts(settings: &Settings) -> Counts {
+    let sessions_for_changes = settings.pool_size as usize - 1;
+    let changes = settings.workers.div_ceil(2).min(sessions_for_changes).max(1);
+    Counts { reads: settings.workers, changes }
 }
 
 /// Raises the limit of open files to the hard limit, and keeps the number of connections below it.
@@ -140,7 +150,8 @@ fn connection_limit(settings: &Settings) -> usize {
             Err(_) => soft,
         }
     });
-    let own = OWN_DESCRIPTORS + 4 * settings.workers as u64 + u64::from(settings.pool_size);
+    let Counts { reads, changes } = worker_counts(settings);
+    let own = OWN_DESCRIPTORS + 4 * (reads + changes) as u64 + u64::from(settings.pool_size);
     let possible = files
         .map_or(usize::MAX, |files| usize::try_from(files.saturating_sub(own).max(16)).unwrap_or(usize::MAX));
     if possible < settings.max_connections {
@@ -179,7 +190,7 @@ fn drain_on_signal(
     ctrlc::set_handler(move || {
         let Some(shop) = serving.get() else {
             log::info!("told to stop before it served");
-            logging::exit(0);
+            std::process::exit(0);
         };
         let first = first_signal.get_or_init(Instant::now);
         if signals.fetch_add(1, Ordering::AcqRel) == 0 {
@@ -191,13 +202,13 @@ fn drain_on_signal(
             }
         } else if first.elapsed() >= ONE_SIGNAL {
             log::warn!("second signal: exiting at once");
-            logging::exit(1);
+            std::process::exit(1);
         }
     })
     .map_err(|error| Failure::Runtime(format!("cannot handle signals: {error}")))
 }
 
-/// Prints the block that tells a person what there is.
+/// The block that tells a person what there is. A closed stdout is no reason to stop.
 fn announce(address: SocketAddr) {
     let mut block = format!("API server is running on http://{address}\n");
     for route in ROUTES {
@@ -206,7 +217,8 @@ fn announce(address: SocketAddr) {
         let auth = if matches!(route.answer, Answer::Worker(..)) { " (auth required)" } else { "" };
         block += &format!("  {method} {path} -- {}{auth}\n", route.summary);
     }
-    logging::write_stdout(block);
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(block.as_bytes()).and_then(|()| stdout.flush());
     log::info!(version = env!("CARGO_PKG_VERSION"), address:% = address; "serving");
 }
 
@@ -227,10 +239,11 @@ impl Watchers {
                 .map_err(|error| runtime("cannot start a thread", &error))
         };
         let revocations = spawn("revocations", |keys, _, stop| revocations::watch(keys, stop))?;
+        let waiting = spawn("waiting", |keys, _, stop| waiting::watch(keys, stop))?;
         let readiness = spawn("readiness", watch_readiness)?;
         let house = spawn("house", keep_house)?;
         let refusals = spawn("refusals", watch_refusals)?;
-        Ok(Watchers { stop, threads: vec![revocations, readiness, house, refusals] })
+        Ok(Watchers { stop, threads: vec![revocations, waiting, readiness, house, refusals] })
     }
 }
 
@@ -261,6 +274,7 @@ fn keep_house(keys: &Keys, _vitals: &Vitals, stop: &AtomicBool) {
         // Looked at first: whoever was answered until then is in the last writing.
         stops = stop.load(Ordering::Acquire);
         keys.write_uses();
+        keys.revoke_lost();
         if Instant::now() >= next_count && !stops {
             next_count = Instant::now() + COUNT_EVERY;
             keys.count();
@@ -302,7 +316,7 @@ fn finish(
     limit: Duration,
     cut_off: usize,
 ) -> Result<(), Failure> {
-    shop.queue.close();
+    shop.close();
     watchers.stop.store(true, Ordering::Release);
     watchers.threads.iter().for_each(|watcher| watcher.thread().unpark());
     let (done, all_done) = mpsc::channel();

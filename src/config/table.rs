@@ -179,7 +179,7 @@ pub static SETTINGS: &[Setting] = &[
         flag: "--workers",
         variable: "CLOACINA_WORKERS",
         default: Some("8"),
-        help: "Threads that answer requests.",
+        help: "Threads for requests that read; half as many more are for changes.",
         take: |settings, value| count(value, 1..=1024).map(|value| settings.workers = value),
         ..NUMBER
     },

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use mio::Token;
 use mio::net::TcpStream;
 
-use super::chunked::Chunks;
 use super::forwarded;
-use super::framing::{self, Body, Head};
-use super::peer::Peer;
+use super::framing::{self, Body, Chunks, Head};
+use super::peer::{Peer, Stage};
 use super::reply::{self, Asked, Error, Reply};
 use super::routes::{self, Answer};
 use super::vitals::PROBE;
@@ -44,10 +43,10 @@ pub struct Deadlines {
     pub idle: Duration,
     /// An answer that the client does not take.
     pub write: Duration,
-    /// A request that a worker has, or that waits for one.
+    /// A request that a worker has, or that waits for one: by then, all that a worker does for it is over.
     pub answer: Duration,
-    /// The same for methods that change something: their answers may have to wait for other servers, and one that shows
-    /// a new key must not be given up while it can still come.
+    /// The same for a change that a worker has begun with: its answer may have to wait for other servers, and one that
+    /// shows a new key must not be given up while it can still come.
     pub answer_to_change: Duration,
 }
 
@@ -144,8 +143,8 @@ pub struct Connection {
     start: usize,
     /// A head whose body is still to come.
     head: Option<Head>,
-    /// What is known of the request whose body is being read, should it be refused.
-    reading: Option<Refusable>,
+    /// The client's own id of the request that is being read, should it be refused.
+    request_id: Option<String>,
     chunks: Chunks,
     /// The request that a worker has, or had last.
     serving: Option<Asked>,
@@ -170,7 +169,7 @@ impl Connection {
             input: Vec::new(),
             start: 0,
             head: None,
-            reading: None,
+            request_id: None,
             chunks: Chunks::default(),
             serving: None,
             unfinished: false,
@@ -201,14 +200,21 @@ impl Connection {
             Phase::New(since) | Phase::Idle(since) => Some((true, since)),
             Phase::Reading(since) | Phase::Writing(since) => Some((false, since)),
             Phase::Lingering(since) => Some((true, since)),
+            // A client that has finished sending may be gone, and an answer that waits would keep its place for it.
+            Phase::Serving if self.finished && self.peer.stage() == Some(Stage::Parked) => {
+                self.serving.as_ref().map(|asked| (true, asked.at))
+            }
             Phase::Serving => self.peer.idle_since().map(|since| (true, since)),
         }
     }
 
-    /// The socket is readable, writable, or both; or the client has finished sending.
-    pub fn ready(&mut self, desk: &mut Desk, finished: bool) -> Fate {
+    /// The socket is readable, writable, or both; or the client has finished sending, or is gone.
+    pub fn ready(&mut self, desk: &mut Desk, finished: bool, gone: bool) -> Fate {
         self.drained = false;
         self.finished |= finished;
+        if gone && matches!(self.phase, Phase::Serving) {
+            return Fate::Ends;
+        }
         self.advance(desk)
     }
 
@@ -259,9 +265,10 @@ impl Connection {
                     Err(_) => return Fate::Ends,
                 },
                 Err(error) => {
-                    desk.reject(match error {
-                        Error::TlsOnPlainPort => Rejection::TlsOnPlainPort,
-                        _ => Rejection::Malformed,
+                    desk.reject(if error.status() == 408 {
+                        Rejection::TooSlow
+                    } else {
+                        Rejection::Malformed
                     });
                     self.refuse(desk, &error);
                 }
@@ -290,10 +297,7 @@ impl Connection {
                 Some((head, length)) => {
                     self.start += length;
                     self.invite_body(&head);
-                    self.reading = Some(Refusable {
-                        request_id: head.request_id.clone(),
-                        is_head: head.method == "HEAD",
-                    });
+                    self.request_id.clone_from(&head.request_id);
                     head
                 }
             },
@@ -340,7 +344,7 @@ impl Connection {
     }
 
     fn answer(&mut self, desk: &mut Desk, head: &Head, body: Source<'_>, now: Instant) {
-        self.reading = None;
+        self.request_id = None;
         let request_id = match &head.request_id {
             Some(theirs) => theirs.as_str().into(),
             None => desk.request_ids.fresh().into(),
@@ -357,14 +361,9 @@ impl Connection {
                 &desk.trusted_proxies,
             ),
             at: now,
+            deadline: now + desk.deadlines.answer,
         };
-        let is_misdirected =
-            head.is_https && !desk.trusted_proxies.contains(self.peer.address.ip().to_canonical());
-        let found = match is_misdirected {
-            true => Err(Error::MisdirectedRequest),
-            false => routes::find(head.method, head.path()),
-        };
-        let reply = match found {
+        let reply = match routes::find(head.method, head.path()) {
             Err(_) if desk.shop.vitals.is_probe(head.path()) => {
                 asked.route = PROBE;
                 if self.hand_on(desk, head, body, &asked) {
@@ -382,7 +381,7 @@ impl Connection {
                 asked.route = found.route.pattern;
                 match found.route.answer {
                     Answer::Gate(answer) => {
-                        desk.shop.vitals.metrics.queue_depth.set(desk.shop.queue.depth() as i64);
+                        desk.shop.vitals.metrics.queue_depth.set(desk.shop.depth() as i64);
                         answer(&desk.shop.vitals)
                     }
                     Answer::Worker(..) if self.hand_on(desk, head, body, &asked) => return,
@@ -393,7 +392,7 @@ impl Connection {
                 }
             }
         };
-        self.reply(desk, &reply, &asked, !routes::is_under_auth(head.path()));
+        self.reply(desk, &reply, &asked, !head.path().starts_with("/auth"));
     }
 
     /// Into the queue, unless that is full.
@@ -407,18 +406,17 @@ impl Connection {
             plain: head.plain_request(body),
             authorization: head.authorization.clone(),
             content_type: head.content_type.clone(),
-            has_content_coding: head.has_content_coding,
             asked: asked.clone(),
         };
         let in_flight = &desk.shop.vitals.metrics.requests_in_flight;
         // First of all, since a worker may be done before the next line.
         let before = mem::replace(&mut self.phase, Phase::Serving);
         self.serving = Some(asked.clone());
-        self.peer.hand_over(asked.at);
+        self.peer.hand_over();
         in_flight.inc();
-        let queued = desk.shop.queue.push(job);
+        let queued = desk.shop.queue_of(asked).push(job);
         if !queued {
-            self.peer.take_back(asked.at, Duration::ZERO);
+            self.peer.take_back(asked.at, |_| true);
             in_flight.dec();
             self.phase = before;
         }
@@ -436,18 +434,17 @@ impl Connection {
 
     /// Answers what is no request, or came too late, and ends the connection.
     fn refuse(&mut self, desk: &mut Desk, error: &Error) {
-        let refusable = self.reading.take().unwrap_or_else(|| {
-            let input = &self.input[self.start..];
-            Refusable { request_id: framing::request_id(input), is_head: framing::is_head(input) }
-        });
+        let theirs = self.request_id.take().or_else(|| framing::request_id(&self.input[self.start..]));
+        let now = Instant::now();
         let asked = Asked {
-            request_id: refusable.request_id.unwrap_or_else(|| desk.request_ids.fresh()).into(),
-            method: if refusable.is_head { "HEAD" } else { framing::OTHER_METHOD },
+            request_id: theirs.unwrap_or_else(|| desk.request_ids.fresh()).into(),
+            method: "OTHER",
             route: "malformed",
             keep_alive: false,
             is_1_0: false,
             client: self.peer.address.ip().to_canonical(),
-            at: Instant::now(),
+            at: now,
+            deadline: now,
         };
         // Whatever it was may have been for a path under /auth.
         self.reply(desk, &error.reply(), &asked, false);
@@ -562,38 +559,30 @@ impl Connection {
     /// The worker, or the database behind it, took too long: the client is told so, and what the worker says later
     /// is dropped.
     fn lose_patience(&mut self, desk: &mut Desk, now: Instant) -> Fate {
-        let limit = match &self.serving {
-            Some(Asked { route: PROBE, .. }) => PROBE_PATIENCE,
-            Some(Asked { method: "GET" | "HEAD", .. }) | None => {
-                if desk.shop.vitals.database_is_fresh() {
-                    desk.deadlines.answer
-                } else {
-                    desk.deadlines.answer.min(PATIENCE_WHEN_AWAY)
+        let Some(asked) = &self.serving else { return Fate::Stays };
+        let waited = now.saturating_duration_since(asked.at);
+        let is_over = |stage| {
+            waited
+                >= match asked {
+                    Asked { route: PROBE, .. } => PROBE_PATIENCE,
+                    change if change.is_change() && stage != Stage::Queued => desk.deadlines.answer_to_change,
+                    change if change.is_change() || desk.shop.vitals.database_is_fresh() => {
+                        desk.deadlines.answer
+                    }
+                    _ => desk.deadlines.answer.min(PATIENCE_WHEN_AWAY),
                 }
-            }
-            Some(_) => desk.deadlines.answer_to_change,
         };
-        if !self.peer.take_back(now, limit) {
-            return Fate::Stays;
-        }
+        let Some(stage) = self.peer.take_back(now, is_over) else { return Fate::Stays };
         desk.shop.vitals.metrics.requests_in_flight.dec();
         if let Some(asked) = self.serving.take() {
-            self.reply(
-                desk,
-                &Error::DatabaseUnavailable.reply(),
-                &Asked { keep_alive: false, ..asked },
-                false,
-            );
+            let error = match stage {
+                Stage::Begun | Stage::Parked if asked.is_change() => Error::OutcomeUnknown,
+                _ => Error::DatabaseUnavailable,
+            };
+            self.reply(desk, &error.reply(), &Asked { keep_alive: false, ..asked }, false);
         }
         self.advance(desk)
     }
-}
-
-/// What the answer to a request needs that is refused before it is whole.
-struct Refusable {
-    /// The client's own id of it.
-    request_id: Option<String>,
-    is_head: bool,
 }
 
 /// Where the body of a request is.

@@ -120,8 +120,9 @@ impl Gate {
                     LISTENER => self.accept_more = true,
                     WAKER => self.collect(),
                     token => {
-                        let finished = event.is_read_closed() || event.is_error();
-                        self.visit(token, |connection, desk| connection.ready(desk, finished));
+                        let gone = event.is_write_closed() || event.is_error();
+                        let finished = event.is_read_closed() || gone;
+                        self.visit(token, |connection, desk| connection.ready(desk, finished, gone));
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::Token;
 use mio::net::TcpStream;
@@ -21,11 +21,22 @@ pub struct Peer {
 enum Turn {
     /// The gate reads on. The moment is when the last answer was given.
     Gate { since: Instant },
-    /// A request waits in the queue or for its handler. `wakes` is set when the client has sent more meanwhile, so
-    /// that the gate, which left it unread, is told when it may go on.
-    Worker { asked: Instant, wakes: bool },
+    /// A request waits for its answer. `wakes` is set when the client has sent more meanwhile, so that the gate, which
+    /// left it unread, is told when it may go on.
+    Worker { stage: Stage, wakes: bool },
     /// A worker writes the answer, or has left word for the gate that something of it is left to do.
     Writing { wakes: bool },
+}
+
+/// How far a request has come that waits for its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It is in the queue: taken back, it is never carried out.
+    Queued,
+    /// A worker has begun with it: taken back, it may be carried out all the same.
+    Begun,
+    /// Its answer is ready, and waits for something that needs no worker.
+    Parked,
 }
 
 impl Peer {
@@ -38,8 +49,8 @@ impl Peer {
     }
 
     /// The gate gives the turn away together with a request.
-    pub fn hand_over(&self, asked: Instant) {
-        *self.turn() = Turn::Worker { asked, wakes: false };
+    pub fn hand_over(&self) {
+        *self.turn() = Turn::Worker { stage: Stage::Queued, wakes: false };
     }
 
     /// Since when it is the gate's turn. `None`: it is not yet, and the gate will be woken when it is.
@@ -61,21 +72,44 @@ impl Peer {
         }
     }
 
-    /// The gate takes the turn back from a request that nobody has answered within `limit`.
-    pub fn take_back(&self, now: Instant, limit: Duration) -> bool {
+    /// The gate takes the turn back from a request whose time is over at its stage: which stage that was.
+    pub fn take_back(&self, now: Instant, is_over: impl FnOnce(Stage) -> bool) -> Option<Stage> {
         let mut turn = self.turn();
         match *turn {
-            Turn::Worker { asked, .. } if now.saturating_duration_since(asked) >= limit => {
+            Turn::Worker { stage, .. } if is_over(stage) => {
                 *turn = Turn::Gate { since: now };
+                Some(stage)
+            }
+            _ => None,
+        }
+    }
+
+    /// How far the request has come; `None` while there is none that waits for its answer.
+    pub fn stage(&self) -> Option<Stage> {
+        match *self.turn() {
+            Turn::Worker { stage, .. } => Some(stage),
+            _ => None,
+        }
+    }
+
+    /// A worker begins with the request. `false`: the gate has answered it, so it must not be carried out.
+    pub fn begin(&self) -> bool {
+        self.move_to(Stage::Begun)
+    }
+
+    /// The answer is ready and waits. `false`: the gate has answered in the worker's stead.
+    pub fn park(&self) -> bool {
+        self.move_to(Stage::Parked)
+    }
+
+    fn move_to(&self, next: Stage) -> bool {
+        match &mut *self.turn() {
+            Turn::Worker { stage, .. } => {
+                *stage = next;
                 true
             }
             _ => false,
         }
-    }
-
-    /// Whether a worker should still begin with this request.
-    pub fn is_waiting(&self) -> bool {
-        matches!(&*self.turn(), Turn::Worker { .. })
     }
 
     /// A worker that has the answer asks for the right to write it. `false`: the gate has answered in its stead.

@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
+
+use super::parked::Parked;
 
 /// One answer, before it is known how the connection goes on.
 #[derive(Debug)]
@@ -16,6 +19,28 @@ pub struct Reply {
     /// Further field lines. Values are visible ASCII and spaces.
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
     pub body: Cow<'static, [u8]>,
+    /// Where the answer may not be given yet: who takes it, and completes it later.
+    pub park: Option<Park>,
+    /// What has to be done where the client cannot be given this answer.
+    pub if_lost: Option<IfLost>,
+}
+
+/// Takes an answer that is ready and has to wait.
+pub struct Park(pub Box<dyn FnOnce(Parked) + Send>);
+
+/// Makes good that an answer was lost.
+pub struct IfLost(pub Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Park {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Park")
+    }
+}
+
+impl fmt::Debug for IfLost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("IfLost")
+    }
 }
 
 impl Reply {
@@ -28,12 +53,29 @@ impl Reply {
 
     /// A body that is already in its final form.
     pub fn bytes(status: u16, content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Reply {
-        Reply { status, content_type: Some(content_type), headers: Vec::new(), body: body.into() }
+        Reply { content_type: Some(content_type), body: body.into(), ..Reply::empty(status) }
     }
 
     /// 204 (RFC 9110, 15.3.5).
     pub fn no_content() -> Reply {
-        Reply { status: 204, content_type: None, headers: Vec::new(), body: Cow::Borrowed(&[]) }
+        Reply::empty(204)
+    }
+
+    fn empty(status: u16) -> Reply {
+        let body = Cow::Borrowed(&[][..]);
+        Reply { status, content_type: None, headers: Vec::new(), body, park: None, if_lost: None }
+    }
+
+    /// The same answer, to be given once whoever `park` hands it to completes it.
+    pub fn parked(mut self, park: impl FnOnce(Parked) + Send + 'static) -> Reply {
+        self.park = Some(Park(Box::new(park)));
+        self
+    }
+
+    /// The same answer, with what has to be done where the client cannot be given it.
+    pub fn or_if_lost(mut self, if_lost: impl FnOnce() + Send + 'static) -> Reply {
+        self.if_lost = Some(IfLost(Box::new(if_lost)));
+        self
     }
 
     /// The same answer with one more field line.
@@ -49,38 +91,28 @@ impl Reply {
 pub enum Error {
     /// 400 with this line.
     BadRequest(String),
-    /// 400: the client speaks TLS.
-    TlsOnPlainPort,
     /// 401: no header, or not `Bearer <key>`.
     MalformedAuthorization,
     /// 401: unknown, revoked or expired; which of them is for the metrics alone.
     InvalidKey,
     /// 403: a valid key that may not do this (RFC 6750, 3.1).
     InsufficientPermissions,
-    /// 403: `/auth/verify` was asked for a permission that there is not.
-    UnknownPermission,
     /// 404: no such path.
     NoSuchPath,
     /// 404 with this line: the path is right, the thing is not there.
     NotFound(&'static str),
     /// 405, with the methods that would do.
-    MethodNotAllowed(String),
+    MethodNotAllowed(&'static str),
     /// 408: the request did not come whole in time.
     RequestTimeout,
     /// 409 with this line: what was asked for has been done before, and is done once.
     Conflict(&'static str),
     /// 413: body over the limit, in bytes.
     ContentTooLarge(usize),
-    /// 414: request target over the limit.
-    UriTooLong,
     /// 415: a body of another type.
     UnsupportedMediaType,
     /// 417: an `Expect` that is not `100-continue` (RFC 9110, 10.1.1).
     ExpectationFailed,
-    /// 415: a body with a content coding (RFC 9110, 8.4).
-    UnsupportedContentCoding,
-    /// 421: `https` on a connection that is not secured (RFC 9110, 7.4).
-    MisdirectedRequest,
     /// 422 with this line: what is wrong with which field.
     Unprocessable(String),
     /// 431: head over the limit.
@@ -93,6 +125,8 @@ pub enum Error {
     DatabaseUnavailable,
     /// 503: the queue is full.
     Overloaded,
+    /// 503: a change was begun, and it is not known whether it was carried out.
+    OutcomeUnknown,
     /// 505: another major version of HTTP.
     VersionNotSupported,
 }
@@ -110,23 +144,21 @@ impl Error {
     /// The status table.
     pub fn status(&self) -> u16 {
         match self {
-            Error::BadRequest(_) | Error::TlsOnPlainPort => 400,
+            Error::BadRequest(_) => 400,
             Error::MalformedAuthorization | Error::InvalidKey => 401,
-            Error::InsufficientPermissions | Error::UnknownPermission => 403,
+            Error::InsufficientPermissions => 403,
             Error::NoSuchPath | Error::NotFound(_) => 404,
             Error::MethodNotAllowed(_) => 405,
             Error::RequestTimeout => 408,
             Error::Conflict(_) => 409,
             Error::ContentTooLarge(_) => 413,
-            Error::UriTooLong => 414,
-            Error::UnsupportedMediaType | Error::UnsupportedContentCoding => 415,
+            Error::UnsupportedMediaType => 415,
             Error::ExpectationFailed => 417,
-            Error::MisdirectedRequest => 421,
             Error::Unprocessable(_) => 422,
             Error::HeadTooLarge => 431,
             Error::Internal(_) => 500,
             Error::NotImplemented(_) => 501,
-            Error::DatabaseUnavailable | Error::Overloaded => 503,
+            Error::DatabaseUnavailable | Error::Overloaded | Error::OutcomeUnknown => 503,
             Error::VersionNotSupported => 505,
         }
     }
@@ -134,11 +166,9 @@ impl Error {
     fn message(&self) -> Cow<'_, str> {
         match self {
             Error::BadRequest(line) | Error::Unprocessable(line) => Cow::Borrowed(line),
-            Error::TlsOnPlainPort => "this port speaks plain HTTP, not TLS".into(),
             Error::MalformedAuthorization => "missing or malformed Authorization header".into(),
             Error::InvalidKey => "invalid or revoked API key".into(),
             Error::InsufficientPermissions => "insufficient permissions".into(),
-            Error::UnknownPermission => "unknown permission in require".into(),
             Error::NoSuchPath => "not found".into(),
             Error::NotFound(line) | Error::Conflict(line) | Error::NotImplemented(line) => {
                 Cow::Borrowed(line)
@@ -146,15 +176,13 @@ impl Error {
             Error::MethodNotAllowed(_) => "method not allowed".into(),
             Error::RequestTimeout => "request took too long to arrive".into(),
             Error::ContentTooLarge(limit) => format!("request body is larger than {limit} bytes").into(),
-            Error::UriTooLong => "request target is too long".into(),
-            Error::UnsupportedContentCoding => "expected a body without Content-Encoding".into(),
-            Error::MisdirectedRequest => "https is not served on this connection".into(),
             Error::UnsupportedMediaType => "expected Content-Type: application/json".into(),
             Error::ExpectationFailed => "unknown expectation: only 100-continue is supported".into(),
             Error::HeadTooLarge => "request header block is too large".into(),
             Error::Internal(_) => "internal error".into(),
             Error::DatabaseUnavailable => "database unavailable".into(),
             Error::Overloaded => "server is overloaded".into(),
+            Error::OutcomeUnknown => "the outcome is unknown: list keys before trying again".into(),
             Error::VersionNotSupported => "only HTTP/1.0 and HTTP/1.1 are supported".into(),
         }
     }
@@ -168,13 +196,13 @@ impl Error {
             Error::InvalidKey => {
                 reply.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"invalid_token\""))
             }
-            Error::InsufficientPermissions | Error::UnknownPermission => {
+            Error::InsufficientPermissions => {
                 reply.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"insufficient_scope\""))
             }
-            Error::MethodNotAllowed(allow) => reply.header("Allow", allow.clone()),
-            // Which codings would do: none (RFC 9110, 15.5.16).
-            Error::UnsupportedContentCoding => reply.header("Accept-Encoding", "identity"),
-            Error::DatabaseUnavailable | Error::Overloaded => reply.header("Retry-After", "1"),
+            Error::MethodNotAllowed(allow) => reply.header("Allow", *allow),
+            Error::DatabaseUnavailable | Error::Overloaded | Error::OutcomeUnknown => {
+                reply.header("Retry-After", "1")
+            }
             _ => reply,
         }
     }
@@ -196,9 +224,16 @@ pub struct Asked {
     pub client: IpAddr,
     /// When the request had been read whole.
     pub at: Instant,
+    /// Until when its worker may wait for anything, from the queue to the database's last word.
+    pub deadline: Instant,
 }
 
 impl Asked {
+    /// Whether it may change something: only GET and HEAD never do (RFC 9110, 9.2.1).
+    pub fn is_change(&self) -> bool {
+        !matches!(self.method, "GET" | "HEAD")
+    }
+
     /// How its answer is framed.
     pub fn framing(&self, close: bool, no_store: bool) -> Framing<'_> {
         Framing {
@@ -280,10 +315,8 @@ fn status_line(status: u16) -> &'static str {
         408 => "408 Request Timeout",
         409 => "409 Conflict",
         413 => "413 Content Too Large",
-        414 => "414 URI Too Long",
         415 => "415 Unsupported Media Type",
         417 => "417 Expectation Failed",
-        421 => "421 Misdirected Request",
         422 => "422 Unprocessable Content",
         431 => "431 Request Header Fields Too Large",
         501 => "501 Not Implemented",

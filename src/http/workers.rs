@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use mio::{Token, Waker};
 
-use super::peer::Peer;
+use super::parked::Parked;
+use super::peer::{Peer, Stage};
 use super::reply::{self, Asked, Error, Reply};
 use super::routes::Request;
 use super::vitals::Vitals;
@@ -33,7 +34,6 @@ pub struct Job {
     /// Beside it, since tiny_http takes every line apart letter by letter.
     pub authorization: Option<String>,
     pub content_type: Option<String>,
-    pub has_content_coding: bool,
     pub asked: Asked,
 }
 
@@ -78,7 +78,7 @@ impl Queue {
         let mut state = self.state();
         // While every worker waits for the database, those whom the gate has answered itself keep nobody out.
         while state.jobs.len() >= self.limit
-            && state.jobs.front().is_some_and(|oldest| !oldest.peer.is_waiting())
+            && state.jobs.front().is_some_and(|oldest| oldest.peer.stage() != Some(Stage::Queued))
         {
             state.jobs.pop_front();
         }
@@ -162,7 +162,11 @@ impl Mailbox {
 
 /// What all workers share.
 pub struct Shop {
-    pub queue: Queue,
+    /// Requests that only read.
+    pub reads: Queue,
+    /// All others. They have workers of their own: a change may wait for a lock, or for a standby that is gone, and
+    /// no number of those that do keeps a read waiting.
+    pub changes: Queue,
     pub mailbox: Mailbox,
     pub vitals: Arc<Vitals>,
     /// `routes::dispatch` with all that it needs.
@@ -175,36 +179,65 @@ impl Shop {
     pub fn for_tests(queue: usize, handle: Box<Handle>) -> (mio::Poll, Arc<Shop>) {
         let (poll, waker) = super::gate::prepare().unwrap();
         let vitals = Arc::new(Vitals::new(Arc::new(crate::metrics::Metrics::new().unwrap())));
-        let (queue, mailbox) = (Queue::new(queue), Mailbox::new(waker));
-        (poll, Arc::new(Shop { queue, mailbox, vitals, handle }))
+        let (reads, changes, mailbox) = (Queue::new(queue), Queue::new(queue), Mailbox::new(waker));
+        (poll, Arc::new(Shop { reads, changes, mailbox, vitals, handle }))
     }
+}
+
+impl Shop {
+    /// Where a request waits for a worker.
+    pub fn queue_of(&self, asked: &Asked) -> &Queue {
+        if asked.is_change() { &self.changes } else { &self.reads }
+    }
+
+    /// Lets the workers end once they have done what is queued.
+    pub fn close(&self) {
+        self.reads.close();
+        self.changes.close();
+    }
+
+    pub fn depth(&self) -> usize {
+        self.reads.depth() + self.changes.depth()
+    }
+}
+
+/// How many workers there are.
+#[derive(Debug, Clone, Copy)]
+pub struct Counts {
+    pub reads: usize,
+    pub changes: usize,
 }
 
 /// What a worker does with a request.
 pub type Handle = dyn Fn(&Request<'_>) -> Reply + Send + Sync;
 
-/// Starts `count` named threads. `directory` is a place where a socket's name may stand for a moment.
+/// Starts so many named threads. `directory` is a place where a socket's name may stand for a moment.
 ///
 /// # Errors
 /// No thread, or no socket pair, could be made; nothing runs then.
-pub fn start(shop: &Arc<Shop>, count: usize, directory: &Path) -> io::Result<Vec<JoinHandle<()>>> {
-    let lines = Line::open(directory, count)?;
+pub fn start(shop: &Arc<Shop>, counts: Counts, directory: &Path) -> io::Result<Vec<JoinHandle<()>>> {
+    let lines = Line::open(directory, counts.reads + counts.changes)?;
     lines
         .into_iter()
         .enumerate()
         .map(|(number, line)| {
             let shop = Arc::clone(shop);
             let directory = directory.to_owned();
-            let name = format!("worker-{number}");
-            std::thread::Builder::new().name(name).spawn(move || work(&shop, Some(line), &directory))
+            let changes = number >= counts.reads;
+            let name =
+                if changes { format!("change-{}", number - counts.reads) } else { format!("read-{number}") };
+            std::thread::Builder::new().name(name).spawn(move || {
+                let queue = if changes { &shop.changes } else { &shop.reads };
+                work(&shop, queue, Some(line), &directory);
+            })
         })
         .collect()
 }
 
-fn work(shop: &Shop, mut line: Option<Line>, directory: &Path) {
+fn work(shop: &Arc<Shop>, queue: &Queue, mut line: Option<Line>, directory: &Path) {
     let mut out = Vec::new();
-    while let Some((job, has_followers)) = shop.queue.pop() {
-        if !job.peer.is_waiting() {
+    while let Some((job, has_followers)) = queue.pop() {
+        if !job.peer.begin() {
             continue;
         }
         let reply = if has_followers && job.asked.at.elapsed() > QUEUE_WAIT_LIMIT {
@@ -225,7 +258,11 @@ fn work(shop: &Shop, mut line: Option<Line>, directory: &Path) {
                 }
             }
         };
-        send(shop, &job, &reply, &mut out);
+        if reply.park.is_some() {
+            Parked::park(shop, job.peer, job.asked, reply);
+        } else {
+            send(shop, &job.peer, &job.asked, reply, &mut out);
+        }
     }
 }
 
@@ -251,9 +288,9 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, Stri
             query,
             authorization: job.authorization.as_deref(),
             content_type: job.content_type.as_deref(),
-            has_content_coding: job.has_content_coding,
             body: &body,
             client: job.asked.client,
+            deadline: job.asked.deadline,
         };
         let reply = (shop.handle)(&whole);
         // Without this tiny_http would answer 500 to the other end of the pair.
@@ -263,27 +300,34 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, Stri
     .unwrap_or_else(|_| Err("a handler panicked".to_owned()))
 }
 
-/// Writes the answer, unless the gate has lost patience and answered itself.
-fn send(shop: &Shop, job: &Job, reply: &Reply, out: &mut Vec<u8>) {
-    if !job.peer.claim() {
-        return;
+/// Writes the answer, unless the gate has lost patience and answered itself. What a client was not told is made good.
+pub fn send(shop: &Shop, peer: &Peer, asked: &Asked, mut reply: Reply, out: &mut Vec<u8>) {
+    let if_lost = reply.if_lost.take();
+    let is_given = peer.claim() && write(shop, peer, asked, &reply, out);
+    if let Some(if_lost) = if_lost.filter(|_| !is_given) {
+        (if_lost.0)();
     }
-    let close = !job.asked.keep_alive || shop.vitals.is_draining();
+}
+
+/// `false`: the client is gone.
+fn write(shop: &Shop, peer: &Peer, asked: &Asked, reply: &Reply, out: &mut Vec<u8>) -> bool {
+    let close = !asked.keep_alive || shop.vitals.is_draining();
     out.clear();
-    reply::encode(reply, job.asked.framing(close, true), out);
+    reply::encode(reply, asked.framing(close, true), out);
     // Counted before the client can see the answer, so that whoever asks for metrics next finds it there.
     let now = Instant::now();
     shop.vitals.metrics.requests_in_flight.dec();
-    shop.vitals.answered(&job.asked, reply.status, now.duration_since(job.asked.at));
-    let (rest, close) = match job.peer.write(out) {
-        Ok(written) => (out[written..].to_vec(), close),
-        Err(_) => (Vec::new(), true),
+    shop.vitals.answered(asked, reply.status, now.duration_since(asked.at));
+    let (rest, close, is_there) = match peer.write(out) {
+        Ok(written) => (out[written..].to_vec(), close, true),
+        Err(_) => (Vec::new(), true, false),
     };
     // What is left to do comes before the next request: the turn is the gate's only once it has collected this.
     let is_over = rest.is_empty() && !close;
-    if !is_over || job.peer.release(now) {
-        shop.mailbox.post(Done { token: job.peer.token, rest, close });
+    if !is_over || peer.release(now) {
+        shop.mailbox.post(Done { token: peer.token, rest, close });
     }
+    is_there
 }
 
 /// A tiny_http connection and our own end of its socket pair.
@@ -337,6 +381,8 @@ mod tests {
 
     use super::*;
 
+    const ONE_EACH: Counts = Counts { reads: 1, changes: 1 };
+
     /// A client's end, and the peer that a worker answers to.
     fn connection() -> (TcpStream, Arc<Peer>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -349,7 +395,7 @@ mod tests {
     }
 
     fn job(peer: Arc<Peer>, path: &str, request_id: &str) -> Job {
-        peer.hand_over(Instant::now());
+        peer.hand_over();
         let asked = Asked {
             request_id: request_id.into(),
             method: "GET",
@@ -358,14 +404,15 @@ mod tests {
             is_1_0: false,
             client: peer.address.ip(),
             at: Instant::now(),
+            deadline: Instant::now() + Duration::from_secs(10),
         };
         let plain = format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes();
-        Job { peer, plain, authorization: None, content_type: None, has_content_coding: false, asked }
+        Job { peer, plain, authorization: None, content_type: None, asked }
     }
 
     fn ask(shop: &Shop, path: &str) -> String {
         let (mut client, peer) = connection();
-        assert!(shop.queue.push(job(peer, path, "the-id")));
+        assert!(shop.reads.push(job(peer, path, "the-id")));
         let mut answer = [0; 4096];
         let count = client.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..count]).into_owned()
@@ -378,7 +425,7 @@ mod tests {
             Reply::bytes(200, "application/json", &b"{}"[..])
         };
         let (_poll, shop) = Shop::for_tests(8, Box::new(handle));
-        let workers = start(&shop, 1, &std::env::temp_dir()).unwrap();
+        let workers = start(&shop, ONE_EACH, &std::env::temp_dir()).unwrap();
         for _ in 0..3 {
             let panicked = ask(&shop, "/panics");
             assert!(
@@ -387,7 +434,7 @@ mod tests {
             assert!(panicked.contains("X-Request-Id: the-id\r\n"), "{panicked}");
             assert!(ask(&shop, "/fine").starts_with("HTTP/1.1 200 "));
         }
-        shop.queue.close();
+        shop.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     }
 
@@ -399,12 +446,12 @@ mod tests {
             Reply::bytes(200, "application/json", vec![b' '; length])
         };
         let (_poll, shop) = Shop::for_tests(8, Box::new(handle));
-        let workers = start(&shop, 1, &std::env::temp_dir()).unwrap();
+        let workers = start(&shop, ONE_EACH, &std::env::temp_dir()).unwrap();
         let done_with = |path, keep_alive| {
             let (client, peer) = connection();
             let mut job = job(Arc::clone(&peer), path, "the-id");
             job.asked.keep_alive = keep_alive;
-            assert!(shop.queue.push(job));
+            assert!(shop.reads.push(job));
             let deadline = Instant::now() + Duration::from_secs(10);
             let done = loop {
                 if let Some(done) = shop.mailbox.collect().pop() {
@@ -421,7 +468,7 @@ mod tests {
         let (_client, peer, done) = done_with("/short", false);
         assert!(done.rest.is_empty() && done.close);
         assert!(peer.gate_turn().is_none(), "the connection is still to be ended");
-        shop.queue.close();
+        shop.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     }
 
@@ -433,7 +480,7 @@ mod tests {
             queue.push(job(Arc::clone(&first), "/", "1")) && queue.push(job(Arc::clone(&second), "/", "2"))
         );
         assert!(!queue.push(job(Arc::clone(&third), "/", "3")));
-        assert!(first.take_back(Instant::now(), Duration::ZERO));
+        assert_eq!(first.take_back(Instant::now(), |_| true), Some(Stage::Queued));
         assert!(queue.push(job(Arc::clone(&third), "/", "3")));
         let order = [queue.pop(), queue.pop()].map(|popped| popped.unwrap().0.asked.request_id);
         assert_eq!(order, ["2".into(), "3".into()]);

@@ -1,6 +1,7 @@
 //! Header, hash, cache, database, caller: who may pass.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
 
@@ -21,8 +22,8 @@ impl Keys {
     ///
     /// # Errors
     /// `MalformedAuthorization`, `InvalidKey`, `DatabaseUnavailable`.
-    pub fn admit(&self, authorization: Option<&str>) -> Result<Arc<Caller>, Error> {
-        self.identify(authorization).map_err(|refusal| match refusal {
+    pub fn admit(&self, authorization: Option<&str>, until: Instant) -> Result<Arc<Caller>, Error> {
+        self.identify(authorization, until).map_err(|refusal| match refusal {
             Refusal::Store(error) => error.into(),
             Refusal::Because(reason) => {
                 self.metrics.auth_failed(reason);
@@ -46,7 +47,7 @@ impl Keys {
         }
     }
 
-    fn identify(&self, authorization: Option<&str>) -> Result<Arc<Caller>, Refusal> {
+    fn identify(&self, authorization: Option<&str>, until: Instant) -> Result<Arc<Caller>, Refusal> {
         let key = authorization.and_then(bearer).ok_or(Refusal::Because(AuthFailure::Malformed))?;
         if key::looks_like_ours(key) && key::is_mistyped(key) {
             return Err(Refusal::Because(AuthFailure::Checksum));
@@ -59,7 +60,7 @@ impl Keys {
             }
             Err(ticket) => {
                 self.metrics.cache_misses.inc();
-                let row = self.store.find(hash.as_str()).map_err(Refusal::Store)?;
+                let row = self.store.find(hash.as_str(), until).map_err(Refusal::Store)?;
                 let caller = Arc::new(valid(row).map_err(Refusal::Because)?);
                 self.cache.put(ticket, hash, Arc::clone(&caller));
                 caller

@@ -1,5 +1,7 @@
 //! The endpoints under `/auth`.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -10,6 +12,7 @@ use super::listing::{self, Page, cursor, moment, moment_or_null};
 use super::{ALREADY_ROTATED, Keys, Permission, fresh_id};
 use crate::http::reply::{Error, Reply};
 use crate::http::routes::Call;
+use crate::store::StoreError;
 use crate::store::keys::{NewKey, Revocation, Rotated, Successor};
 
 /// `POST /auth/keys`: makes a key and shows it, this once.
@@ -27,7 +30,8 @@ pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         permissions: asked.permission.name(),
         expires_at,
     };
-    let created_at = keys.store.insert(&new)?;
+    let committed = keys.store.insert(&new, call.request.deadline);
+    let created_at = committed.map_err(|error| lost(keys, new.id, error))?.value;
     log_change(call, "key created", new.id, new.name);
     let made = Created {
         id: new.id,
@@ -39,14 +43,15 @@ pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         rotated_from: None,
         old_key_expires_at: None,
     };
-    Reply::json(201, &made)
+    Ok(revoked_if_lost(keys, new.id, Reply::json(201, &made)?))
 }
 
 /// `GET /auth/keys`: a page of the listing, newest first.
 pub fn list(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
     let page = Page::from_query(call.request.query)?;
     // One more than asked for tells whether there is another page.
-    let mut rows = keys.store.list(page.after, page.with_revoked, page.limit as i64 + 1)?;
+    let mut rows =
+        keys.store.list(page.after, page.with_revoked, page.limit as i64 + 1, call.request.deadline)?;
     let is_last = rows.len() <= page.limit;
     rows.truncate(page.limit);
     let next = if is_last { None } else { rows.end()?.map(cursor) };
@@ -81,22 +86,43 @@ pub fn revoke_self(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
 }
 
 fn revoke_key(keys: &Keys, call: &Call<'_>, id: Uuid) -> Result<Reply, Error> {
-    let revocation = keys.store.revoke(id);
+    let revocation = keys.store.revoke(id, call.request.deadline);
     // Also when it failed: it may have been carried out all the same.
     keys.cache.clear();
     let revocation = revocation?;
-    if let Revocation::Revoked(name) = &revocation {
+    if let Revocation::Revoked(name) = &revocation.value {
         log_change(call, "key revoked", id, name);
     }
-    if revocation == Revocation::Unknown {
-        return Err(NO_KEY);
-    }
+    let reply = match revocation.value {
+        Revocation::Unknown => return Err(NO_KEY),
+        // A failover may bring the key back.
+        Revocation::Revoked(_) if !revocation.is_confirmed => return Err(Error::OutcomeUnknown),
+        Revocation::Revoked(_) => Reply::json(200, &Revoked { status: "revoked", id })?,
+        Revocation::Earlier => NO_KEY.reply(),
+    };
     // For an earlier revocation as well: whoever made it may still be waiting.
-    keys.store.wait_for_servers(keys.server);
-    match revocation {
-        Revocation::Revoked(_) => Reply::json(200, &Revoked { status: "revoked", id }),
-        _ => Err(NO_KEY),
+    Ok(once_servers_know(keys, call, reply))
+}
+
+/// The answer to a change that is committed, to be given once no other server lets anybody in by what it knew before.
+fn once_servers_know(keys: &Keys, call: &Call<'_>, reply: Reply) -> Reply {
+    let Some(announced) = keys.store.announce(keys.server, call.request.deadline) else { return reply };
+    let waiting = Arc::clone(&keys.waiting);
+    reply.parked(move |parked| waiting.add(announced, parked))
+}
+
+/// A new key that nobody has been shown must not stay valid.
+fn revoked_if_lost(keys: &Keys, id: Uuid, reply: Reply) -> Reply {
+    let lost = Arc::clone(&keys.lost);
+    reply.or_if_lost(move || lost.add(id))
+}
+
+/// The same for one of which it is not known whether it was made.
+fn lost(keys: &Keys, id: Uuid, error: StoreError) -> Error {
+    if let StoreError::Unknown(_) = error {
+        keys.lost.add(id);
     }
+    error.into()
 }
 
 /// `POST /auth/keys/{id}/rotate`: a new key in the place of an old one, which dies at once or after a grace.
@@ -115,17 +141,16 @@ pub fn rotate(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         grace_seconds: grace.as_seconds_f64(),
         longest_seconds: keys.longest_seconds(),
     };
-    let rotation = keys.store.rotate(id, &successor);
+    let rotation = keys.store.rotate(id, &successor, call.request.deadline);
     // The old key's end has come nearer, for all that is remembered of it here and elsewhere.
     keys.cache.clear();
-    let made = match rotation? {
+    let made = match rotation.map_err(|error| lost(keys, successor.id, error))?.value {
         Rotated::Now(made) => made,
         Rotated::Earlier => return Err(Error::Conflict(ALREADY_ROTATED)),
         Rotated::NotValid => return Err(NO_KEY),
     };
     log_change(call, "key rotated", id, &made.name);
     log_change(call, "key created", successor.id, &made.name);
-    keys.store.wait_for_servers(keys.server);
     let created = Created {
         id: successor.id,
         name: &made.name,
@@ -136,7 +161,8 @@ pub fn rotate(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         rotated_from: Some(id),
         old_key_expires_at: Some(made.old_expires_at),
     };
-    Reply::json(201, &created)
+    let reply = revoked_if_lost(keys, successor.id, Reply::json(201, &created)?);
+    Ok(once_servers_know(keys, call, reply))
 }
 
 /// `GET /auth/whoami`: the caller's own key.
@@ -148,7 +174,7 @@ pub fn whoami(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         permissions: &caller.permissions,
         created_at: caller.created_at,
         expires_at: caller.expires_at,
-        last_used_at: keys.store.last_used_at(caller.id)?,
+        last_used_at: keys.store.last_used_at(caller.id, call.request.deadline)?,
     };
     Reply::json(200, &identity)
 }
@@ -159,11 +185,8 @@ pub fn verify(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
     let asked = listing::parameter(call.request.query, "require");
     if let Some(required) = asked {
         // Nobody has a permission that there is none of, or two at once.
-        let Some(required) = required.ok().and_then(|name| Permission::parse(&name)) else {
-            keys.forbid();
-            return Err(Error::UnknownPermission);
-        };
-        if call.caller.permission() < Some(required) {
+        let required = required.ok().and_then(|name| Permission::parse(&name));
+        if required.is_none() || call.caller.permission() < required {
             return Err(keys.forbid());
         }
     }

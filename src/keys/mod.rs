@@ -9,12 +9,14 @@ mod guard;
 pub mod handlers;
 pub mod key;
 mod listing;
+mod lost;
 pub mod revocations;
 mod uses;
+pub mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -24,7 +26,9 @@ use crate::http::reply::Error;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 use cache::Cache;
+use lost::Lost;
 use uses::Uses;
+use waiting::Waiting;
 
 /// What a second rotation of a key is told: it has its one successor, so nobody with an old key can make new ones.
 const ALREADY_ROTATED: &str = "key was already rotated";
@@ -36,6 +40,11 @@ pub struct Keys {
     /// This process among those that share the database.
     pub server: Uuid,
     uses: Uses,
+    /// Answers that wait for other servers.
+    waiting: Arc<Waiting>,
+    lost: Arc<Lost>,
+    /// How long the database may take for what no request waits for.
+    database_timeout: Duration,
     /// Longest life of a new key; zero is no limit.
     max_lifetime: Duration,
     metrics: Arc<Metrics>,
@@ -106,12 +115,27 @@ impl Keys {
     pub fn new(store: Store, settings: &Settings, metrics: Arc<Metrics>) -> Result<Keys, Error> {
         let cache = Cache::new(settings.cache_size, settings.cache_ttl);
         let max_lifetime = settings.max_key_lifetime;
-        Ok(Keys { store, cache, server: fresh_id()?, uses: Uses::default(), max_lifetime, metrics })
+        Ok(Keys {
+            store,
+            cache,
+            server: fresh_id()?,
+            uses: Uses::default(),
+            waiting: Arc::default(),
+            lost: Arc::default(),
+            database_timeout: settings.database_timeout,
+            max_lifetime,
+            metrics,
+        })
     }
 
     /// Writes down when keys were last used; what cannot be written now is kept for the next time.
     pub fn write_uses(&self) {
-        self.uses.write(&self.store);
+        self.uses.write(&self.store, self.database_timeout);
+    }
+
+    /// Revokes new keys whose answers could not be given.
+    pub fn revoke_lost(&self) {
+        self.lost.revoke(&self.store, self.database_timeout);
     }
 
     /// When a new key ends: as asked for, within the longest life that is allowed.
@@ -135,7 +159,7 @@ impl Keys {
 
     /// Brings the metrics' number of keys up to date.
     pub fn count(&self) {
-        match self.store.count() {
+        match self.store.count(Instant::now() + self.database_timeout) {
             Ok((active, revoked)) => self.metrics.set_keys(active, revoked),
             Err(error) => log::debug!("cannot count the keys: {error}"),
         }
@@ -150,6 +174,10 @@ impl From<StoreError> for Error {
                 Error::DatabaseUnavailable
             }
             StoreError::Refused(text) => Error::Internal(text),
+            StoreError::Unknown(text) => {
+                log::debug!("the outcome of a change is unknown: {text}");
+                Error::OutcomeUnknown
+            }
         }
     }
 }

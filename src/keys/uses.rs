@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -37,13 +38,13 @@ impl Uses {
     }
 
     /// Writes what was noted; keeps what the database does not take now.
-    pub fn write(&self, store: &Store) {
+    pub fn write(&self, store: &Store, limit: Duration) {
         let batch = std::mem::take(&mut *self.pending());
         if batch.is_empty() {
             return;
         }
         let (ids, moments): (Vec<_>, Vec<_>) = batch.iter().map(|(id, used)| (*id, *used)).unzip();
-        let left = store.write_uses(&ids, &moments).unwrap_or_else(|error| {
+        let left = store.write_uses(&ids, &moments, Instant::now() + limit).unwrap_or_else(|error| {
             log::debug!("cannot write when keys were last used: {error}");
             ids
         });

@@ -19,6 +19,10 @@ const CHANNEL: &str = "api_key_changes";
 pub const LEASE: Duration = Duration::from_secs(3);
 /// Beyond the lease, for clocks that do not run quite alike.
 const LEASE_MARGIN: Duration = Duration::from_millis(100);
+/// For how long a server can go on by what it knew, as seen from here.
+pub const LONGEST_LEASE: Duration = LEASE.saturating_add(LEASE_MARGIN);
+/// How long the announcement of a change may take at least, whatever its request has left.
+const ANNOUNCEMENT_LIMIT: Duration = Duration::from_secs(1);
 /// A lease and its margin, and the time that statements take before and after.
 pub const LONGEST_WAIT_FOR_SERVERS: Duration = Duration::from_secs(5);
 
@@ -53,7 +57,8 @@ impl Link {
     /// # Errors
     /// The session broke, or the database is read-only.
     pub fn open(mut client: Client, server: Uuid) -> Result<Link, postgres::Error> {
-        client.batch_execute(&format!("LISTEN {CHANNEL}"))?;
+        // Nothing that is written here may wait for a synchronous standby: with another primary, it is all made anew.
+        client.batch_execute(&format!("SET synchronous_commit = local; LISTEN {CHANNEL}"))?;
         let row = client.query_one(
             "INSERT INTO auth_caches (server, seen) SELECT $1, last_value FROM api_key_changes
              ON CONFLICT (server) DO UPDATE SET seen = excluded.seen, since = now() RETURNING seen",
@@ -111,39 +116,13 @@ impl Link {
     }
 }
 
-/// Draws the number of a change that is committed, and tells everybody; `None` when nobody else caches.
-///
-/// # Errors
-/// The session broke: it is not known who has heard of the change.
-fn announce(client: &mut Client, own: Uuid) -> Result<Option<i64>, postgres::Error> {
-    client
-        .query_one(
-            "SELECT CASE WHEN EXISTS (SELECT FROM auth_caches WHERE server <> $1) THEN nextval('api_key_changes') END,
-                    pg_notify('api_key_changes', '')",
-            &[&own],
-        )?
-        .try_get(0)
-}
-
-/// Whether some other server may still let in by what it read before this change.
-///
-/// # Errors
-/// The session broke.
-fn is_anybody_behind(client: &mut Client, own: Uuid, number: i64) -> Result<bool, postgres::Error> {
-    client
-        .query_one(
-            "SELECT EXISTS (SELECT FROM auth_caches WHERE server <> $1 AND seen < $2)",
-            &[&own, &number],
-        )?
-        .try_get(0)
-}
-
-/// Takes away the rows of servers that were behind for a whole lease: how many.
-///
-/// # Errors
-/// The session broke.
-fn forget_who_is_behind(client: &mut Client, own: Uuid, number: i64) -> Result<u64, postgres::Error> {
-    client.execute("DELETE FROM auth_caches WHERE server <> $1 AND seen < $2", &[&own, &number])
+/// A change that other servers have been told of.
+#[derive(Debug, Clone, Copy)]
+pub struct Announced {
+    /// Whoever has seen this number knows of it. `None`: that could not be told, and only the lease's end is certain.
+    pub number: Option<i64>,
+    /// By then no server trusts what it knew before.
+    pub until: Instant,
 }
 
 impl Store {
@@ -155,36 +134,87 @@ impl Store {
         Link::open(self.dialer.dial()?, server)
     }
 
-    /// Returns once no other server lets anybody in by what it read before this call; `own` needs no telling. The
-    /// change must have been committed, and notified with it, before. Holds no session while it waits.
+    /// Draws the number of a change, and tells everybody; `None` when nobody else caches. The change must have been
+    /// committed, and notified with it, before; `own` needs no telling.
     ///
-    /// Should the database go away meanwhile, a lease is sat out: whoever still has a link has heard the notification,
-    /// and whoever has none trusts nothing by then.
-    pub fn wait_for_servers(&self, own: Uuid) {
-        let until = Instant::now() + LEASE + LEASE_MARGIN;
-        if let Err(error) = self.ask_servers(own, until) {
-            log::warn!(
-                "cannot ask whether other servers know of a change, so their leases are waited for: {error}"
-            );
-            std::thread::sleep(until.saturating_duration_since(Instant::now()));
-        }
+    /// Should the database be away, a lease has to be sat out: whoever still has a link has heard the notification, and
+    /// whoever has none trusts nothing by then.
+    pub fn announce(&self, own: Uuid, until: Instant) -> Option<Announced> {
+        // The change is made: what is left of the request's time must not be the reason for a long wait.
+        let until = until.max(Instant::now() + ANNOUNCEMENT_LIMIT);
+        let number = self.write(until, |session| {
+            // On disk, so that no number comes twice, and without a wait for a standby: the number means nothing there.
+            session
+                .client
+                .query_one(
+                    "SELECT CASE WHEN EXISTS (SELECT FROM auth_caches WHERE server <> $1) THEN nextval('api_key_changes') END,
+                            pg_notify('api_key_changes', ''), set_config('synchronous_commit', 'local', true)",
+                    &[&own],
+                )?
+                .try_get::<_, Option<i64>>(0)
+        });
+        let number = match number {
+            Ok(announced) => Some(announced.value?),
+            Err(error) => {
+                log::warn!(
+                    "cannot announce a change, so the leases of other servers are waited for: {error}"
+                );
+                None
+            }
+        };
+        // The number may have been drawn late; the lease of whoever is silent ends a lease after that.
+        Some(Announced { number, until: Instant::now() + LONGEST_LEASE })
     }
 
-    fn ask_servers(&self, own: Uuid, until: Instant) -> Result<(), StoreError> {
-        let Some(number) = self.write(|session| announce(&mut session.client, own))? else { return Ok(()) };
-        // The number may have been drawn late; the lease of whoever is silent ends a lease after that.
-        let until = until.max(Instant::now() + LEASE + LEASE_MARGIN);
-        let mut pause = Duration::from_millis(1);
-        while self.read(|session| is_anybody_behind(&mut session.client, own, number))? {
-            if Instant::now() >= until {
-                // They have not asked for news since the number was drawn, so they trust nothing that they remember.
-                let gone = self.write(|session| forget_who_is_behind(&mut session.client, own, number))?;
-                log::warn!(servers = gone; "servers that share the database are silent, and trust their caches no longer");
-                break;
+    /// The lowest number that some other server has seen, `i64::MAX` where there is none. Takes little longer than
+    /// `limit`, also when the database is silent.
+    ///
+    /// # Errors
+    /// See `StoreError`.
+    pub fn seen_by_all(&self, own: Uuid, limit: Duration) -> Result<i64, StoreError> {
+        self.read(Instant::now() + limit, |session| {
+            // A query has no time limit of its own.
+            if let Err(error) = session.client.is_valid(limit) {
+                session.give_up();
+                return Err(error);
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
+            let row = session.client.query_one(
+                "SELECT COALESCE(min(seen), $2) FROM auth_caches WHERE server <> $1",
+                &[&own, &i64::MAX],
+            )?;
+            row.try_get(0)
+        })
+    }
+
+    /// Takes away the rows of servers that were behind for a whole lease: how many.
+    ///
+    /// # Errors
+    /// See `StoreError`.
+    pub fn forget_who_is_behind(&self, own: Uuid, number: i64, until: Instant) -> Result<u64, StoreError> {
+        let forgotten = self.write(until, |session| {
+            let mut transaction = session.client.transaction()?;
+            transaction.batch_execute("SET LOCAL synchronous_commit = off")?;
+            let forgotten = transaction
+                .execute("DELETE FROM auth_caches WHERE server <> $1 AND seen < $2", &[&own, &number])?;
+            transaction.commit()?;
+            Ok(forgotten)
+        });
+        forgotten.map(|forgotten| forgotten.value)
+    }
+
+    /// Returns once no other server lets anybody in by what it read before this call, for a command that has nothing
+    /// else to do. Holds no session while it waits.
+    pub fn wait_for_servers(&self, own: Uuid) {
+        let Some(announced) = self.announce(own, Instant::now()) else { return };
+        while Instant::now() < announced.until {
+            let seen = self.seen_by_all(own, LEASE_MARGIN);
+            if announced.number.zip(seen.ok()).is_some_and(|(number, seen)| seen >= number) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
+        if let Some(number) = announced.number {
+            let _ = self.forget_who_is_behind(own, number, Instant::now() + ANNOUNCEMENT_LIMIT);
+        }
     }
 }

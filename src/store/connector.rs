@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postgres::config::{LoadBalanceHosts, SslMode as DriverMode};
 use postgres::error::SqlState;
-use postgres::{Client, Config};
+use postgres::{CancelToken, Client, Config};
 use r2d2::ManageConnection as _;
 use r2d2_postgres::PostgresConnectionManager;
 
@@ -21,6 +21,7 @@ type Manager = PostgresConnectionManager<Tls>;
 /// Makes every connection to the database that there is.
 pub struct Connector {
     routes: Vec<Route>,
+    tls: Tls,
     /// Whether any of the hosts may come first.
     is_random: bool,
     mode: SslMode,
@@ -84,6 +85,7 @@ impl Connector {
         Ok(Connector {
             attempt_limit: (connect_timeout + HANDSHAKE) * u32::try_from(routes.len()).unwrap_or(1),
             routes,
+            tls,
             is_random: url.config.get_load_balance_hosts() == LoadBalanceHosts::Random,
             mode: url.mode,
             place: place(&url.hosts, &database, &user),
@@ -111,6 +113,14 @@ impl Connector {
             }
         }
         self.routes[last].connect()
+    }
+
+    /// Asks PostgreSQL to cancel what runs on a session.
+    ///
+    /// # Errors
+    /// No connection could be made for that.
+    pub fn cancel(&self, token: &CancelToken) -> Result<(), postgres::Error> {
+        token.cancel_query(self.tls.clone())
     }
 
     /// Why there is no connection, and what the URL has to do with it.
@@ -186,10 +196,7 @@ fn place(hosts: &[Host], database: &str, user: &str) -> String {
     let places: Vec<_> = hosts
         .iter()
         .map(|Host { name, port, .. }| match name {
-            // As PostgreSQL names the socket.
-            directory if directory.starts_with('/') => {
-                format!("{}/.s.PGSQL.{port}", directory.trim_end_matches('/'))
-            }
+            directory if directory.starts_with('/') => format!("{directory}, port {port}"),
             address if address.contains(':') => format!("[{address}]:{port}"),
             name => format!("{name}:{port}"),
         })

@@ -1,12 +1,14 @@
 //! The rows that files of `keys apply` declare: told by the column `declared`, and changed in one transaction.
 
+use std::time::Instant;
+
 use postgres::{GenericClient, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::keys::Unlogged;
 use super::pool::Session;
-use super::{Store, StoreError};
+use super::{Committed, Store, StoreError};
 
 /// A row that a file declared, or whose hash one now declares.
 pub struct KnownKey {
@@ -85,8 +87,8 @@ impl Store {
     ///
     /// # Errors
     /// See `StoreError`.
-    pub fn known_keys(&self, hashes: &[&str]) -> Result<Vec<KnownKey>, StoreError> {
-        self.read(|Session { client, .. }| known(client, hashes, ""))
+    pub fn known_keys(&self, hashes: &[&str], until: Instant) -> Result<Vec<KnownKey>, StoreError> {
+        self.read(until, |Session { client, .. }| known(client, hashes, ""))
     }
 
     /// Hands the same rows to `plan` and takes the steps that it asks for, while nobody else changes these rows. All
@@ -98,8 +100,9 @@ impl Store {
         &self,
         hashes: &[&str],
         plan: impl FnOnce(Vec<KnownKey>) -> Vec<Step<'a>>,
-    ) -> Result<(), StoreError> {
-        self.write(|Session { client, .. }| {
+        until: Instant,
+    ) -> Result<Committed<()>, StoreError> {
+        self.write(until, |Session { client, .. }| {
             let mut transaction = client.transaction()?;
             transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
             let steps = plan(known(&mut transaction, hashes, " FOR UPDATE")?);

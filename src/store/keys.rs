@@ -1,6 +1,7 @@
 //! The statements on `api_keys`.
 
 use std::fmt;
+use std::time::Instant;
 
 use postgres::types::private::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type};
@@ -9,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::pool::Session;
-use super::{Store, StoreError};
+use super::{Committed, Store, StoreError};
 
 /// A row of `api_keys`, without the hash. Its texts are its own, or still PostgreSQL's answer.
 #[derive(Debug, Clone)]
@@ -282,16 +283,15 @@ impl Store {
     ///
     /// # Errors
     /// See `StoreError`; so for all of these.
-    pub fn find(&self, hash: &str) -> Result<Option<KeyRow>, StoreError> {
-        self.read(|Session { client, statements, .. }| {
+    pub fn find(&self, hash: &str, until: Instant) -> Result<Option<KeyRow>, StoreError> {
+        self.read(until, |Session { client, statements, .. }| {
             client.query_opt(&statements.find, &[&Unlogged(hash)])?.as_ref().map(key_row).transpose()
         })
     }
 
-    /// Adds a key and returns when it was made. When this fails for a broken session, nobody knows whether the row is
-    /// there; nobody has the key either.
-    pub fn insert(&self, key: &NewKey<'_>) -> Result<OffsetDateTime, StoreError> {
-        self.write(|Session { client, statements, .. }| {
+    /// Adds a key and returns when it was made.
+    pub fn insert(&self, key: &NewKey<'_>, until: Instant) -> Result<Committed<OffsetDateTime>, StoreError> {
+        self.write(until, |Session { client, statements, .. }| {
             client
                 .query_one(
                     &statements.insert,
@@ -309,8 +309,14 @@ impl Store {
     }
 
     /// At most `limit` rows, newest first.
-    pub fn list(&self, after: Option<Position>, with_revoked: bool, limit: i64) -> Result<Rows, StoreError> {
-        self.read(|Session { client, statements, .. }| {
+    pub fn list(
+        &self,
+        after: Option<Position>,
+        with_revoked: bool,
+        limit: i64,
+        until: Instant,
+    ) -> Result<Rows, StoreError> {
+        self.read(until, |Session { client, statements, .. }| {
             let rows = match after {
                 Some(Position { created_at, id }) => {
                     client.query(&statements.list, &[&created_at, &id, &with_revoked, &limit])?
@@ -322,8 +328,8 @@ impl Store {
     }
 
     /// Revokes a key. The row is committed when this returns; other servers may still have to hear of it.
-    pub fn revoke(&self, id: Uuid) -> Result<Revocation, StoreError> {
-        self.write(|Session { client, statements, .. }| {
+    pub fn revoke(&self, id: Uuid, until: Instant) -> Result<Committed<Revocation>, StoreError> {
+        self.write(until, |Session { client, statements, .. }| {
             let row = client.query_one(&statements.revoke, &[&id])?;
             Ok(match (row.try_get(0)?, row.try_get(2)?) {
                 (Some(name), _) => Revocation::Revoked(name),
@@ -335,9 +341,14 @@ impl Store {
 
     /// Makes a key in the place of a valid one that has no successor yet. Committed when this returns; other servers
     /// may still have to hear of it.
-    pub fn rotate(&self, id: Uuid, successor: &Successor<'_>) -> Result<Rotated, StoreError> {
+    pub fn rotate(
+        &self,
+        id: Uuid,
+        successor: &Successor<'_>,
+        until: Instant,
+    ) -> Result<Committed<Rotated>, StoreError> {
         let Successor { id: new, hash, prefix, grace_seconds, longest_seconds } = successor;
-        self.write(|Session { client, statements, .. }| {
+        self.write(until, |Session { client, statements, .. }| {
             let row = client.query_opt(
                 &statements.rotate,
                 &[&id, new, &Unlogged(hash), prefix, grace_seconds, longest_seconds],
@@ -357,24 +368,34 @@ impl Store {
     }
 
     /// When a key was last used, as far as that is written.
-    pub fn last_used_at(&self, id: Uuid) -> Result<Option<OffsetDateTime>, StoreError> {
-        self.read(|Session { client, statements, .. }| {
+    pub fn last_used_at(&self, id: Uuid, until: Instant) -> Result<Option<OffsetDateTime>, StoreError> {
+        self.read(until, |Session { client, statements, .. }| {
             client.query_opt(&statements.last_used, &[&id])?.map_or(Ok(None), |row| row.try_get(0))
         })
     }
 
     /// Writes when keys were last used, one moment for each id. Older moments never replace newer ones. Waits for no
     /// lock: returns the ids of rows that somebody else holds now.
-    pub fn write_uses(&self, ids: &[Uuid], moments: &[OffsetDateTime]) -> Result<Vec<Uuid>, StoreError> {
-        self.write(|Session { client, .. }| {
-            let rows = client.query(WRITE_USES, &[&ids, &moments])?;
+    pub fn write_uses(
+        &self,
+        ids: &[Uuid],
+        moments: &[OffsetDateTime],
+        until: Instant,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        let written = self.write(until, |Session { client, .. }| {
+            let mut transaction = client.transaction()?;
+            // Not worth a session that waits for a standby.
+            transaction.batch_execute("SET LOCAL synchronous_commit = off")?;
+            let rows = transaction.query(WRITE_USES, &[&ids, &moments])?;
+            transaction.commit()?;
             rows.iter().map(|row| row.try_get(0)).collect()
-        })
+        });
+        written.map(|written| written.value)
     }
 
     /// How many keys are valid or expired, and how many are revoked.
-    pub fn count(&self) -> Result<(i64, i64), StoreError> {
-        self.read(|Session { client, .. }| {
+    pub fn count(&self, until: Instant) -> Result<(i64, i64), StoreError> {
+        self.read(until, |Session { client, .. }| {
             let row = client
                 .query_one("SELECT count(*) - count(revoked_at), count(revoked_at) FROM api_keys", &[])?;
             Ok((row.try_get(0)?, row.try_get(1)?))

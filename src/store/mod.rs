@@ -1,5 +1,6 @@
 //! The only room where SQL is written.
 
+mod cancel;
 mod certificate;
 pub mod changes;
 pub mod check;
@@ -28,10 +29,14 @@ use pool::{Dialer, Session, Sessions};
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
 const READ_AGAIN_FOR: Duration = Duration::from_secs(2);
 
+/// How long the database may take for what a command asks of it.
+pub const COMMAND_LIMIT: Duration = Duration::from_secs(20);
+
 /// The database, behind a pool of sessions that carry their prepared statements.
 pub struct Store {
     pool: r2d2::Pool<Sessions>,
     dialer: Arc<Dialer>,
+    running: cancel::Watched,
     metrics: Arc<Metrics>,
 }
 
@@ -42,12 +47,24 @@ pub enum StoreError {
     Unavailable(String),
     /// It refused what we asked: a bug, or a table that somebody has changed.
     Refused(String),
+    /// The session broke during a change: it is not known whether the database carried that out.
+    Unknown(String),
+}
+
+/// A change that was carried out.
+#[derive(Debug)]
+pub struct Committed<T> {
+    pub value: T,
+    /// `false`: the wait for a synchronous standby was given up, so a failover may undo the change.
+    pub is_confirmed: bool,
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::Unavailable(text) | StoreError::Refused(text) => formatter.write_str(text),
+            StoreError::Unavailable(text) | StoreError::Refused(text) | StoreError::Unknown(text) => {
+                formatter.write_str(text)
+            }
         }
     }
 }
@@ -98,20 +115,22 @@ fn is_true(client: &mut Client, query: &str) -> Result<bool, postgres::Error> {
 }
 
 impl Store {
-    /// Runs a statement that may be run again: on a session that turns out to be dead, the next one is tried.
+    /// Runs a statement that may be run again: on a session that turns out to be dead, the next one is tried. All of it
+    /// is over at `until`, unless the database is silent.
     fn read<T>(
         &self,
+        until: Instant,
         mut read: impl FnMut(&mut Session) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        let until = Instant::now() + READ_AGAIN_FOR;
+        let again_until = until.min(Instant::now() + READ_AGAIN_FOR);
         loop {
-            let mut session = self.session()?;
-            match read(&mut session) {
+            let mut session = self.session(until)?;
+            match self.run(&mut session, until, &mut read).0 {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     let session_is_dead = session.is_dead(&error);
                     let error = StoreError::from(error);
-                    if !session_is_dead || Instant::now() >= until {
+                    if !session_is_dead || Instant::now() >= again_until {
                         return Err(error);
                     }
                     self.dialer.forget(&session);
@@ -120,25 +139,52 @@ impl Store {
         }
     }
 
-    /// Runs a statement that is never repeated: when the session breaks, nobody knows whether it was carried out.
+    /// Runs a statement that is never repeated. All of it is over at `until`, unless the database is silent.
+    ///
+    /// # Errors
+    /// `Unknown` when the session broke: PostgreSQL may end one between a commit and the word of it. All other errors
+    /// say that nothing was changed.
     fn write<T>(
         &self,
+        until: Instant,
         write: impl FnOnce(&mut Session) -> Result<T, postgres::Error>,
-    ) -> Result<T, StoreError> {
-        let mut session = self.session()?;
-        write(&mut session).map_err(|error| {
-            if session.is_dead(&error) {
+    ) -> Result<Committed<T>, StoreError> {
+        let mut session = self.session(until)?;
+        let (result, is_cancelled) = self.run(&mut session, until, write);
+        match result {
+            Ok(value) => Ok(Committed { value, is_confirmed: !is_cancelled }),
+            Err(error) if session.is_dead(&error) => {
                 self.dialer.forget(&session);
+                Err(StoreError::Unknown(describe(&error)))
             }
-            StoreError::from(error)
-        })
+            Err(error) => Err(StoreError::from(error)),
+        }
+    }
+
+    /// Whether it was cancelled comes with the result: a commit that is cancelled while it waits for a standby is done.
+    fn run<T>(
+        &self,
+        session: &mut Session,
+        until: Instant,
+        run: impl FnOnce(&mut Session) -> Result<T, postgres::Error>,
+    ) -> (Result<T, postgres::Error>, bool) {
+        let token = session.cancel.clone();
+        let (result, is_cancelled) = self.running.run(token, until, || run(session));
+        if is_cancelled {
+            session.give_up();
+        }
+        (result, is_cancelled)
     }
 
     /// A session from the pool that is not known to be dead.
-    fn session(&self) -> Result<r2d2::PooledConnection<Sessions>, StoreError> {
+    fn session(&self, until: Instant) -> Result<r2d2::PooledConnection<Sessions>, StoreError> {
         let asked = Instant::now();
         loop {
-            let session = self.pool.get_timeout(self.dialer.patience());
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(StoreError::Unavailable("the request's time was over".to_owned()));
+            }
+            let session = self.pool.get_timeout(self.dialer.patience().min(left));
             self.dialer.note(session.is_err());
             let session = session.map_err(|error| {
                 StoreError::Unavailable(format!("no session within {:?}: {error}", asked.elapsed()))

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use postgres::Client;
+use postgres::{CancelToken, Client};
 use r2d2::ManageConnection;
 
 use super::connector::Connector;
@@ -86,6 +86,7 @@ impl Dialer {
 pub struct Session {
     pub client: Client,
     pub statements: Statements,
+    pub cancel: CancelToken,
     epoch: u64,
     /// A statement has failed in a way that leaves nothing to hope for.
     dead: bool,
@@ -102,7 +103,8 @@ impl Session {
     ) -> Result<Session, postgres::Error> {
         client.batch_execute(&format!("SET statement_timeout = {}", statement_timeout.as_millis()))?;
         let statements = Statements::prepare(&mut client)?;
-        Ok(Session { client, statements, epoch, dead: false, silent: false })
+        let cancel = client.cancel_token();
+        Ok(Session { client, statements, cancel, epoch, dead: false, silent: false })
     }
 
     /// Makes the first session of the connection on which everything was prepared.

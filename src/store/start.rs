@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
+use super::cancel::Running;
 use super::connector::{Connector, may_come_up};
 use super::migrations::State;
 use super::pool::{self, Dialer, SESSION_WAIT, Session};
-use super::{Store, describe, keys, migrations};
+use super::{COMMAND_LIMIT, Store, describe, keys, migrations};
 use crate::config::{Settings, database_url};
 use crate::failure::Failure;
 use crate::metrics::Metrics;
@@ -30,7 +31,8 @@ impl Store {
         let timeout = settings.database_timeout;
         let (dialer, session) = prepare(settings, SESSION_WAIT, timeout, before_first, first)?;
         let pool = pool::open(&dialer, session, settings.pool_size, timeout);
-        Ok(Store { pool, dialer, metrics })
+        let running = Running::start(&dialer).map_err(no_thread)?;
+        Ok(Store { pool, dialer, running, metrics })
     }
 
     /// Opens all other sessions, in the background. A start takes half as long without that beside it.
@@ -44,12 +46,16 @@ impl Store {
     /// # Errors
     /// As `start`.
     pub fn for_command(settings: &Settings) -> Result<Store, Failure> {
-        const WAIT: Duration = Duration::from_secs(30);
-        let (dialer, session) = prepare(settings, WAIT, WAIT, || Ok(()), |_| Ok(()))?;
-        let pool = pool::open(&dialer, session, settings.pool_size, WAIT);
+        let (dialer, session) = prepare(settings, COMMAND_LIMIT, COMMAND_LIMIT, || Ok(()), |_| Ok(()))?;
+        let pool = pool::open(&dialer, session, settings.pool_size, COMMAND_LIMIT);
         dialer.start();
-        Ok(Store { pool, dialer, metrics: Arc::new(Metrics::new()?) })
+        let running = Running::start(&dialer).map_err(no_thread)?;
+        Ok(Store { pool, dialer, running, metrics: Arc::new(Metrics::new()?) })
     }
+}
+
+fn no_thread(error: std::io::Error) -> Failure {
+    Failure::Runtime(format!("cannot start a thread: {error}"))
 }
 
 /// What makes connections to the database of these settings.

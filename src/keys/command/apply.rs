@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::super::expiry;
 use super::declaration::{self, Wanted};
-use super::{failed, id, shown, tell_servers};
+use super::{failed, id, shown, tell_servers, until, warn_unless_confirmed};
 use crate::cli;
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -20,6 +20,8 @@ use crate::store::declared::{Declared, KnownKey, Step};
 
 /// Room for tens of thousands of keys, and short enough for /dev/zero.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
+/// What each key adds to the time that the database may take, which may be far away.
+const TIME_FOR_A_KEY: Duration = Duration::from_millis(500);
 
 pub fn run(
     settings: impl FnOnce() -> Result<Settings, Failure>,
@@ -32,17 +34,18 @@ pub fn run(
     let ids = wanted.iter().map(|_| id()).collect::<Result<Vec<_>, _>>()?;
     let settings = settings()?;
     let store = Store::for_command(&settings)?;
+    let until = until() + TIME_FOR_A_KEY * u32::try_from(wanted.len()).unwrap_or(u32::MAX);
     let now = OffsetDateTime::now_utc();
     let plan = |known: &[KnownKey]| Plan::new(&wanted, &ids, known, settings.max_key_lifetime, now);
     let planned = if dry_run {
-        plan(&store.known_keys(&hashes).map_err(failed)?)
+        plan(&store.known_keys(&hashes, until).map_err(failed)?)
     } else {
         let mut planned = Ok(Plan::default());
         let steps = |known: Vec<KnownKey>| {
             planned = plan(&known);
             planned.as_mut().map(|plan| std::mem::take(&mut plan.steps)).unwrap_or_default()
         };
-        store.declare(&hashes, steps).map_err(failed)?;
+        warn_unless_confirmed(&store.declare(&hashes, steps, until).map_err(failed)?);
         planned
     };
     let file = shown(file);

@@ -7,6 +7,7 @@ mod list;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -18,7 +19,7 @@ use crate::cli::{self, KeysAction};
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::store::keys::{NewKey, Revocation, Rotated, Successor};
-use crate::store::{Store, StoreError};
+use crate::store::{COMMAND_LIMIT, Committed, Store, StoreError};
 
 /// Carries out an action. `settings` is asked for only where a database is needed.
 ///
@@ -32,9 +33,7 @@ pub fn run(
         KeysAction::Create { name, permissions, expires_in } => {
             create(settings, name, permissions.as_deref(), expires_in.as_deref())?;
         }
-        KeysAction::List { json, active } => {
-            list::run(&Store::for_command(&settings()?)?, *json, *active)?;
-        }
+        KeysAction::List { json } => list::run(&Store::for_command(&settings()?)?, *json)?,
         KeysAction::Revoke { id } => revoke(settings, id)?,
         KeysAction::Rotate { id, grace } => rotate(settings, id, grace.as_deref())?,
         KeysAction::Explain => return explain::run(settings),
@@ -81,7 +80,7 @@ fn create(
         expires_at,
     };
     let store = Store::for_command(&settings)?;
-    store.insert(&new).map_err(failed)?;
+    warn_unless_confirmed(&store.insert(&new, until()).map_err(failed)?);
     cli::remark(&format!("created {} {id}", shown(name)));
     hand_over(&store, id, &key)
 }
@@ -90,7 +89,7 @@ fn create(
 fn hand_over(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{}", key.reveal()).and_then(|()| stdout.flush()).map_err(|error| {
-        let outcome = match store.revoke(id) {
+        let outcome = match store.revoke(id, until()) {
             Ok(_) => "so it was revoked again".to_owned(),
             Err(revocation) => format!("and revoking it failed, please do so: {}", failed(revocation)),
         };
@@ -101,13 +100,18 @@ fn hand_over(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), Failure> {
 fn revoke(settings: impl FnOnce() -> Result<Settings, Failure>, id: &str) -> Result<(), Failure> {
     let id = key_id(id)?;
     let store = Store::for_command(&settings()?)?;
-    let revocation = store.revoke(id).map_err(failed)?;
-    if revocation == Revocation::Unknown {
+    let revocation = store.revoke(id, until()).map_err(failed)?;
+    if revocation.value == Revocation::Unknown {
         return Err(Failure::Runtime(format!("there is no key {id}")));
     }
     // For an earlier revocation as well: whoever made it may not have waited to the end.
     tell_servers(&store)?;
-    match revocation {
+    match revocation.value {
+        Revocation::Revoked(name) if !revocation.is_confirmed => Err(Failure::Runtime(format!(
+            "{} {id} is revoked, but no synchronous standby has confirmed that: after a failover, list keys and \
+             revoke it again",
+            shown(&name)
+        ))),
         Revocation::Revoked(name) => cli::print(&format!("revoked {} {id}\n", shown(&name))),
         _ => Err(Failure::Runtime(format!("the key {id} has been revoked before"))),
     }
@@ -132,7 +136,9 @@ fn rotate(
         longest_seconds: (!longest.is_zero()).then_some(longest.as_secs_f64()),
     };
     let store = Store::for_command(&settings)?;
-    let made = match store.rotate(old, &successor).map_err(failed)? {
+    let rotated = store.rotate(old, &successor, until()).map_err(failed)?;
+    warn_unless_confirmed(&rotated);
+    let made = match rotated.value {
         Rotated::Now(made) => made,
         Rotated::Earlier => return Err(Failure::Runtime(format!("{ALREADY_ROTATED}: {old}"))),
         Rotated::NotValid => {
@@ -183,7 +189,24 @@ fn failed(error: StoreError) -> Failure {
     Failure::Runtime(match error {
         StoreError::Unavailable(text) => format!("the database is not available: {text}"),
         StoreError::Refused(text) => format!("the database refused: {text}"),
+        StoreError::Unknown(text) => {
+            format!("lost the database: {text}; the outcome is unknown: list keys before trying again")
+        }
     })
+}
+
+/// Until when the database may take for what a command asks of it now.
+fn until() -> Instant {
+    Instant::now() + COMMAND_LIMIT
+}
+
+/// A key that is handed out may be lost with its primary, which lets nobody in; a revocation that is lost would.
+fn warn_unless_confirmed<T>(committed: &Committed<T>) {
+    if !committed.is_confirmed {
+        cli::remark(
+            "cloacinactl: this is done, but no synchronous standby has confirmed it: a failover may undo it",
+        );
+    }
 }
 
 /// A name as a terminal may see it. Rows of older servers may have anything in theirs.

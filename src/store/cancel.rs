@@ -1,0 +1,125 @@
+//! Ends statements whose time is over. PostgreSQL's own `statement_timeout` bounds each statement by itself, whatever was
+//! waited before it, and does not bound a commit at all: one that waits for a synchronous standby waits for ever.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::time::Instant;
+
+use postgres::CancelToken;
+
+use super::pool::Dialer;
+
+/// The statements that run, each with the moment when PostgreSQL is asked to cancel it.
+#[derive(Default)]
+pub struct Running {
+    state: Mutex<State>,
+    sooner: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    statements: Vec<Statement>,
+    last_number: u64,
+    /// When the thread looks next; `None`: once it is woken.
+    looks_at: Option<Instant>,
+    is_over: bool,
+}
+
+struct Statement {
+    number: u64,
+    until: Instant,
+    token: CancelToken,
+    is_cancelled: bool,
+}
+
+impl Running {
+    /// Starts the thread that looks after them. It ends when this is dropped.
+    ///
+    /// # Errors
+    /// No thread could be made.
+    pub fn start(dialer: &Arc<Dialer>) -> std::io::Result<Watched> {
+        let running = Arc::new(Running::default());
+        let (watched, dialer) = (Arc::clone(&running), Arc::downgrade(dialer));
+        std::thread::Builder::new().name("cancel".to_owned()).spawn(move || watched.watch(&dialer))?;
+        Ok(Watched(running))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn begin(&self, token: CancelToken, until: Instant) -> u64 {
+        let mut state = self.state();
+        state.last_number += 1;
+        let number = state.last_number;
+        state.statements.push(Statement { number, until, token, is_cancelled: false });
+        // The thread is mostly waiting for a statement that is long over: a wake-up costs more than all else here.
+        if state.looks_at.is_none_or(|looks_at| until < looks_at) {
+            drop(state);
+            self.sooner.notify_one();
+        }
+        number
+    }
+
+    /// Whether PostgreSQL was asked to cancel it.
+    fn end(&self, number: u64) -> bool {
+        let mut state = self.state();
+        let place = state.statements.iter().position(|statement| statement.number == number);
+        place.is_some_and(|place| state.statements.swap_remove(place).is_cancelled)
+    }
+
+    fn watch(&self, dialer: &Weak<Dialer>) {
+        let mut state = self.state();
+        while !state.is_over {
+            let now = Instant::now();
+            for statement in state.statements.iter_mut().filter(|statement| !statement.is_cancelled) {
+                if statement.until <= now {
+                    statement.is_cancelled = true;
+                    cancel(dialer, statement.token.clone());
+                }
+            }
+            let left = state.statements.iter().filter(|statement| !statement.is_cancelled);
+            state.looks_at = left.map(|statement| statement.until).min();
+            state = match state.looks_at {
+                None => self.sooner.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                Some(at) => {
+                    let wait = at.saturating_duration_since(now);
+                    self.sooner.wait_timeout(state, wait).unwrap_or_else(|poisoned| poisoned.into_inner()).0
+                }
+            };
+        }
+    }
+}
+
+/// On a thread of its own, since the request needs a connection, which the database may not give.
+fn cancel(dialer: &Weak<Dialer>, token: CancelToken) {
+    let Some(dialer) = dialer.upgrade() else { return };
+    let thread = std::thread::Builder::new().name("cancel-one".to_owned());
+    let spawned = thread.spawn(move || {
+        if let Err(error) = dialer.connector.cancel(&token) {
+            log::debug!("cannot cancel a statement: {}", super::describe(&error));
+        }
+    });
+    if let Err(error) = spawned {
+        log::error!("cannot start a thread: {error}");
+    }
+}
+
+/// Statements with a thread that looks after them.
+pub struct Watched(Arc<Running>);
+
+impl Watched {
+    /// Does this, and has what runs on the session then cancelled at that moment. Whether that was asked for: the
+    /// session must not be used again then, since the request may reach PostgreSQL later than the statement's end.
+    pub fn run<T>(&self, token: CancelToken, until: Instant, run: impl FnOnce() -> T) -> (T, bool) {
+        let number = self.0.begin(token, until);
+        let result = run();
+        (result, self.0.end(number))
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.state().is_over = true;
+        self.0.sooner.notify_one();
+    }
+}
