@@ -46,7 +46,9 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
         Command::ConfigList => cli::print(&config::command::list(&home()?)?)?,
         Command::Keys { action, flags } => {
             logging::start_without_file(invocation.verbose);
-            return keys::command::run(&action, || config::Settings::for_keys(home()?, flags));
+            let settings =
+                move || config::Settings::for_keys(config::home(invocation.home.as_deref())?, flags);
+            return keys::command::run(action, settings);
         }
         Command::Health { url } => {
             let url = match url {

@@ -23,7 +23,7 @@ pub fn keys(database: &Database, arguments: &[&str]) -> Outcome {
     keys_at(&database.url(), arguments, "")
 }
 
-fn keys_at(url: &str, arguments: &[&str], input: &str) -> Outcome {
+pub fn keys_at(url: &str, arguments: &[&str], input: &str) -> Outcome {
     let home = Directory::new();
     let path = home.join("none");
     let mut command = cloacinactl(["--home", path.to_str().unwrap(), "keys"]);

@@ -24,6 +24,7 @@ mod containers;
 mod database_faults;
 mod database_tls;
 mod database_url;
+mod deadlines;
 mod errors;
 mod expiry;
 mod expiry_rules;

@@ -46,6 +46,22 @@ fn every_request_that_was_read_gets_its_whole_answer() {
     assert!(ended.stderr.contains("drained"), "{ended:#?}");
 }
 
+/// Connected, and not yet accepted: the kernel has told these clients that they are heard.
+#[test]
+fn whoever_connected_before_the_signal_is_answered() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    server.signal("STOP");
+    let mut clients: Vec<_> = (0..300).map(|_| Connection::open(server.address)).collect();
+    clients.iter_mut().for_each(|client| client.send(&http::request("GET", "/health", None, None)));
+    server.signal("TERM");
+    server.signal("CONT");
+    for client in &mut clients {
+        client.receive("GET").expect_status(200);
+    }
+    server.ended().expect_code(0);
+}
+
 /// A request that waits for a lock of ours.
 fn stuck_request(database: &Database, server: &Server, key: &str) -> Connection {
     let mut stuck = Connection::open(server.address);

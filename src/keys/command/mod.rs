@@ -7,7 +7,9 @@ mod list;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -21,11 +23,70 @@ use crate::failure::Failure;
 use crate::store::keys::{NewKey, Revocation, Rotated, Successor};
 use crate::store::{COMMAND_LIMIT, Committed, Store, StoreError};
 
+/// What the thread that carries an action out says of itself.
+enum Event {
+    /// From here on it may wait for the database, for no longer than this.
+    AsksDatabase(Duration),
+    Over(Result<ExitCode, Failure>),
+}
+
+/// Beyond what a command waits for a database and its answer: for servers to hear of it, and for the cancelling of what
+/// takes too long.
+const BESIDE_ANSWER: Duration = Duration::from_secs(6);
+
 /// Carries out an action. `settings` is asked for only where a database is needed.
 ///
 /// # Errors
-/// `Usage` for a value that is not right, `Runtime` when the database does not do it.
+/// `Usage` for a value that is not right, `Runtime` when the database does not do it, or falls silent: the driver would
+/// wait for that for ever, so the wait is left to a thread that ends with the process.
 pub fn run(
+    action: KeysAction,
+    settings: impl FnOnce() -> Result<Settings, Failure> + Send + 'static,
+) -> Result<ExitCode, Failure> {
+    let (events, heard) = mpsc::channel();
+    let may_change = !matches!(action, KeysAction::List { .. } | KeysAction::Explain);
+    let carrying_out = thread::spawn(move || {
+        let outcome = carry_out(&action, || {
+            let settings = settings()?;
+            let limit = settings.database_wait + time_for(&action) + BESIDE_ANSWER;
+            let _ = events.send(Event::AsksDatabase(limit));
+            Ok(settings)
+        });
+        let _ = events.send(Event::Over(outcome));
+    });
+    let mut limit = None;
+    loop {
+        let event = match limit {
+            None => heard.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(limit) => heard.recv_timeout(limit),
+        };
+        match event {
+            Ok(Event::AsksDatabase(longest)) => limit = Some(longest),
+            Ok(Event::Over(outcome)) => return outcome,
+            Err(RecvTimeoutError::Timeout) if may_change => {
+                return Err(Failure::Runtime(format!("the database does not answer; {OUTCOME_UNKNOWN}")));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(Failure::Runtime("the database does not answer".to_owned()));
+            }
+            Err(RecvTimeoutError::Disconnected) => match carrying_out.join() {
+                Err(panic) => std::panic::resume_unwind(panic),
+                Ok(()) => return Err(Failure::Runtime("internal error: no outcome".to_owned())),
+            },
+        }
+    }
+}
+
+/// How long the database may take for what an action asks of it.
+fn time_for(action: &KeysAction) -> Duration {
+    match action {
+        // As long as a file may be: it has a limit of its own.
+        KeysAction::Apply { .. } => Duration::from_secs(24 * 60 * 60),
+        _ => COMMAND_LIMIT,
+    }
+}
+
+fn carry_out(
     action: &KeysAction,
     settings: impl FnOnce() -> Result<Settings, Failure>,
 ) -> Result<ExitCode, Failure> {
@@ -190,10 +251,13 @@ fn failed(error: StoreError) -> Failure {
         StoreError::Unavailable(text) => format!("the database is not available: {text}"),
         StoreError::Refused(text) => format!("the database refused: {text}"),
         StoreError::Unknown(text) => {
-            format!("lost the database: {text}; the outcome is unknown: list keys before trying again")
+            format!("lost the database: {text}; {OUTCOME_UNKNOWN}")
         }
     })
 }
+
+/// Of a change that the database may have carried out.
+const OUTCOME_UNKNOWN: &str = "the outcome is unknown: list keys before trying again";
 
 /// Until when the database may take for what a command asks of it now.
 fn until() -> Instant {

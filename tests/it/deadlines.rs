@@ -1,0 +1,313 @@
+//! One deadline for all that is done for a request: waiting for a worker, for a session, for a statement, for a standby.
+//! What an answer says of a change is true, and a change that hangs keeps nobody else waiting.
+
+use std::time::Duration;
+
+use crate::keys::insert_key;
+use crate::keys_command;
+use crate::support::cluster::Cluster;
+use crate::support::http::{self, Connection};
+use crate::support::postgres::Database;
+use crate::support::proxy::Proxy;
+use crate::support::server::{Server, Start};
+use crate::support::wait_for;
+use crate::support::wire::Wire;
+
+const UNAVAILABLE: &str = r#"{"error":"database unavailable"}"#;
+const OVERLOADED: &str = r#"{"error":"server is overloaded"}"#;
+const UNKNOWN: &str = r#"{"error":"the outcome is unknown: list keys before trying again"}"#;
+
+/// From now on every commit waits for a standby that there is not, until this is dropped.
+struct StandbyGone<'a>(&'a Database);
+
+impl StandbyGone<'_> {
+    fn on(database: &Database) -> StandbyGone<'_> {
+        database.execute("ALTER SYSTEM SET synchronous_standby_names = 'gone'");
+        database.execute("SELECT pg_reload_conf()");
+        StandbyGone(database)
+    }
+}
+
+impl Drop for StandbyGone<'_> {
+    fn drop(&mut self) {
+        self.0.execute("ALTER SYSTEM RESET synchronous_standby_names");
+        self.0.execute("SELECT pg_reload_conf()");
+    }
+}
+
+/// How many other sessions wait for this kind of thing.
+fn waiting_for(database: &Database, what: &str) -> i64 {
+    database.value(&format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+         AND '{what}' IN (wait_event_type, wait_event)"
+    ))
+}
+
+fn wait_until_waiting_for(database: &Database, what: &str, count: i64) {
+    wait_for(&format!("{count} sessions to wait for {what}"), || {
+        (waiting_for(database, what) >= count).then_some(())
+    });
+}
+
+fn create(server: &Server, admin: &str, name: &str) -> Connection {
+    let mut connection = Connection::open(server.address);
+    let body = serde_json::json!({ "name": name }).to_string();
+    connection.send(&http::request("POST", "/auth/keys", Some(admin), Some(&body)));
+    connection
+}
+
+/// Creates keys until a commit hangs: PostgreSQL takes a moment to know that it has to wait for a standby.
+fn create_until_one_hangs(database: &Database, server: &Server, admin: &str) -> Vec<Connection> {
+    let mut creations = Vec::new();
+    wait_for("a commit that hangs", || {
+        creations.push(create(server, admin, "hangs"));
+        (waiting_for(database, "SyncRep") > 0).then_some(())
+    });
+    creations
+}
+
+fn rows_named(database: &Database, name: &str) -> i64 {
+    database.value(&format!("SELECT count(*) FROM api_keys WHERE name = '{name}'"))
+}
+
+fn valid_keys_named(database: &Database, name: &str) -> i64 {
+    database.value(&format!("SELECT count(*) FROM api_keys WHERE name = '{name}' AND revoked_at IS NULL"))
+}
+
+#[test]
+fn reads_go_on_while_every_commit_hangs() {
+    let cluster = Cluster::start();
+    for (workers, sessions) in [("1", "2"), ("8", "8"), ("8", "2")] {
+        let database = Database::in_cluster(&cluster);
+        let server = Start::on(&database)
+            .arguments(["--workers", workers, "--pool-size", sessions, "--database-timeout", "5s"])
+            .serving();
+        let admin = server.bootstrap_key();
+        let strangers: Vec<String> = (0..8).map(|number| format!("a-key-not-seen-yet-{number}")).collect();
+        for key in &strangers {
+            insert_key(&database, key, "stranger", "read");
+        }
+        let gone = StandbyGone::on(&database);
+        let mut changes = create_until_one_hangs(&database, &server, &admin);
+        changes.extend((0..16).map(|_| create(&server, &admin, "hangs")));
+        for key in &strangers {
+            server.get("/auth/verify", Some(&admin)).expect_status(204);
+            server.get("/auth/whoami", Some(key)).expect_status(200);
+            server.get("/auth/keys", Some(&admin)).expect_status(200);
+            server.get("/ready", None).expect_status(200);
+        }
+        assert!(waiting_for(&database, "SyncRep") > 0, "all of that was while commits hung");
+        let mut made = 0;
+        for change in &mut changes {
+            let response = change.receive("POST");
+            match response.status {
+                201 => {
+                    made += 1;
+                    assert!(server.knows(response.json()["key"].as_str().unwrap()));
+                }
+                503 => assert!([UNAVAILABLE, OVERLOADED].contains(&response.text()), "{}", response.text()),
+                other => panic!("{other}: {}", response.text()),
+            }
+        }
+        assert!(made > 0, "a commit that waits for a standby is done here, and said to be");
+        drop(gone);
+        let rows = rows_named(&database, "hangs");
+        assert_eq!(rows, made, "{workers} workers: what was answered 503 was not carried out");
+    }
+}
+
+/// What a failover may undo is no success where that would let a key in again; a key that is lost lets nobody in.
+#[test]
+fn a_commit_that_no_standby_confirms_is_told_as_it_is() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let server = Start::on(&database).arguments(["--database-timeout", "1s"]).serving();
+    let admin = server.bootstrap_key();
+    let [revoked, rotated] = ["revoked", "rotated"].map(|name| server.create_key(&admin, name));
+    let gone = StandbyGone::on(&database);
+    let hanging = create_until_one_hangs(&database, &server, &admin);
+    let path = format!("/auth/keys/{}", revoked.0);
+    server.delete(&path, &admin).expect(503, UNKNOWN);
+    assert!(!server.knows(&revoked.1));
+    server.delete(&path, &admin).expect(404, r#"{"error":"key not found or already revoked"}"#);
+    let successor =
+        server.post(&format!("/auth/keys/{}/rotate", rotated.0), &admin, "").expect_status(201).json();
+    assert!(server.knows(successor["key"].as_str().unwrap()) && !server.knows(&rotated.1));
+    drop(hanging);
+    drop(gone);
+}
+
+#[test]
+fn commands_have_a_deadline_too() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let (id, _) = server.create_key(&admin, "revoked");
+    let gone = StandbyGone::on(&database);
+    let _hanging = create_until_one_hangs(&database, &server, &admin);
+    std::thread::scope(|scope| {
+        let create = scope.spawn(|| keys_command::keys(&database, &["create", "--name", "by-command"]));
+        let revoke = scope.spawn(|| keys_command::keys(&database, &["revoke", &id]));
+        let created = create.join().unwrap();
+        let key = keys_command::worked(&created)[0];
+        assert!(created.stderr.contains("no synchronous standby has confirmed it"), "{created:?}");
+        assert!(server.knows(key));
+        let revoked = revoke.join().unwrap();
+        assert_eq!(revoked.code, Some(1), "{revoked:?}");
+        assert!(revoked.stderr.contains("no synchronous standby has confirmed"), "{revoked:?}");
+    });
+    drop(gone);
+}
+
+/// Nothing comes from the database any more, and nobody has said that the session ended.
+#[test]
+fn a_command_whose_database_falls_silent_says_that_the_outcome_is_unknown() {
+    let database = Database::new();
+    drop(Server::start(&database));
+    let wire = Wire::start(database.host_and_port());
+    let mut locker = database.client();
+    let mut lock = locker.transaction().unwrap();
+    lock.batch_execute("LOCK TABLE api_keys IN SHARE MODE").unwrap();
+    let url = database.url_through(wire.port);
+    let arguments = ["create", "--name", "by-command", "--database-wait", "1s"];
+    let outcome = std::thread::scope(|scope| {
+        let command = scope.spawn(|| keys_command::keys_at(&url, &arguments, ""));
+        wait_until_waiting_for(&database, "Lock", 1);
+        assert!(wire.go_dead("") >= 1);
+        lock.rollback().unwrap();
+        command.join().unwrap()
+    });
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:?}");
+    let said = "the database does not answer; the outcome is unknown: list keys before trying again";
+    assert!(outcome.stderr.contains(said), "{outcome:?}");
+}
+
+#[test]
+fn what_was_given_up_in_the_queue_is_never_carried_out() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let server = Start::on(&database).arguments(["--workers", "1", "--database-timeout", "1s"]).serving();
+    let admin = server.bootstrap_key();
+    assert!(server.lets_in(&admin));
+    let frozen = cluster.freeze();
+    let mut first = create(&server, &admin, "first");
+    wait_for("the first to have the worker", || {
+        let in_flight = server.metric("cloacina_http_requests_in_flight", &[]);
+        (in_flight >= 1.0 && server.metric("cloacina_http_queue_depth", &[]) == 0.0).then_some(())
+    });
+    let mut second = create(&server, &admin, "second");
+    second.receive("POST").expect(503, UNAVAILABLE);
+    first.receive("POST").expect(503, UNKNOWN);
+    drop(frozen);
+    // By the same worker, once it has come to it.
+    wait_for("changes to be made again", || {
+        (server.post("/auth/keys", &admin, r#"{"name":"third"}"#).status == 201).then_some(())
+    });
+    assert_eq!(rows_named(&database, "second"), 0);
+    wait_for("no key to be left that nobody has", || {
+        (valid_keys_named(&database, "first") == 0).then_some(())
+    });
+}
+
+/// The database made it, and took longer to say so than a client waits.
+#[test]
+fn a_key_whose_answer_came_too_late_is_revoked_again() {
+    let database = Database::new();
+    let proxy = Proxy::start(database.host_and_port());
+    let server = Start::without_database()
+        .database_url(&database.url_through(proxy.port))
+        .arguments(["--database-timeout", "1s"])
+        .serving();
+    let admin = server.bootstrap_key();
+    proxy.hold_answer_to("held-creation");
+    let mut creation = create(&server, &admin, "held-creation");
+    proxy.wait_for_answer();
+    creation.receive("POST").expect(503, UNKNOWN);
+    assert_eq!(valid_keys_named(&database, "held-creation"), 1, "nobody can know of it yet");
+    proxy.release();
+    wait_for("the key that nobody has to be revoked", || {
+        (valid_keys_named(&database, "held-creation") == 0).then_some(())
+    });
+    assert!(server.log().contains("the answer with it could not be given"), "{}", server.log());
+}
+
+/// The session ended between the commit and the word of it.
+#[test]
+fn a_key_of_which_nobody_knows_whether_it_was_made_is_revoked_again() {
+    let database = Database::new();
+    let wire = Wire::start(database.host_and_port());
+    let server = Start::without_database().database_url(&database.url_through(wire.port)).serving();
+    let admin = server.bootstrap_key();
+    assert!(server.lets_in(&admin));
+    let mut locker = database.client();
+    let mut lock = locker.transaction().unwrap();
+    lock.batch_execute("LOCK TABLE api_keys IN SHARE MODE").unwrap();
+    let mut creation = create(&server, &admin, "cut-creation");
+    wait_until_waiting_for(&database, "Lock", 1);
+    assert_eq!(wire.go_dead("cut-creation"), 1);
+    lock.rollback().unwrap();
+    wait_for("the key to be made", || (rows_named(&database, "cut-creation") == 1).then_some(()));
+    wire.cut();
+    creation.receive("POST").expect(503, UNKNOWN);
+    wait_for("the key that nobody has to be revoked", || {
+        (valid_keys_named(&database, "cut-creation") == 0).then_some(())
+    });
+}
+
+/// Locks that somebody else holds keep changes waiting, each for its time, and no read; what was refused was not done.
+#[test]
+fn changes_that_wait_for_a_lock() {
+    let database = Database::new();
+    let server = Start::on(&database).arguments(["--database-timeout", "2s"]).serving();
+    let admin = server.bootstrap_key();
+    let (id, key) = server.create_key(&admin, "locked");
+    let mut locker = database.client();
+    let mut lock = locker.transaction().unwrap();
+    lock.execute("SELECT FROM api_keys WHERE id::text = $1 FOR UPDATE", &[&id]).unwrap();
+    let mut changes: Vec<_> = (0..8)
+        .map(|_| {
+            let mut change = Connection::open(server.address);
+            change.send(&http::request("DELETE", &format!("/auth/keys/{id}"), Some(&admin), None));
+            change
+        })
+        .collect();
+    wait_until_waiting_for(&database, "Lock", 2);
+    server.get("/auth/keys", Some(&admin)).expect_status(200);
+    server.get("/auth/whoami", Some(&key)).expect_status(200);
+    assert!(waiting_for(&database, "Lock") > 0);
+    for change in &mut changes {
+        let response = change.receive("DELETE");
+        assert!([UNAVAILABLE, OVERLOADED].contains(&response.text()), "{}", response.text());
+    }
+    assert_eq!(waiting_for(&database, "Lock"), 0, "no session waits for an answer that nobody wants");
+    lock.rollback().unwrap();
+    assert!(server.knows(&key), "a change that was refused was not made");
+}
+
+/// Turned away for having waited, with others behind it: whoever asks now is served soon.
+#[test]
+fn a_request_that_waited_too_long_gives_way() {
+    let database = Database::new();
+    let server = Start::on(&database).arguments(["--workers", "1", "--database-timeout", "1m"]).serving();
+    let admin = server.bootstrap_key();
+    server.wait_for_pool();
+    let mut locker = database.client();
+    let mut lock = locker.transaction().unwrap();
+    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let list = http::request("GET", "/auth/keys", Some(&admin), None);
+    let mut clients: Vec<_> = (0..4).map(|_| Connection::open(server.address)).collect();
+    clients[0].send(&list);
+    wait_until_waiting_for(&database, "Lock", 1);
+    clients[1..].iter_mut().for_each(|client| client.send(&list));
+    wait_for("the others to be in the queue", || {
+        (server.metric("cloacina_http_queue_depth", &[]) == 3.0).then_some(())
+    });
+    // Longer than half a second, which they have to have waited.
+    std::thread::sleep(Duration::from_millis(700));
+    lock.rollback().unwrap();
+    clients[0].receive("GET").expect_status(200);
+    clients[1].receive("GET").expect(503, OVERLOADED);
+    clients[2].receive("GET").expect(503, OVERLOADED);
+    clients[3].receive("GET").expect_status(200);
+}
