@@ -4,6 +4,13 @@
 # usage: scripts/check.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+case ${1:-} in
+-h | --help)
+    sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
+    exit 0
+    ;;
+esac
 if [ $# -gt 0 ]; then
     echo "usage: scripts/check.sh" >&2
     exit 2

@@ -7,6 +7,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+case ${1:-} in
+-h | --help)
+    sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
+    exit 0
+    ;;
+esac
+
 fail() {
     printf 'install-postgres: %s\n' "$*" >&2
     exit 1

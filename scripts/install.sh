@@ -175,6 +175,8 @@ elif [ -t 0 ]; then
 else
     fail "where is the database? Give --database-url-file FILE, a file that holds its URL"
 fi
+# A file that was written on Windows ends its lines with CR LF; the LF is gone already.
+while [ "${url%$'\r'}" != "$url" ] || [ "${url%$'\n'}" != "$url" ]; do url=${url%?}; done
 case $url in
 *[[:cntrl:]]*) fail "the database's URL has a line break in it; it is like postgresql://USER:PASSWORD@HOST:5432/DATABASE" ;;
 # The form of keys and values has spaces, as in "host=/run/postgresql user=cloacina".

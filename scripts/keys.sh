@@ -29,6 +29,7 @@ usage() {
 }
 
 # Keys go to other programs through here-documents: neither an argument nor the environment of a process shows one.
+line_ends=$(printf '\n\r')
 key=${CLOACINA_API_KEY:-}
 unset CLOACINA_API_KEY
 read_key() {
@@ -36,8 +37,18 @@ read_key() {
         file=${CLOACINA_API_KEY_FILE:-${HOME:-}/.cloacina/bootstrap-key}
         key=$(cat -- "$file") || fail "no key: set CLOACINA_API_KEY, or CLOACINA_API_KEY_FILE to the name of a file"
     fi
+    # A file that was written on Windows ends its lines with CR LF.
+    while :; do
+        case $key in
+        *["$line_ends"]) key=${key%?} ;;
+        *) break ;;
+        esac
+    done
     case $key in
-    '' | *[![:graph:]]*) fail "the key must be one line of visible characters" ;;
+    '') fail "the key is empty" ;;
+    *["$line_ends"]*) fail "there is a line break in the key; it must be one line of visible characters" ;;
+    *[![:graph:]]*) fail "the key must be one line of visible characters, without a space" ;;
+    [\"\']clk_*) fail "the key stands in quotes; remove the quotes" ;;
     esac
 }
 

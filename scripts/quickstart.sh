@@ -3,6 +3,9 @@
 #
 # usage: scripts/quickstart.sh [flags of `cloacinactl serve`]
 #
+# The private PostgreSQL's URL is written into config.toml of the server's home, unless a URL is there already, so that
+# other commands of cloacinactl find it.
+#
 # DATABASE_URL              use that PostgreSQL; nothing else is started
 # CLOACINACTL_BIN           use that binary instead of building one
 # CLOACINA_QUICKSTART_DATA  where the private PostgreSQL lives; else ~/.cloacina/quickstart, and as root
@@ -31,12 +34,26 @@ if [ -n "${CLOACINACTL_BIN:-}" ]; then
     binary=$CLOACINACTL_BIN
 else
     command -v cargo >/dev/null 2>&1 || fail "there is no cargo; please install Rust 1.95 or later (https://rustup.rs)"
-    say "building the release binary; the first time this takes some minutes"
-    (cd "$here" && cargo build --release --locked)
-    binary=${CARGO_TARGET_DIR:-$here/target}/release/cloacinactl
+    say "building the program; the first time this takes one to two minutes on two processors, later a few seconds"
+    (cd "$here" && cargo build --profile quick --locked)
+    binary=${CARGO_TARGET_DIR:-$here/target}/quick/cloacinactl
 fi
 [ -x "$binary" ] || fail "$binary is not a program"
 [ -n "${HOME:-}" ] || fail "HOME is not set, so there is no place for the bootstrap key"
+
+# --home, for the commands beside `serve`.
+home=()
+home_directory=$HOME/.cloacina
+given=("$@")
+for index in "${!given[@]}"; do
+    case ${given[index]} in
+    --) break ;;
+    --home) home_directory=${given[index + 1]:-} ;;
+    --home=*) home_directory=${given[index]#--home=} ;;
+    *) continue ;;
+    esac
+    home=(--home "$home_directory")
+done
 
 # --- PostgreSQL -----------------------------------------------------------------------------------------------------
 
@@ -76,6 +93,9 @@ stop_postgresql() {
 }
 
 start_postgresql() {
+    # The variables of libpq (PGPORT, PGDATA, PGHOST and more) belong to other databases, and all that is started here
+    # would take them.
+    unset "${!PG@}"
     if ! find_programs; then
         "$here/scripts/install-tools.sh" postgresql || exit 1
         find_programs || fail "there is no PostgreSQL; please install its server programs, or set DATABASE_URL"
@@ -109,7 +129,7 @@ start_postgresql() {
     postmaster_pid >/dev/null || rm -f "$data/postmaster.pid"
 
     if [ ! -d "$data" ]; then
-        say "making a private PostgreSQL in $place"
+        say "making a private PostgreSQL in $place, which takes a few seconds"
         # Only a cluster that is complete gets the name, so an interrupted one is made anew.
         rm -rf "$data.new"
         as_owner initdb -D "$data.new" --username=cloacina --auth=trust --encoding=UTF8 --locale=C >"$place/initdb.log" 2>&1 ||
@@ -129,24 +149,39 @@ start_postgresql() {
     launch 2>/dev/null || { sleep 2 && launch; } || fail "PostgreSQL does not start: $(tail -n 1 "$place/log")"
     local socket
     socket=$(sed 's|%|%25|g; s|/|%2F|g; s| |%20|g' <<<"$place")
-    export DATABASE_URL="postgresql:///cloacina?host=$socket&user=cloacina"
+    # With the port, so that PGPORT of another terminal does not matter either.
+    export DATABASE_URL="postgresql:///cloacina?host=$socket&port=5432&user=cloacina"
+    remember_database
+}
+
+# For the commands in another terminal, which have no DATABASE_URL.
+remember_database() {
+    local code=0 stored
+    stored=$(env -u DATABASE_URL -u DATABASE_URL_FILE "$binary" "${home[@]}" config get database_url 2>/dev/null) || code=$?
+    if [ "$code" = 1 ]; then
+        "$binary" "${home[@]}" config set database_url "$DATABASE_URL" || say "config.toml has no database URL"
+    elif [ "$code" = 0 ] && [ "$stored" != "$DATABASE_URL" ]; then
+        say "config.toml has another database URL and stays as it is; the URL here is $DATABASE_URL"
+    fi
 }
 
 # No port and no password: a socket in a directory that only its owner may enter.
 launch() {
     as_owner pg_ctl -D "$data" -l "$place/log" -w -t 60 \
-        -o "-c listen_addresses= -c unix_socket_directories='$place'" start >/dev/null
+        -o "-c listen_addresses= -c port=5432 -c unix_socket_directories='$place'" start >/dev/null
 }
 
+private=
 if [ -n "${DATABASE_URL:-}" ]; then
     say "using the PostgreSQL of DATABASE_URL"
 else
+    private=yes
     start_postgresql
 fi
 
 # --- the server -----------------------------------------------------------------------------------------------------
 
-# Hands on what the server prints, and says what to type once it has named its endpoints.
+# Hands on what the server prints, and says what to type once all its endpoints are listed.
 narrate() {
     # Goes when the server goes, not before it.
     trap '' INT TERM HUP
@@ -160,23 +195,40 @@ narrate() {
             address=${address/#0.0.0.0:/localhost:}
             address=${address/#\[::\]:/localhost:}
             ;;
-        *'/auth/keys/:id'*)
-            cat <<NEXT
-
-In another terminal, make a key and use it:
-
-  curl -s -X POST http://$address/auth/keys \\
-    -H "Authorization: Bearer \$(cat ~/.cloacina/bootstrap-key)" \\
-    -H "Content-Type: application/json" \\
-    -d '{"name": "ci-deploy"}'
-
-  curl -s http://$address/auth/keys -H "Authorization: Bearer \$(cat ~/.cloacina/bootstrap-key)"
-
-Ctrl-C stops the server and its PostgreSQL; the next run finds the same data and the same keys.
-NEXT
-            ;;
         esac
+        # The server prints its list in one write: where nothing more is to be read, the list has ended.
+        if [ -n "$address" ] && ! read -rt 0; then
+            what_to_type "$address"
+            address=
+        fi
     done
+}
+
+what_to_type() {
+    local key command
+    key=$(printf '%q' "$home_directory/bootstrap-key")
+    command=$(printf '%q ' "$(realpath -s "$binary")" "${home[@]}")
+    cat <<NEXT
+
+In another terminal, make a key that may read and ends after 90 days, and list all keys:
+
+  curl -s -X POST http://$1/auth/keys \\
+    -H "Authorization: Bearer \$(cat $key)" \\
+    -H "Content-Type: application/json" \\
+    -d '{"name": "ci-deploy", "permissions": "read", "expires_in": "90d"}'
+
+  curl -s http://$1/auth/keys -H "Authorization: Bearer \$(cat $key)"
+
+The same straight on the database, should every key be lost:
+
+NEXT
+    if [ -z "$private" ]; then printf '  export DATABASE_URL=...  # as in this terminal\n'; fi
+    cat <<NEXT
+  ${command}keys create --name rescue
+  ${command}keys list
+
+Ctrl-C stops the server${private:+ and its PostgreSQL}; the next run finds the same data and the same keys.
+NEXT
 }
 
 server=

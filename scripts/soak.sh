@@ -10,6 +10,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+case ${1:-} in
+-h | --help)
+    sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
+    exit 0
+    ;;
+esac
+
 minutes=${1:-10}
 if ! [[ $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]]; then
     echo "usage: scripts/soak.sh [MINUTES]" >&2

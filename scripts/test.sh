@@ -2,9 +2,10 @@
 # Every test, on a machine that has Rust and perhaps nothing else: installs what is missing (see install-tools.sh), runs
 # the tests against a throw-away PostgreSQL, then lets strangers' tools look at a live server.
 #
-# usage: scripts/test.sh [--postgres 16|17|18] [--static] [arguments of cargo test]
+# usage: scripts/test.sh [--postgres 16|17|18] [--static] [PART-OF-A-NAME] [-- ARGUMENTS of cargo test]
 #
 # --postgres          with that PostgreSQL (see install-postgres.sh) instead of the one on the PATH, or Debian's
+# PART-OF-A-NAME      only tests with that in their name, such as quickstart::
 # --static            test the static program of build-static.sh, also on a host that holds nothing else, which takes root
 #
 # TEST_DATABASE_URL   a role that may create databases; else a private PostgreSQL is started and removed again
@@ -24,23 +25,32 @@ fail() {
 }
 
 usage() {
-    echo "usage: scripts/test.sh [--postgres 16|17|18] [--static] [arguments of cargo test]" >&2
+    printf 'test: %s\n%s\n' "$*" "$(sed -n 's/^# usage: /usage: /p' "$0")" >&2
     exit 2
 }
 
 postgres=
 static=no
+names=()
 while [ $# -gt 0 ]; do
     case $1 in
     --postgres)
-        [[ ${2:-} =~ ^1[678]$ ]] || usage
+        [[ ${2:-} =~ ^1[678]$ ]] || usage "--postgres needs a version: 16, 17 or 18"
         postgres=$2
         shift 2
         ;;
     --static) static=yes && shift ;;
-    *) break ;;
+    -h | --help)
+        sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
+        exit 0
+        ;;
+    --) break ;;
+    -*) usage "unknown flag $1" ;;
+    *) names+=("$1") && shift ;;
     esac
 done
+[ "${1:-}" != -- ] || shift
+set -- "${names[@]}" "$@"
 
 command -v cargo >/dev/null 2>&1 || fail "there is no cargo; please install Rust 1.95 or later (https://rustup.rs)"
 scripts/install-tools.sh jq curl openssl promtool nginx caddy venv dash busybox docker-compose yaml shellcheck zsh fish mandoc \

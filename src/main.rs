@@ -11,7 +11,9 @@ mod metrics;
 mod notify;
 mod serve;
 mod store;
+mod suggestion;
 
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use cli::{Command, health};
@@ -23,13 +25,16 @@ use failure::Failure;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args_os().skip(1).collect()).and_then(run) {
-        Ok(code) => code,
-        Err(failure) => {
+    let code = catch_unwind(|| cli::parse(std::env::args_os().skip(1).collect()).and_then(run))
+        .unwrap_or_else(|_| {
+            Err(Failure::Runtime("internal error: a panic, which is logged above".to_owned()))
+        })
+        .unwrap_or_else(|failure| {
             cli::complain(&failure);
             ExitCode::from(failure.exit_code())
-        }
-    }
+        });
+    logging::flush();
+    code
 }
 
 /// The exit code is success, but for commands whose result is one.
@@ -43,6 +48,7 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
         }
         Command::ConfigGet { key } => cli::print(&config::command::get(&home()?, &key)?)?,
         Command::ConfigSet { key, value } => config::command::set(&home()?, &key, &value)?,
+        Command::ConfigUnset { key } => config::command::unset(&home()?, &key)?,
         Command::ConfigList => cli::print(&config::command::list(&home()?)?)?,
         Command::Keys { action, flags } => {
             logging::start_without_file(invocation.verbose);

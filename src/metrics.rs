@@ -81,17 +81,20 @@ pub enum Rejection {
     Overloaded,
     /// The request was not one that we take (4xx or 501/505 of the gate).
     Malformed,
+    /// The client spoke TLS.
+    TlsOnPlainPort,
     /// The client was slower than its deadline.
     TooSlow,
 }
 
 impl Rejection {
     /// Each with its name for people.
-    const ALL: [(Rejection, &'static str); 5] = [
+    const ALL: [(Rejection, &'static str); 6] = [
         (Rejection::TooManyConnections, "too many connections"),
         (Rejection::Evicted, "connection that gave way to others"),
         (Rejection::Overloaded, "too many requests"),
         (Rejection::Malformed, "malformed request"),
+        (Rejection::TlsOnPlainPort, "TLS on a plain port"),
         (Rejection::TooSlow, "too slow a client"),
     ];
 
@@ -101,6 +104,7 @@ impl Rejection {
             Rejection::Evicted => "evicted",
             Rejection::Overloaded => "overloaded",
             Rejection::Malformed => "malformed",
+            Rejection::TlsOnPlainPort => "tls",
             Rejection::TooSlow => "too_slow",
         }
     }

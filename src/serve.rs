@@ -1,6 +1,5 @@
 //! The life of a server, straight down: reserve the address, connect, migrate, bootstrap, listen, serve, drain.
 
-use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -47,7 +46,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     let passed = listener::passed()?;
     keep_ignoring_hangups();
     config::make_home(&settings.home)?;
-    logging::start(&settings.home, settings.verbose);
+    logging::start(&settings.home, settings.verbose)?;
     log::info!(database = config::mask_url(&settings.database_url); "starting");
     let notifier = Notifier::from_environment();
     let serving = Arc::new(OnceLock::new());
@@ -190,7 +189,7 @@ fn drain_on_signal(
     ctrlc::set_handler(move || {
         let Some(shop) = serving.get() else {
             log::info!("told to stop before it served");
-            std::process::exit(0);
+            logging::exit(0);
         };
         let first = first_signal.get_or_init(Instant::now);
         if signals.fetch_add(1, Ordering::AcqRel) == 0 {
@@ -202,13 +201,13 @@ fn drain_on_signal(
             }
         } else if first.elapsed() >= ONE_SIGNAL {
             log::warn!("second signal: exiting at once");
-            std::process::exit(1);
+            logging::exit(1);
         }
     })
     .map_err(|error| Failure::Runtime(format!("cannot handle signals: {error}")))
 }
 
-/// The block that tells a person what there is. A closed stdout is no reason to stop.
+/// Prints the block that tells a person what there is.
 fn announce(address: SocketAddr) {
     let mut block = format!("API server is running on http://{address}\n");
     for route in ROUTES {
@@ -217,8 +216,7 @@ fn announce(address: SocketAddr) {
         let auth = if matches!(route.answer, Answer::Worker(..)) { " (auth required)" } else { "" };
         block += &format!("  {method} {path} -- {}{auth}\n", route.summary);
     }
-    let mut stdout = io::stdout().lock();
-    let _ = stdout.write_all(block.as_bytes()).and_then(|()| stdout.flush());
+    logging::write_stdout(block);
     log::info!(version = env!("CARGO_PKG_VERSION"), address:% = address; "serving");
 }
 

@@ -41,7 +41,8 @@ pub fn check(url: &str) -> Result<(), Failure> {
     let target = Target::parse(url).ok_or_else(|| {
         Failure::Usage(format!(
             "invalid value `{}` for `--url`: must be like http://127.0.0.1:8080 (only http://)",
-            mask_url(url)
+            // A host and a port without a scheme hide nothing.
+            if Target::parse(&format!("http://{url}")).is_some() { url.to_owned() } else { mask_url(url) }
         ))
     })?;
     let shown = format!("http://{}{}", target.authority, target.path);

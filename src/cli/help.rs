@@ -62,15 +62,17 @@ Do not serve: say what a start would find in configuration, files and database, 
     },
     Topic {
         name: "config",
-        summary: "show and change config.toml: get KEY, set KEY VALUE, list",
+        summary: "show and change config.toml: get KEY, set KEY VALUE, unset KEY, list",
         text: "\
 Usage: cloacinactl [--home DIR] config get KEY
        cloacinactl [--home DIR] config set KEY VALUE
+       cloacinactl [--home DIR] config unset KEY
        cloacinactl [--home DIR] config list
 
-  get   prints the value that counts: environment, else config.toml, else default; passwords are not masked
-  set   changes config.toml and keeps its comments; a VALUE that begins with `-` comes after `--`
-  list  prints all values that count, passwords masked
+  get    prints the value that counts: environment, else config.toml, else default; passwords are not masked
+  set    changes config.toml and keeps its comments; a VALUE that begins with `-` comes after `--`
+  unset  takes a value out of config.toml again
+  list   prints all values that count, passwords masked
 ",
         ..PLAIN
     },
@@ -81,13 +83,14 @@ Usage: cloacinactl [--home DIR] config get KEY
         operands: &[KEY, Value { placeholder: "VALUE", kind: Kind::Free }],
         ..PLAIN
     },
+    Topic { name: "config unset", summary: "take a value out of config.toml", operands: &[KEY], ..PLAIN },
     Topic { name: "config list", summary: "print all values that count, passwords masked", ..PLAIN },
     Topic {
         name: "keys",
         summary: "create, list, revoke, rotate, explain, apply: keys straight on the database",
         text: "\
 Usage: cloacinactl [--home DIR] keys create --name NAME [--permissions P] [--expires-in D]
-       cloacinactl [--home DIR] keys list [--json]
+       cloacinactl [--home DIR] keys list [--active] [--json]
        cloacinactl [--home DIR] keys revoke ID
        cloacinactl [--home DIR] keys rotate ID [--grace D]
        cloacinactl [--home DIR] keys explain
@@ -136,17 +139,25 @@ Makes a key and prints it, and nothing else, on stdout: the only time that it is
         name: "keys list",
         summary: "print all keys",
         text: "\
-Usage: cloacinactl [--home DIR] keys list [--json]
+Usage: cloacinactl [--home DIR] keys list [--active] [--json]
 
-Prints a table of all keys, newest first, revoked and expired ones too. Long names are cut, and what a terminal would
-obey is escaped.
+Prints a table of all keys, newest first. On a terminal it is made to fit: columns on the right are left out, and long
+names are cut; what goes to a file or a pipe is whole. What a terminal would obey is escaped.
 ",
-        flags: &[Flag {
-            name: "--json",
-            short: None,
-            value: None,
-            help: "Print one JSON array instead, of objects as GET /auth/keys has them.",
-        }],
+        flags: &[
+            Flag {
+                name: "--active",
+                short: None,
+                value: None,
+                help: "Leave out keys that are revoked or expired.",
+            },
+            Flag {
+                name: "--json",
+                short: None,
+                value: None,
+                help: "Print one JSON array instead, of objects as GET /auth/keys has them.",
+            },
+        ],
         ..KEYS
     },
     Topic {

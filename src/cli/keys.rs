@@ -3,7 +3,7 @@
 use pico_args::Arguments;
 
 use super::flags::Given;
-use super::{help, no_operands, operands, shown, unexpected};
+use super::{help, no_operands, operands, unexpected, unknown_action};
 use crate::config::Flags;
 use crate::failure::Failure;
 
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 #[derive(Debug, PartialEq, Eq)]
 pub enum KeysAction {
     Create { name: String, permissions: Option<String>, expires_in: Option<String> },
-    List { json: bool },
+    List { json: bool, active: bool },
     Revoke { id: String },
     Rotate { id: String, grace: Option<String> },
     Explain,
@@ -38,7 +38,7 @@ pub fn parse(mut arguments: Arguments, literal: Vec<String>) -> Result<(KeysActi
         }
         Some("list") => {
             no_operands("keys list", arguments, literal)?;
-            KeysAction::List { json: given.switch("--json") }
+            KeysAction::List { json: given.switch("--json"), active: given.switch("--active") }
         }
         Some("revoke") => KeysAction::Revoke { id: operand("keys revoke", "ID", arguments, literal)? },
         Some("rotate") => KeysAction::Rotate {
@@ -61,11 +61,7 @@ pub fn parse(mut arguments: Arguments, literal: Vec<String>) -> Result<(KeysActi
             dry_run: given.switch("--dry-run"),
         },
         Some(other) => {
-            return Err(Failure::Usage(format!(
-                "unknown action {} of `keys`: it is one of {}",
-                shown(other),
-                actions()
-            )));
+            return Err(unknown_action("keys", other, &format!("one of {}", actions())));
         }
         None => {
             // A flag of an action that stands before it is told so, and what is no flag at all as well.

@@ -8,11 +8,14 @@ mod keys;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 
 use pico_args::Arguments;
 
 use crate::config::{Flags, SETTINGS, Setting, mask_url};
 use crate::failure::Failure;
+use crate::logging;
+use crate::suggestion::did_you_mean;
 
 use flags::Given;
 pub use keys::KeysAction;
@@ -37,6 +40,9 @@ pub enum Command {
     ConfigSet {
         key: String,
         value: String,
+    },
+    ConfigUnset {
+        key: String,
     },
     ConfigList,
     Keys {
@@ -124,22 +130,24 @@ pub fn complain(failure: &Failure) {
 
 /// Prints a line on stderr, where that is still possible: for people, beside the result.
 pub fn remark(line: &str) {
-    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    logging::write_stderr(format!("{line}\n").as_bytes());
 }
 
 fn config(operands: &[String]) -> Result<Command, Failure> {
-    const ACTIONS: &str = "`config get KEY`, `config set KEY VALUE` or `config list`";
+    const ACTIONS: &str = "`config get KEY`, `config set KEY VALUE`, `config unset KEY` or `config list`";
     let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
     // Operands are not repeated: they may be halves of a password with a space in it.
     match operands.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["get", key] => Ok(Command::ConfigGet { key: (*key).to_owned() }),
         ["set", key, value] => Ok(Command::ConfigSet { key: (*key).to_owned(), value: (*value).to_owned() }),
+        ["unset", key] => Ok(Command::ConfigUnset { key: (*key).to_owned() }),
         ["list"] => Ok(Command::ConfigList),
         ["get", ..] => usage("`config get` takes one KEY"),
         ["set", ..] => usage("`config set` takes one KEY and one VALUE (quote a value that has spaces)"),
+        ["unset", ..] => usage("`config unset` takes one KEY"),
         ["list", ..] => usage("`config list` takes no argument"),
         [] => usage(&format!("`config` needs an action: {ACTIONS}")),
-        [other, ..] => usage(&format!("unknown action {} of `config`: it is {ACTIONS}", shown(other))),
+        [other, ..] => Err(unknown_action("config", other, ACTIONS)),
     }
 }
 
@@ -147,8 +155,10 @@ fn completions(operands: &[String]) -> Result<String, Failure> {
     let shells = completions::SHELLS.join(", ");
     match operands {
         [] => Err(Failure::Usage(format!("`completions` needs the name of a shell, one of {shells}"))),
-        [shell] => completions::script(shell)
-            .ok_or_else(|| Failure::Usage(format!("unknown shell {}: it is one of {shells}", shown(shell)))),
+        [shell] => completions::script(shell).ok_or_else(|| {
+            let meant = did_you_mean(shell, completions::SHELLS.iter().copied());
+            Failure::Usage(format!("unknown shell {}{meant}: it is one of {shells}", shown(shell)))
+        }),
         [_, extra, ..] => Err(unexpected("completions", extra)),
     }
 }
@@ -241,9 +251,11 @@ fn no_command(arguments: Arguments) -> Failure {
     let commands = command_names();
     Failure::Usage(match arguments.finish().first() {
         Some(flag) => {
-            let flag = shown(&flag.to_string_lossy());
+            let flag = flag.to_string_lossy();
+            let meant = did_you_mean(name_of(&flag), help::GLOBAL.iter().map(|flag| flag.name));
+            let flag = shown(&flag);
             format!(
-                "unknown flag {flag} before the command (its own flags follow it); commands are {commands}"
+                "unknown flag {flag}{meant} before the command (its own flags follow it); commands are {commands}"
             )
         }
         None => format!("no command given; commands are {commands}"),
@@ -251,7 +263,14 @@ fn no_command(arguments: Arguments) -> Failure {
 }
 
 fn unknown_command(name: &str) -> Failure {
-    Failure::Usage(format!("unknown command {}; commands are {}", shown(name), command_names()))
+    let meant = did_you_mean(name, help::commands().map(|topic| topic.name));
+    Failure::Usage(format!("unknown command {}{meant}; commands are {}", shown(name), command_names()))
+}
+
+/// `actions` is how the message names all of them.
+fn unknown_action(command: &str, action: &str, actions: &str) -> Failure {
+    let meant = did_you_mean(action, help::actions(command).into_iter().map(|(name, _)| name));
+    Failure::Usage(format!("unknown action {}{meant} of `{command}`: it is {actions}", shown(action)))
 }
 
 fn command_names() -> String {
@@ -262,8 +281,11 @@ fn unknown_flag(command: &str, flag: &str) -> Failure {
     let known = help::flags(command);
     // Those that take a value have been taken.
     let is_known = |known: &flags::Flag| known.name == name_of(flag) || known.short == Some(name_of(flag));
-    let what = if known.iter().any(is_known) { "takes no value" } else { "is unknown" };
     let names: Vec<_> = known.iter().map(|flag| flag.name).collect();
+    let what = match known.iter().any(is_known) {
+        true => "takes no value".to_owned(),
+        false => format!("is unknown{}", did_you_mean(name_of(flag), names.iter().copied())),
+    };
     Failure::Usage(format!("the flag {} {what}; `{command}` knows {}", shown(flag), names.join(", ")))
 }
 
@@ -275,6 +297,10 @@ fn unexpected(command: &str, argument: &str) -> Failure {
 fn shown(argument: &str) -> String {
     match argument.starts_with('-') {
         true => format!("`{}`", name_of(argument).escape_debug()),
+        // An address and its port are no secret.
+        false if argument.replacen("localhost:", "127.0.0.1:", 1).parse::<SocketAddr>().is_ok() => {
+            format!("`{argument}`")
+        }
         false if argument.contains(['@', '=', ':']) => format!("`{}`", mask_url(argument)),
         false => format!("`{}`", argument.escape_debug()),
     }
@@ -383,13 +409,23 @@ mod tests {
     fn mistakes_are_named() {
         for (line, message) in [
             ([].as_slice(), "no command given; commands are serve, config, keys, health, completions, help"),
-            (&["srve"], "unknown command `srve`; commands are serve"),
+            (&["srve"], "unknown command `srve` (did you mean `serve`?); commands are serve"),
             (&["srve", "--help"], "unknown command `srve`"),
             (&["help", "srve"], "unknown command `srve`"),
             (&["--bind", "x", "serve"], "unknown flag `--bind` before the command"),
-            (&["serve", "--bnd=x"], "the flag `--bnd` is unknown; `serve` knows --check, --bind, "),
+            (
+                &["serve", "--bnd=x"],
+                "the flag `--bnd` is unknown (did you mean `--bind`?); `serve` knows --check, --bind, ",
+            ),
             (&["serve", "-x"], "the flag `-x` is unknown"),
             (&["health", "--bind", "x"], "the flag `--bind` is unknown; `health` knows --url, --home"),
+            (&["serve", "localhost:80"], "unexpected argument `localhost:80`"),
+            (&["serve", "[::1]:80"], "unexpected argument `[::1]:80`"),
+            (&["serve", "user:secret"], "unexpected argument `***`"),
+            (&["--hoem=x", "serve"], "unknown flag `--hoem` (did you mean `--home`?) before the command"),
+            (&["completions", "bahs"], "unknown shell `bahs` (did you mean `bash`?)"),
+            (&["config", "unest", "x"], "unknown action `unest` (did you mean `unset`?) of `config`"),
+            (&["config", "unset"], "`config unset` takes one KEY"),
             (&["serve", "x"], "unexpected argument `x`; see `cloacinactl serve --help`"),
             (&["serve", "--bind"], "`--bind` needs a value"),
             (&["serve", "--bind="], "`--bind` needs a value"),
@@ -412,10 +448,16 @@ mod tests {
             (&["config", "list", "a"], "`config list` takes no argument"),
             (&["config", "get", "a", "--bind", "b"], "the flag `--bind` is unknown"),
             (&["keys"], "`keys` needs an action, one of create, list"),
-            (&["keys", "crate"], "unknown action `crate` of `keys`"),
+            (&["keys", "crate"], "unknown action `crate` (did you mean `create`?) of `keys`"),
             (&["keys", "--json", "list"], "the flag `--json` is unknown; `keys` knows --database-url"),
-            (&["keys", "list", "--json=yes"], "the flag `--json` takes no value; `keys list` knows --json"),
-            (&["keys", "list", "--bind", "b"], "the flag `--bind` is unknown; `keys list` knows --json"),
+            (
+                &["keys", "list", "--json=yes"],
+                "the flag `--json` takes no value; `keys list` knows --active, --json",
+            ),
+            (
+                &["keys", "list", "--bind", "b"],
+                "the flag `--bind` is unknown; `keys list` knows --active, --json",
+            ),
             (&["keys", "create", "x"], "unexpected argument `x`; see `cloacinactl keys create --help`"),
             (&["keys", "rotate", "a", "b"], "unexpected argument `b`"),
         ] {

@@ -1,12 +1,14 @@
-//! `cloacinactl config get`, `set` and `list`.
+//! `cloacinactl config get`, `set`, `unset` and `list`.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::path::Path;
 
 use super::file::{ConfigFile, lock};
 use super::table::known_keys;
 use super::{Flags, SETTINGS, Setting, Sources, make_home};
 use crate::failure::Failure;
+use crate::suggestion::did_you_mean;
 
 /// The value that counts, and a newline. A password in it is not masked: whoever asks for it wants it.
 ///
@@ -36,8 +38,7 @@ pub fn set(home: &Path, key: &str, value: &str) -> Result<(), Failure> {
     let setting = known(key)?;
     setting.check(value, &format!("`{key}`"))?;
     make_home(home)?;
-    let _held =
-        lock(home).map_err(|error| Failure::Runtime(format!("cannot open {}: {error}", home.display())))?;
+    let _held = held(home)?;
     let mut file = ConfigFile::read(home)?;
     file.set(setting, value)?;
     let sources =
@@ -45,6 +46,25 @@ pub fn set(home: &Path, key: &str, value: &str) -> Result<(), Failure> {
     // Finds out whether the file now has both a value and a file for it.
     sources.find(setting.file_for.and_then(Setting::of_key).unwrap_or(setting))?;
     sources.file.write()
+}
+
+/// Takes a value out of `config.toml`. One that is not there is no mistake: afterwards it is not there.
+///
+/// # Errors
+/// `Usage` for an unknown key or a broken file, `Runtime` when it cannot be written.
+pub fn unset(home: &Path, key: &str) -> Result<(), Failure> {
+    let setting = known(key)?;
+    if !home.exists() {
+        return Ok(());
+    }
+    let _held = held(home)?;
+    let mut file = ConfigFile::read(home)?;
+    if file.unset(setting)? { file.write() } else { Ok(()) }
+}
+
+/// Other processes leave `config.toml` alone for as long as this is held.
+fn held(home: &Path) -> Result<File, Failure> {
+    lock(home).map_err(|error| Failure::Runtime(format!("cannot open {}: {error}", home.display())))
 }
 
 /// `key = value` for every setting that has a value, secrets masked.
@@ -65,6 +85,11 @@ pub fn list(home: &Path) -> Result<String, Failure> {
 
 fn known(key: &str) -> Result<&'static Setting, Failure> {
     Setting::of_key(key).ok_or_else(|| {
-        Failure::Usage(format!("unknown key `{}`; known keys are {}", key.escape_debug(), known_keys()))
+        let meant = did_you_mean(key, SETTINGS.iter().map(|setting| setting.key));
+        Failure::Usage(format!(
+            "unknown key `{}`{meant}; known keys are {}",
+            key.escape_debug(),
+            known_keys()
+        ))
     })
 }

@@ -11,6 +11,7 @@ use toml_edit::{Document, Item, Value};
 
 use super::table::{Form, SETTINGS, Setting, known_keys};
 use crate::failure::Failure;
+use crate::suggestion::did_you_mean;
 
 /// What `config.toml` says; nothing at all where there is none.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct ConfigFile {
 struct Entry {
     value: String,
     line: usize,
+    /// Where its key begins.
+    key_at: usize,
     span: Range<usize>,
 }
 
@@ -82,6 +85,25 @@ impl ConfigFile {
         self.parse(text)
     }
 
+    /// Takes out the line of one value, or the lines, with the comment behind it; everything else stays as it is, byte
+    /// for byte. Whether there was one.
+    ///
+    /// # Errors
+    /// `Usage` when the file is not right for another reason.
+    pub fn unset(&mut self, setting: &Setting) -> Result<bool, Failure> {
+        let Some(entry) = self.entries.get(setting.key) else { return Ok(false) };
+        let (key_at, value_end) = (entry.key_at, entry.span.end);
+        let mut text = self.text.clone();
+        let mut from = text[..key_at].rfind('\n').map_or(0, |newline| newline + 1);
+        if text[from..].starts_with('\u{feff}') {
+            from += '\u{feff}'.len_utf8();
+        }
+        let to = text[value_end..].find('\n').map_or(text.len(), |newline| value_end + newline + 1);
+        text.replace_range(from..to, "");
+        self.parse(text)?;
+        Ok(true)
+    }
+
     /// Writes the file whole: a reader sees the old one or the new one, also after a power cut. A symlink stays one,
     /// and its target is written.
     ///
@@ -133,7 +155,11 @@ impl ConfigFile {
                 document.as_table().key(name).and_then(|key| key.span()).map_or(0, |span| span.start);
             let setting = SETTINGS.iter().find(|setting| setting.key == name).ok_or_else(|| {
                 let known = known_keys();
-                wrong(key_at, &format!("unknown key `{}`; known keys are {known}", name.escape_debug()))
+                let meant = did_you_mean(name, SETTINGS.iter().map(|setting| setting.key));
+                wrong(
+                    key_at,
+                    &format!("unknown key `{}`{meant}; known keys are {known}", name.escape_debug()),
+                )
             })?;
             let value = as_written(setting.form, item).ok_or_else(|| {
                 let right = match setting.form {
@@ -145,7 +171,7 @@ impl ConfigFile {
             })?;
             let line = position(&text, key_at).0;
             let span = item.span().unwrap_or_default();
-            entries.insert(setting.key, Entry { value, line, span });
+            entries.insert(setting.key, Entry { value, line, key_at, span });
         }
         drop(document);
         self.entries = entries;
@@ -252,6 +278,25 @@ mod tests {
         );
         assert_eq!(changed("queue = 1 # é", "idle_timeout", "5m"), "queue = 1 # é\nidle_timeout = \"5m\"\n");
         assert_eq!(changed("idle_timeout = \"5m\"", "idle_timeout", "5"), "idle_timeout = 5");
+    }
+
+    #[test]
+    fn a_value_that_is_taken_out_leaves_every_other_byte() {
+        for (before, after) in [
+            ("workers = 4", ""),
+            ("# a\nworkers = 4 # b\n# c\n", "# a\n# c\n"),
+            ("bind = '1.1.1.1:1'\r\n  'workers'\t=  0x10\r\n\r\n# c", "bind = '1.1.1.1:1'\r\n\r\n# c"),
+            ("\u{feff}workers = 4\nqueue = 1", "\u{feff}queue = 1"),
+            ("queue = 1\n", "queue = 1\n"),
+        ] {
+            let mut file = parsed(before).unwrap();
+            assert_eq!(file.unset(Setting::of_key("workers").unwrap()).unwrap(), before != after);
+            assert_eq!((file.text.as_str(), file.value("workers").is_some()), (after, false));
+        }
+        let text = "bootstrap_key = \"\"\"line\nline\"\"\"\nqueue = 1\n";
+        let mut file = parsed(text).unwrap();
+        assert!(file.unset(Setting::of_key("bootstrap_key").unwrap()).unwrap());
+        assert_eq!(file.text, "queue = 1\n");
     }
 
     #[test]

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use mio::Token;
 use mio::net::TcpStream;
 
+use super::chunked::Chunks;
 use super::forwarded;
-use super::framing::{self, Body, Chunks, Head};
+use super::framing::{self, Body, Head};
 use super::peer::{Peer, Stage};
 use super::reply::{self, Asked, Error, Reply};
 use super::routes::{self, Answer};
@@ -143,8 +144,8 @@ pub struct Connection {
     start: usize,
     /// A head whose body is still to come.
     head: Option<Head>,
-    /// The client's own id of the request that is being read, should it be refused.
-    request_id: Option<String>,
+    /// What is known of the request whose body is being read, should it be refused.
+    reading: Option<Refusable>,
     chunks: Chunks,
     /// The request that a worker has, or had last.
     serving: Option<Asked>,
@@ -169,7 +170,7 @@ impl Connection {
             input: Vec::new(),
             start: 0,
             head: None,
-            request_id: None,
+            reading: None,
             chunks: Chunks::default(),
             serving: None,
             unfinished: false,
@@ -265,10 +266,9 @@ impl Connection {
                     Err(_) => return Fate::Ends,
                 },
                 Err(error) => {
-                    desk.reject(if error.status() == 408 {
-                        Rejection::TooSlow
-                    } else {
-                        Rejection::Malformed
+                    desk.reject(match error {
+                        Error::TlsOnPlainPort => Rejection::TlsOnPlainPort,
+                        _ => Rejection::Malformed,
                     });
                     self.refuse(desk, &error);
                 }
@@ -297,7 +297,10 @@ impl Connection {
                 Some((head, length)) => {
                     self.start += length;
                     self.invite_body(&head);
-                    self.request_id.clone_from(&head.request_id);
+                    self.reading = Some(Refusable {
+                        request_id: head.request_id.clone(),
+                        is_head: head.method == "HEAD",
+                    });
                     head
                 }
             },
@@ -344,7 +347,7 @@ impl Connection {
     }
 
     fn answer(&mut self, desk: &mut Desk, head: &Head, body: Source<'_>, now: Instant) {
-        self.request_id = None;
+        self.reading = None;
         let request_id = match &head.request_id {
             Some(theirs) => theirs.as_str().into(),
             None => desk.request_ids.fresh().into(),
@@ -363,7 +366,13 @@ impl Connection {
             at: now,
             deadline: now + desk.deadlines.answer,
         };
-        let reply = match routes::find(head.method, head.path()) {
+        let is_misdirected =
+            head.is_https && !desk.trusted_proxies.contains(self.peer.address.ip().to_canonical());
+        let found = match is_misdirected {
+            true => Err(Error::MisdirectedRequest),
+            false => routes::find(head.method, head.path()),
+        };
+        let reply = match found {
             Err(_) if desk.shop.vitals.is_probe(head.path()) => {
                 asked.route = PROBE;
                 if self.hand_on(desk, head, body, &asked) {
@@ -392,7 +401,7 @@ impl Connection {
                 }
             }
         };
-        self.reply(desk, &reply, &asked, !head.path().starts_with("/auth"));
+        self.reply(desk, &reply, &asked, !routes::is_under_auth(head.path()));
     }
 
     /// Into the queue, unless that is full.
@@ -406,6 +415,7 @@ impl Connection {
             plain: head.plain_request(body),
             authorization: head.authorization.clone(),
             content_type: head.content_type.clone(),
+            has_content_coding: head.has_content_coding,
             asked: asked.clone(),
         };
         let in_flight = &desk.shop.vitals.metrics.requests_in_flight;
@@ -434,11 +444,14 @@ impl Connection {
 
     /// Answers what is no request, or came too late, and ends the connection.
     fn refuse(&mut self, desk: &mut Desk, error: &Error) {
-        let theirs = self.request_id.take().or_else(|| framing::request_id(&self.input[self.start..]));
+        let refusable = self.reading.take().unwrap_or_else(|| {
+            let input = &self.input[self.start..];
+            Refusable { request_id: framing::request_id(input), is_head: framing::is_head(input) }
+        });
         let now = Instant::now();
         let asked = Asked {
-            request_id: theirs.unwrap_or_else(|| desk.request_ids.fresh()).into(),
-            method: "OTHER",
+            request_id: refusable.request_id.unwrap_or_else(|| desk.request_ids.fresh()).into(),
+            method: if refusable.is_head { "HEAD" } else { framing::OTHER_METHOD },
             route: "malformed",
             keep_alive: false,
             is_1_0: false,
@@ -583,6 +596,13 @@ impl Connection {
         }
         self.advance(desk)
     }
+}
+
+/// What the answer to a request needs that is refused before it is whole.
+struct Refusable {
+    /// The client's own id of it.
+    request_id: Option<String>,
+    is_head: bool,
 }
 
 /// Where the body of a request is.

@@ -1,5 +1,6 @@
 //! All that speaks HTTP, and nothing that knows what a key is (the table in `routes` aside).
 
+pub mod chunked;
 pub mod connection;
 pub mod forwarded;
 pub mod framing;
@@ -9,5 +10,6 @@ pub mod parked;
 pub mod peer;
 pub mod reply;
 pub mod routes;
+pub mod target;
 pub mod vitals;
 pub mod workers;

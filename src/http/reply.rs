@@ -91,28 +91,38 @@ impl Reply {
 pub enum Error {
     /// 400 with this line.
     BadRequest(String),
+    /// 400: the client speaks TLS.
+    TlsOnPlainPort,
     /// 401: no header, or not `Bearer <key>`.
     MalformedAuthorization,
     /// 401: unknown, revoked or expired; which of them is for the metrics alone.
     InvalidKey,
     /// 403: a valid key that may not do this (RFC 6750, 3.1).
     InsufficientPermissions,
+    /// 403: `/auth/verify` was asked for a permission that there is not.
+    UnknownPermission,
     /// 404: no such path.
     NoSuchPath,
     /// 404 with this line: the path is right, the thing is not there.
     NotFound(&'static str),
     /// 405, with the methods that would do.
-    MethodNotAllowed(&'static str),
+    MethodNotAllowed(String),
     /// 408: the request did not come whole in time.
     RequestTimeout,
     /// 409 with this line: what was asked for has been done before, and is done once.
     Conflict(&'static str),
     /// 413: body over the limit, in bytes.
     ContentTooLarge(usize),
+    /// 414: request target over the limit.
+    UriTooLong,
     /// 415: a body of another type.
     UnsupportedMediaType,
     /// 417: an `Expect` that is not `100-continue` (RFC 9110, 10.1.1).
     ExpectationFailed,
+    /// 415: a body with a content coding (RFC 9110, 8.4).
+    UnsupportedContentCoding,
+    /// 421: `https` on a connection that is not secured (RFC 9110, 7.4).
+    MisdirectedRequest,
     /// 422 with this line: what is wrong with which field.
     Unprocessable(String),
     /// 431: head over the limit.
@@ -144,16 +154,18 @@ impl Error {
     /// The status table.
     pub fn status(&self) -> u16 {
         match self {
-            Error::BadRequest(_) => 400,
+            Error::BadRequest(_) | Error::TlsOnPlainPort => 400,
             Error::MalformedAuthorization | Error::InvalidKey => 401,
-            Error::InsufficientPermissions => 403,
+            Error::InsufficientPermissions | Error::UnknownPermission => 403,
             Error::NoSuchPath | Error::NotFound(_) => 404,
             Error::MethodNotAllowed(_) => 405,
             Error::RequestTimeout => 408,
             Error::Conflict(_) => 409,
             Error::ContentTooLarge(_) => 413,
-            Error::UnsupportedMediaType => 415,
+            Error::UriTooLong => 414,
+            Error::UnsupportedMediaType | Error::UnsupportedContentCoding => 415,
             Error::ExpectationFailed => 417,
+            Error::MisdirectedRequest => 421,
             Error::Unprocessable(_) => 422,
             Error::HeadTooLarge => 431,
             Error::Internal(_) => 500,
@@ -166,9 +178,11 @@ impl Error {
     fn message(&self) -> Cow<'_, str> {
         match self {
             Error::BadRequest(line) | Error::Unprocessable(line) => Cow::Borrowed(line),
+            Error::TlsOnPlainPort => "this port speaks plain HTTP, not TLS".into(),
             Error::MalformedAuthorization => "missing or malformed Authorization header".into(),
             Error::InvalidKey => "invalid or revoked API key".into(),
             Error::InsufficientPermissions => "insufficient permissions".into(),
+            Error::UnknownPermission => "unknown permission in require".into(),
             Error::NoSuchPath => "not found".into(),
             Error::NotFound(line) | Error::Conflict(line) | Error::NotImplemented(line) => {
                 Cow::Borrowed(line)
@@ -176,6 +190,9 @@ impl Error {
             Error::MethodNotAllowed(_) => "method not allowed".into(),
             Error::RequestTimeout => "request took too long to arrive".into(),
             Error::ContentTooLarge(limit) => format!("request body is larger than {limit} bytes").into(),
+            Error::UriTooLong => "request target is too long".into(),
+            Error::UnsupportedContentCoding => "expected a body without Content-Encoding".into(),
+            Error::MisdirectedRequest => "https is not served on this connection".into(),
             Error::UnsupportedMediaType => "expected Content-Type: application/json".into(),
             Error::ExpectationFailed => "unknown expectation: only 100-continue is supported".into(),
             Error::HeadTooLarge => "request header block is too large".into(),
@@ -196,10 +213,12 @@ impl Error {
             Error::InvalidKey => {
                 reply.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"invalid_token\""))
             }
-            Error::InsufficientPermissions => {
+            Error::InsufficientPermissions | Error::UnknownPermission => {
                 reply.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"insufficient_scope\""))
             }
-            Error::MethodNotAllowed(allow) => reply.header("Allow", *allow),
+            Error::MethodNotAllowed(allow) => reply.header("Allow", allow.clone()),
+            // Which codings would do: none (RFC 9110, 15.5.16).
+            Error::UnsupportedContentCoding => reply.header("Accept-Encoding", "identity"),
             Error::DatabaseUnavailable | Error::Overloaded | Error::OutcomeUnknown => {
                 reply.header("Retry-After", "1")
             }
@@ -315,8 +334,10 @@ fn status_line(status: u16) -> &'static str {
         408 => "408 Request Timeout",
         409 => "409 Conflict",
         413 => "413 Content Too Large",
+        414 => "414 URI Too Long",
         415 => "415 Unsupported Media Type",
         417 => "417 Expectation Failed",
+        421 => "421 Misdirected Request",
         422 => "422 Unprocessable Content",
         431 => "431 Request Header Fields Too Large",
         501 => "501 Not Implemented",

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::framing::{self, OTHER_METHOD};
 use super::reply::{Error, Reply};
 use super::vitals::{self, Vitals};
 use crate::keys::expiry::written;
@@ -23,6 +24,8 @@ pub struct Request<'a> {
     /// `Authorization` as it came; `None` also when it came twice.
     pub authorization: Option<&'a str>,
     pub content_type: Option<&'a str>,
+    /// The body has a content coding, which no handler undoes.
+    pub has_content_coding: bool,
     pub body: &'a [u8],
     /// Who asks, for the log: the peer, or whom a trusted proxy names.
     pub client: IpAddr,
@@ -122,19 +125,19 @@ pub struct Match<'p> {
 /// Finds the row for a method and a path (without query). `HEAD` is `GET` (RFC 9110, 9.3.2).
 ///
 /// # Errors
-/// `NoSuchPath`, or `MethodNotAllowed` with the methods that the path has.
+/// `NotImplemented` for a method that is none of HTTP's, `NoSuchPath`, or `MethodNotAllowed` with the methods that the
+/// path has.
 pub fn find<'p>(method: &str, path: &'p str) -> Result<Match<'p>, Error> {
     let method = if method == "HEAD" { "GET" } else { method };
-    let mut known = false;
-    for route in ROUTES {
-        if let Some(id) = matches(route, path) {
-            if route.method == method {
-                return Ok(Match { route, id });
-            }
-            known = true;
-        }
+    if method == OTHER_METHOD {
+        return Err(framing::UNKNOWN_METHOD);
     }
-    Err(if known { Error::MethodNotAllowed(allowed(path)) } else { Error::NoSuchPath })
+    let found = ROUTES.iter().filter(|route| route.method == method);
+    let mut found = found.filter_map(|route| matches(route, path).map(|id| Match { route, id }));
+    found.next().ok_or_else(|| match allowed(path) {
+        allowed if allowed.is_empty() => Error::NoSuchPath,
+        allowed => Error::MethodNotAllowed(allowed),
+    })
 }
 
 /// The pattern of a path, whatever the method.
@@ -181,15 +184,24 @@ fn matches<'p>(route: &Route, path: &'p str) -> Option<&'p str> {
     (!id.is_empty() && !id.contains('/')).then_some(id)
 }
 
-/// The value of `Allow` (RFC 9110, 10.2.1) for a path that some row matches.
-fn allowed(path: &str) -> &'static str {
-    let has = |method| ROUTES.iter().any(|row| row.method == method && matches(row, path).is_some());
-    match (has("GET"), has("POST"), has("DELETE")) {
-        (true, true, _) => "GET, HEAD, POST",
-        (true, false, _) => "GET, HEAD",
-        (false, true, _) => "POST",
-        (false, false, _) => "DELETE",
+/// Whether no answer to this path may be stored.
+pub fn is_under_auth(path: &str) -> bool {
+    path.strip_prefix("/auth").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The value of `Allow` (RFC 9110, 10.2.1): every method that a path has, none where no row matches, in
+/// the order of the alphabet.
+fn allowed(path: &str) -> String {
+    let rows = ROUTES.iter().filter(|row| matches(row, path).is_some());
+    let mut methods: Vec<&str> = Vec::new();
+    for row in rows {
+        if !methods.contains(&row.method) {
+            methods.push(row.method);
+            methods.extend((row.method == "GET").then_some("HEAD"));
+        }
     }
+    methods.sort_unstable();
+    methods.join(", ")
 }
 
 #[cfg(test)]
@@ -227,5 +239,29 @@ mod tests {
         assert_eq!(allow("PUT", "/health"), "GET, HEAD");
         assert_eq!(allow("DELETE", "/auth/keys"), "GET, HEAD, POST");
         assert_eq!(allow("GET", "/auth/keys/x"), "DELETE");
+        assert_eq!(allow("GET", "/auth/keys/self"), "DELETE");
+        assert_eq!(allow("TRACE", "/auth/keys/x/rotate"), "POST");
+    }
+
+    #[test]
+    fn methods_that_are_none_come_first() {
+        for path in ["/health", "/nowhere"] {
+            assert_eq!(pattern(OTHER_METHOD, path), Err(501), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_under_auth() {
+        for (path, expected) in [
+            ("/auth", true),
+            ("/auth/", true),
+            ("/auth/keys", true),
+            ("/authors", false),
+            ("/auth%2fkeys", false),
+            ("//auth/keys", false),
+            ("/health", false),
+        ] {
+            assert_eq!(is_under_auth(path), expected, "{path}");
+        }
     }
 }

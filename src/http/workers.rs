@@ -34,6 +34,7 @@ pub struct Job {
     /// Beside it, since tiny_http takes every line apart letter by letter.
     pub authorization: Option<String>,
     pub content_type: Option<String>,
+    pub has_content_coding: bool,
     pub asked: Asked,
 }
 
@@ -288,6 +289,7 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, Stri
             query,
             authorization: job.authorization.as_deref(),
             content_type: job.content_type.as_deref(),
+            has_content_coding: job.has_content_coding,
             body: &body,
             client: job.asked.client,
             deadline: job.asked.deadline,
@@ -407,7 +409,7 @@ mod tests {
             deadline: Instant::now() + Duration::from_secs(10),
         };
         let plain = format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes();
-        Job { peer, plain, authorization: None, content_type: None, asked }
+        Job { peer, plain, authorization: None, content_type: None, has_content_coding: false, asked }
     }
 
     fn ask(shop: &Shop, path: &str) -> String {

@@ -17,6 +17,9 @@ fn json_object(request: &Request<'_>) -> Result<Map<String, Value>, Error> {
     if !media_type.eq_ignore_ascii_case("application/json") {
         return Err(Error::UnsupportedMediaType);
     }
+    if request.has_content_coding {
+        return Err(Error::UnsupportedContentCoding);
+    }
     // Whether it is JSON at all comes first, whatever its first fault of meaning may be.
     serde_json::from_slice::<serde::de::IgnoredAny>(request.body)
         .and_then(|_| serde_json::from_slice(request.body))
@@ -222,6 +225,7 @@ mod tests {
             query: None,
             authorization: None,
             content_type: Some("Application/JSON; charset=utf-8"),
+            has_content_coding: false,
             body: body.as_bytes(),
             client: std::net::Ipv4Addr::LOCALHOST.into(),
             deadline: std::time::Instant::now(),

@@ -185,8 +185,11 @@ pub fn verify(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
     let asked = listing::parameter(call.request.query, "require");
     if let Some(required) = asked {
         // Nobody has a permission that there is none of, or two at once.
-        let required = required.ok().and_then(|name| Permission::parse(&name));
-        if required.is_none() || call.caller.permission() < required {
+        let Some(required) = required.ok().and_then(|name| Permission::parse(&name)) else {
+            keys.forbid();
+            return Err(Error::UnknownPermission);
+        };
+        if call.caller.permission() < Some(required) {
             return Err(keys.forbid());
         }
     }

@@ -1,13 +1,16 @@
 //! Log lines: on stderr for people, in `logs/cloacina-server.log` as JSON for machines.
 
 mod file;
+mod sink;
 
 use std::borrow::Cow;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::panic::PanicHookInfo;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use env_filter::{Builder, Filter};
 use log::kv::{self, Key, Value, VisitSource, VisitValue};
@@ -17,56 +20,159 @@ use simplelog::{ConfigBuilder, WriteLogger};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use crate::failure::Failure;
 use file::LogFile;
+use sink::{Line, Sink};
 
 /// Our own lines have targets that begin like this.
 const OURS: &str = env!("CARGO_CRATE_NAME");
 
-/// Begins to log: what `RUST_LOG` says, else from INFO on; with `verbose` also our own DEBUG lines. Never fails: what
-/// does not work is said on stderr.
-pub fn start(home: &Path, verbose: bool) {
-    begin(Some(LogFile::new(home)), verbose);
+/// What waits to be written when the process ends gets so long.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The server's outputs, each with a thread of its own: one that nobody reads keeps nothing from the others. Commands
+/// that end by themselves have none of this, and wait for their output as every program does.
+struct Outputs {
+    stdout: Sink,
+    stderr: Sink,
+    file: Sink,
+}
+
+static OUTPUTS: OnceLock<Outputs> = OnceLock::new();
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// Begins to log: what `RUST_LOG` says, else from INFO on; with `verbose` also our own DEBUG lines. What does not work
+/// is said on stderr. From here on nothing that the program says is waited for, but by `flush`.
+///
+/// # Errors
+/// The system has no thread left.
+pub fn start(home: &Path, verbose: bool) -> Result<(), Failure> {
+    let outputs =
+        Outputs::start(home).map_err(|error| Failure::Runtime(format!("cannot start a thread: {error}")))?;
+    // Nothing to write opens the file, so that what is wrong with it is known from the start.
+    outputs.file.push(|_| Vec::new());
+    let _ = OUTPUTS.set(outputs);
+    begin(verbose);
     log::debug!(home:% = home.display(); "logging started");
+    Ok(())
 }
 
-/// The same on stderr alone: the file is the server's, who may be another user.
+/// The same on stderr alone, and with waiting: the file is the server's, who may be another user.
 pub fn start_without_file(verbose: bool) {
-    begin(None, verbose);
+    begin(verbose);
 }
 
-fn begin(mut file: Option<LogFile>, verbose: bool) {
+/// Waits until everything that was logged or printed is written, for no longer than `LAST_LINES`.
+pub fn flush() {
+    let until = Instant::now() + LAST_LINES;
+    if let Some(outputs) = OUTPUTS.get() {
+        // The file first: it may have something to say on stderr.
+        for sink in [&outputs.file, &outputs.stderr, &outputs.stdout] {
+            sink.flush(until);
+        }
+    }
+}
+
+/// Ends the process with this code, its last lines written.
+pub fn exit(code: i32) -> ! {
+    flush();
+    std::process::exit(code)
+}
+
+/// Writes whole lines on stderr, in their order among log lines. Where stderr is gone, so are they.
+pub fn write_stderr(lines: &[u8]) {
+    match OUTPUTS.get() {
+        Some(outputs) => outputs.stderr.push(|_| lines.to_vec()),
+        None => _ = io::stderr().lock().write_all(lines),
+    }
+}
+
+/// Writes whole lines on stdout, after `start`. That nobody reads them is no failure of a server.
+pub fn write_stdout(lines: String) {
+    if let Some(outputs) = OUTPUTS.get() {
+        outputs.stdout.push(|_| lines.into_bytes());
+    }
+}
+
+fn begin(verbose: bool) {
     let (filter, warning) = filter(env::var_os("RUST_LOG"), verbose);
     let level = filter.filter();
-    let reports = file.as_mut().map_or(Vec::new(), |file| file.write(OffsetDateTime::now_utc(), b""));
-    let logger = Logger { filter, stderr: stderr_logger(), file: file.map(Mutex::new) };
-    for report in reports {
-        logger.report(&report);
-    }
-    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+    let logger = LOGGER.get_or_init(|| Logger { filter, stderr: stderr_logger() });
+    if log::set_logger(logger).is_ok() {
         log::set_max_level(level);
     }
+    std::panic::set_hook(Box::new(log_panic));
     if let Some(warning) = warning {
         log::warn!("{warning}");
+    }
+}
+
+/// A panic is a line like any other, with its thread and its place.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let why = without_text(panic.payload_as_str().unwrap_or("no message"));
+    log::error!(thread = thread; "panicked at {place}: {why}");
+}
+
+/// The first line of a panic's message, without the text that a wrong index of a string repeats: that may be secret. The
+/// operands of a failed assertion stand on further lines.
+fn without_text(message: &str) -> &str {
+    let line = message.lines().next().unwrap_or_default();
+    line.find(" of `").map_or(line, |text| &line[..text])
+}
+
+impl Outputs {
+    fn start(home: &Path) -> io::Result<Outputs> {
+        let mut file = LogFile::new(home);
+        let write_file = move |line: &Line| {
+            for report in file.write(line.at, &line.bytes) {
+                if let Some(logger) = LOGGER.get() {
+                    logger.to_stderr(Level::Warn, module_path!(), &report);
+                }
+            }
+        };
+        // Where stdout or stderr is gone, so are the lines.
+        let write_stdout = |line: &Line| {
+            let mut stdout = io::stdout().lock();
+            let _ = stdout.write_all(&line.bytes).and_then(|()| stdout.flush());
+        };
+        let write_stderr = |line: &Line| _ = io::stderr().lock().write_all(&line.bytes);
+        Ok(Outputs {
+            stdout: Sink::start("stdout", write_stdout, |_| {})?,
+            stderr: Sink::start("log-stderr", write_stderr, |lost| tell_loss("on stderr", lost))?,
+            file: Sink::start("log-file", write_file, |lost| tell_loss("in the log file", lost))?,
+        })
+    }
+}
+
+/// Goes past every filter, and to all outputs: the one that lost lines may do so again.
+fn tell_loss(place: &str, lost: u64) {
+    if let Some(logger) = LOGGER.get() {
+        let text = format!("{lost} lines are missing {place}, which took none for too long");
+        logger.write(Level::Warn, module_path!(), &text, &Fields::default());
     }
 }
 
 struct Logger {
     filter: Filter,
     stderr: Box<WriteLogger<Stderr>>,
-    file: Option<Mutex<LogFile>>,
 }
 
 impl Logger {
+    fn write(&self, level: Level, target: &str, message: &str, fields: &Fields) {
+        self.to_stderr(level, target, &format!("{message}{}", fields.text));
+        if let Some(outputs) = OUTPUTS.get() {
+            outputs.file.push(|now| json_line(now, level, target, message, &fields.json).into_bytes());
+        }
+    }
+
     fn to_stderr(&self, level: Level, target: &str, text: &str) {
         let text = one_line(text);
         self.stderr.log(
             &Record::builder().level(level).target(&one_line(target)).args(format_args!("{text}")).build(),
         );
-    }
-
-    /// What the file has to say of itself goes past every filter.
-    fn report(&self, text: &str) {
-        self.to_stderr(Level::Warn, module_path!(), text);
     }
 }
 
@@ -76,29 +182,16 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.filter.matches(record) {
-            return;
-        }
-        let message = record.args().to_string();
-        let mut fields = Fields::default();
-        let _ = record.key_values().visit(&mut fields);
-        self.to_stderr(record.level(), record.target(), &format!("{message}{}", fields.text));
-        let Some(file) = &self.file else { return };
-        let reports = {
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            // Taken under the lock, so that the file's lines are in the order of their times.
-            let now = OffsetDateTime::now_utc();
-            file.write(
-                now,
-                json_line(now, record.level(), record.target(), &message, &fields.json).as_bytes(),
-            )
-        };
-        for report in reports {
-            self.report(&report);
+        if self.filter.matches(record) {
+            let mut fields = Fields::default();
+            let _ = record.key_values().visit(&mut fields);
+            self.write(record.level(), record.target(), &record.args().to_string(), &fields);
         }
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        flush();
+    }
 }
 
 /// The filter, and what to say of directives that are not understood.
@@ -151,7 +244,7 @@ fn stderr_logger() -> Box<WriteLogger<Stderr>> {
     WriteLogger::new(LevelFilter::Trace, config, Stderr::default())
 }
 
-/// Hands each line to stderr in one piece. Where stderr is gone, so is the line.
+/// Hands on each line in one piece.
 #[derive(Default)]
 struct Stderr {
     line: Vec<u8>,
@@ -161,7 +254,7 @@ impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(bytes);
         if self.line.ends_with(b"\n") {
-            let _ = io::stderr().lock().write_all(&self.line);
+            write_stderr(&self.line);
             self.line.clear();
         }
         Ok(bytes.len())
@@ -345,6 +438,63 @@ mod tests {
              \"message\":\"a\\n\\\"b\\\"\",\"n\":5,\"b\":true,\"f\":0.5,\"nan\":null,\"s\":\"plain\",\
              \"q\":\"two \\\"words\\\"\\n\",\"e\":\"\",\"p\":\"C:\\\\x\",\"level_\":\"x\"}\n"
         );
+    }
+
+    #[test]
+    fn a_panic_shows_no_text_that_it_was_about() {
+        let text = "topsecret\u{e9}".to_owned();
+        for wrong in [0..100, 0..10, 50..60] {
+            let payload = std::panic::catch_unwind(|| text[wrong.clone()].len()).unwrap_err();
+            let message = payload.downcast_ref::<String>().unwrap();
+            assert!(message.contains("topsecret"), "as std has it: {message}");
+            assert!(!without_text(message).contains("topsecret"), "{message}");
+        }
+        let payload = std::panic::catch_unwind(|| assert_eq!(text, "other")).unwrap_err();
+        let message = payload.downcast_ref::<String>().unwrap();
+        assert_eq!(without_text(message), "assertion `left == right` failed");
+        assert_eq!(without_text(""), "");
+    }
+
+    /// What the next test looks at: a process of its own, since loggers and hooks are the process's.
+    #[test]
+    #[ignore = "is run by the next test"]
+    fn a_process_that_panics() {
+        let home = env::var_os("PANIC_HOME").unwrap();
+        start(Path::new(&home), false).unwrap();
+        std::thread::Builder::new().name("doomed".to_owned()).spawn(|| panic!("on purpose")).unwrap();
+        while !std::fs::read_to_string(Path::new(&home).join("logs/cloacina-server.log"))
+            .is_ok_and(|log| log.contains("on purpose"))
+        {
+            std::thread::yield_now();
+        }
+        log::info!("the last line");
+        exit(7);
+    }
+
+    #[test]
+    fn a_panic_is_a_line_and_an_exit_writes_the_rest() {
+        let home = std::env::temp_dir().join(format!("cloacinactl-panic-test-{}", std::process::id()));
+        let name = concat!(module_path!(), "::a_process_that_panics");
+        let name = name.split_once("::").unwrap().1;
+        let child = std::process::Command::new(env::current_exe().unwrap())
+            .args(["--exact", name, "--ignored", "--nocapture"])
+            .env("PANIC_HOME", &home)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(child.stderr).unwrap();
+        assert_eq!(child.status.code(), Some(7), "{stderr}");
+        let log = std::fs::read_to_string(home.join("logs/cloacina-server.log")).unwrap();
+        std::fs::remove_dir_all(&home).unwrap();
+        let lines: Vec<serde_json::Value> =
+            log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2, "{log}");
+        assert_eq!((&lines[0]["level"], &lines[0]["thread"]), (&"ERROR".into(), &"doomed".into()), "{log}");
+        let message = lines[0]["message"].as_str().unwrap();
+        assert!(message.starts_with("panicked at src/logging/mod.rs:"), "{message}");
+        assert!(message.ends_with(": on purpose"), "{message}");
+        assert_eq!(lines[1]["message"], "the last line");
+        assert!(stderr.contains("[ERROR] cloacinactl::logging: panicked at "), "{stderr}");
+        assert!(stderr.contains("the last line\n"), "{stderr}");
     }
 
     #[test]

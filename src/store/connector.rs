@@ -196,7 +196,10 @@ fn place(hosts: &[Host], database: &str, user: &str) -> String {
     let places: Vec<_> = hosts
         .iter()
         .map(|Host { name, port, .. }| match name {
-            directory if directory.starts_with('/') => format!("{directory}, port {port}"),
+            // As PostgreSQL names the socket.
+            directory if directory.starts_with('/') => {
+                format!("{}/.s.PGSQL.{port}", directory.trim_end_matches('/'))
+            }
             address if address.contains(':') => format!("[{address}]:{port}"),
             name => format!("{name}:{port}"),
         })

@@ -46,6 +46,20 @@ fn wrong_usage_is_exit_code_2_and_one_line() {
         .run(&["start"])
         .failed(2, &["unknown command `start`", "serve, config, keys, health, completions, help"]);
     scratch.run(&["serve", "--prot", "1"]).failed(2, &["`--prot`", "--bind"]);
+    scratch.run(&["srve"]).failed(2, &["unknown command `srve` (did you mean `serve`?)"]);
+    scratch
+        .run(&["serve", "--databse-url=x"])
+        .failed(2, &["`--databse-url` is unknown (did you mean `--database-url`?)"]);
+    scratch.run(&["keys", "lst"]).failed(2, &["unknown action `lst` (did you mean `list`?)"]);
+    scratch.run(&["config", "ste", "a", "b"]).failed(2, &["unknown action `ste` (did you mean `set`?)"]);
+    scratch
+        .run(&["config", "get", "databse_url"])
+        .failed(2, &["`databse_url` (did you mean `database_url`?)"]);
+    scratch
+        .run(&["health", "--url", "127.0.0.1:8080"])
+        .failed(2, &["invalid value `127.0.0.1:8080` for `--url`", "http://127"]);
+    scratch.run(&["health", "--url", "u:topsecret@h:1"]).failed(2, &["invalid value `***` for `--url`"]);
+    scratch.run(&["health", "localhost:8080"]).failed(2, &["unexpected argument `localhost:8080`"]);
     scratch.run(&["serve", "now"]).failed(2, &["`now`"]);
     scratch.run(&["serve", "--bind"]).failed(2, &["`--bind` needs a value"]);
     scratch.run(&["serve", "--bind=1", "--bind=2"]).failed(2, &["`--bind` is given twice"]);

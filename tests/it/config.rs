@@ -1,4 +1,4 @@
-//! Settings: where they come from, which of them counts, and `config get`, `set` and `list`.
+//! Settings: where they come from, which of them counts, and `config get`, `set`, `unset` and `list`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -282,7 +282,7 @@ fn a_broken_file_stops_every_command() {
         ("workers = 1\ndatabase_url = postgresql://u:topsecret@h/d\n", "config.toml, line 2, column 16: "),
         (
             "workers = 1\nworkrs = 1\n",
-            "config.toml, line 2, column 1: unknown key `workrs`; known keys are bind",
+            "config.toml, line 2, column 1: unknown key `workrs` (did you mean `workers`?); known keys are bind",
         ),
         ("\nworkers = 'many'", "config.toml, line 2, column 1: `workers` must be an integer"),
         ("\nworkers = 0", "`workers` in "),
@@ -334,4 +334,47 @@ fn the_home_flag() {
     assert!(!scratch.home("").exists());
     let output = scratch.command(&["config", "get", "workers"]).output().unwrap();
     outcome(output).printed("8\n");
+}
+
+#[test]
+fn unset_takes_one_value_out_and_leaves_the_rest() {
+    let scratch = Scratch::new();
+    let unset = |key: &str| scratch.run(&["config", "unset", key]);
+    unset("workers").printed("");
+    assert!(!scratch.home("").exists(), "nothing is made where there is nothing to take out");
+    scratch.write_config("# mine\n\nworkers = 2 # why\n# of the bind\nbind = '1.1.1.1:1'\n");
+    unset("workers").printed("");
+    assert_eq!(scratch.config(), "# mine\n\n# of the bind\nbind = '1.1.1.1:1'\n");
+    assert_eq!(mode(&scratch.home("config.toml")), 0o600);
+    scratch.run(&["config", "get", "workers"]).printed("8\n");
+    unset("workers").printed("");
+    unset("wrokers").failed(2, &["unknown key `wrokers` (did you mean `workers`?)", "known keys are bind"]);
+    scratch.run(&["config", "unset"]).failed(2, &["`config unset` takes one KEY"]);
+    scratch.write_config("oops");
+    unset("workers").failed(2, &["config.toml, line 1"]);
+    assert_eq!(scratch.config(), "oops");
+}
+
+/// A wrong key in the file is told with what was meant.
+#[test]
+fn a_mistyped_key_of_the_file_has_a_suggestion() {
+    let scratch = Scratch::new();
+    scratch.write_config("databse_url = 'postgresql://u:topsecret@h/d'");
+    scratch.run(&["config", "list"]).failed(2, &["unknown key `databse_url` (did you mean `database_url`?)"]);
+}
+
+/// As an editor on Windows leaves it.
+#[test]
+fn secrets_in_files_may_end_like_on_windows() {
+    let scratch = Scratch::new();
+    let file = scratch.path().join("url");
+    fs::write(&file, format!("{URL}\r\n")).unwrap();
+    let get = |key| {
+        scratch.run_with(
+            &[("DATABASE_URL_FILE", &file), ("CLOACINA_BOOTSTRAP_KEY_FILE", &file)],
+            &["config", "get", key],
+        )
+    };
+    get("database_url").printed(&format!("{URL}\n"));
+    get("bootstrap_key").printed(&format!("{URL}\n"));
 }

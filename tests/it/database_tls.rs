@@ -103,7 +103,7 @@ fn a_wrong_authority_is_found_at_once() {
     // Where nothing is verified, that is said to whoever named somebody to trust.
     let url = secured.url(&database, "tls_only", "sslrootcert=S");
     let server = Start::without_database().database_url(&url).serving();
-    assert!(server.stderr().contains("sslrootcert does nothing with sslmode=prefer"), "{}", server.stderr());
+    server.stderr_with("sslrootcert does nothing with sslmode=prefer");
 }
 
 #[test]

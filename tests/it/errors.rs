@@ -151,7 +151,7 @@ fn unknown_paths_and_methods_come_before_any_key() {
             ("POST", "/openapi.json", "GET, HEAD"),
             ("PUT", "/auth/keys", "GET, HEAD, POST"),
             ("DELETE", "/auth/keys", "GET, HEAD, POST"),
-            ("BREW", "/auth/keys", "GET, HEAD, POST"),
+            ("GET", "/auth/keys/self", "DELETE"),
         ] {
             let response = http::exchange(server.address, &http::request(method, path, key, None));
             assert_eq!(response.header("Allow"), Some(allow), "{method} {path}: {response:#?}");
@@ -293,11 +293,34 @@ fn heads_of_16_kib_and_no_more() {
         response.expect(431, &body("request header block is too large"));
         connection.expect_end();
     }
-    // A path of that size is a part of the head.
-    let long_path = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "p".repeat(20_000));
+}
+
+#[test]
+fn targets_of_8_kib_and_no_more() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let ask = |target: &str| {
+        let mut connection = Connection::open(server.address);
+        connection.send_what_goes(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        connection.receive("GET")
+    };
+    let limit = 8 * 1024;
+    let padded = |start: &str, length: usize| format!("{start}{}", "p".repeat(length - start.len()));
+    ask(&padded("/health?", limit)).expect_status(200);
+    ask(&padded("http://a/health?", limit)).expect_status(200);
+    ask(&padded("/", limit)).expect_status(404);
+    for length in [limit + 1, 12_000, 20_000, 200_000] {
+        for start in ["/health?", "/", "http://a/health?", "nonsense"] {
+            let response = ask(&padded(start, length));
+            assert!(response.closes(), "{response:#?}");
+            response.expect(414, &body("request target is too long"));
+        }
+    }
+    // The rest of a head is not the target's.
+    let request = format!("GET /health HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(20_000));
     let mut connection = Connection::open(server.address);
-    connection.send_what_goes(long_path.as_bytes());
-    connection.receive("GET").expect(431, &body("request header block is too large"));
+    connection.send_what_goes(request.as_bytes());
+    connection.receive("GET").expect_status(431);
 }
 
 #[test]

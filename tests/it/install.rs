@@ -154,6 +154,19 @@ fn a_second_run_changes_nothing_and_says_so() {
     assert_eq!(root.snapshot(), before);
 }
 
+/// A file with the URL that an editor on Windows wrote, and one that it left in the place of the last time.
+#[test]
+fn an_url_may_end_like_on_windows() {
+    let root = Root::new();
+    let program = binary();
+    let arguments = ["--database-url-file", "/dev/stdin", program.to_str().unwrap()];
+    root.run_with_input(&arguments, &format!("{URL}\r\n\r\n")).expect(0, "write");
+    assert_eq!(root.text(SECRET), format!("{URL}\n"));
+    fs::write(root.path(SECRET), format!("{URL}\r\n")).unwrap();
+    root.run(&[program.to_str().unwrap()]).expect(0, "write");
+    assert_eq!(root.text(SECRET), format!("{URL}\n"));
+}
+
 #[test]
 fn a_dry_run_changes_nothing() {
     let root = Root::new();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::scratch::{Outcome, outcome};
 use crate::support::directory::Directory;
 use crate::support::http::Connection;
 use crate::support::postgres::Database;
-use crate::support::program::cloacinactl;
+use crate::support::program::{binary, cloacinactl};
 use crate::support::server::Server;
 use crate::support::wait_for;
 
@@ -252,7 +252,10 @@ fn explain_says_what_is_the_matter() {
     for (input, code, text) in [
         ("", 10, "malformed: "),
         ("\n", 10, "malformed: "),
-        ("two\nlines\n", 10, "malformed: "),
+        ("two\nlines\n", 10, "malformed: stdin has more than one line"),
+        (&format!("\"{key}\""), 10, "malformed: it stands in quotes; remove the quotes\n"),
+        (&format!("\u{201c}{key}\u{201d}\n"), 10, "malformed: it stands in quotes; remove the quotes\n"),
+        (&format!("Bearer {key}"), 10, "malformed: it is a whole header's value; remove `Bearer `"),
         ("with a space", 10, "malformed: "),
         ("caf\u{e9}-caf\u{e9}-caf\u{e9}", 10, "malformed: "),
         (&"x".repeat(513), 10, "malformed: "),
@@ -266,6 +269,11 @@ fn explain_says_what_is_the_matter() {
     }
     for (input, code, lines) in [
         (unknown_key(), 12, vec!["unknown: this database has no such key"]),
+        (
+            "'a-key-that-has-expired'".to_owned(),
+            12,
+            vec!["unknown: this database has no such key; it stands in quotes: remove the quotes"],
+        ),
         (key.clone(), 13, vec!["revoked: on 20", &format!("id: {id}"), "name: gone", "permissions: admin"]),
         (
             "a-key-that-has-expired".to_owned(),
@@ -279,7 +287,7 @@ fn explain_says_what_is_the_matter() {
         ),
         (admin.clone(), 0, vec!["valid", "id: ", "name: bootstrap", "permissions: admin", "expires: never"]),
     ] {
-        for end in ["", "\n", "\r\n"] {
+        for end in ["", "\n", "\r\n", "\r\n\r\n"] {
             let outcome = explain(&database.url(), &format!("{input}{end}"));
             assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(code), ""), "{outcome:?}");
             for (said, line) in outcome.stdout.lines().zip(&lines) {
@@ -322,7 +330,7 @@ fn a_list_has_every_key() {
     let lines = worked(&outcome);
     assert_eq!(remarks(&outcome), [""; 0]);
     assert_eq!(lines.len(), 1100);
-    let columns = ["ID", "NAME", "PREFIX", "PERMISSIONS", "CREATED", "EXPIRES", "LAST USED", "STATE"];
+    let columns = ["STATE", "ID", "NAME", "PERMISSIONS", "EXPIRES", "LAST USED", "CREATED", "PREFIX"];
     assert_eq!(
         lines[0].split("  ").map(str::trim).filter(|word| !word.is_empty()).collect::<Vec<_>>(),
         columns
@@ -335,10 +343,17 @@ fn a_list_has_every_key() {
         }
     }
     assert!(lines[1].contains(r"r\u{1b}[31med\u{9b}\u{7f}\u{202e}"), "{}", lines[1]);
-    assert!(lines[2].contains(&format!("{}\u{2026} ", "n".repeat(39))), "{}", lines[2]);
+    assert!(lines[2].contains(&format!(" {} ", "n".repeat(255))), "{}", lines[2]);
     assert!(!outcome.stdout.contains(|c: char| c != '\n' && c.is_control()));
-    let ends = |state: &str| lines.iter().filter(|line| line.ends_with(&format!("  {state}"))).count();
-    assert_eq!((ends("revoked"), ends("expired"), ends("valid")), (156, 314, 629));
+    let begin = |state: &str| lines.iter().filter(|line| line.starts_with(&format!("{state}  "))).count();
+    assert_eq!((begin("revoked"), begin("expired"), begin("valid")), (156, 314, 629));
+    let outcome_active = keys(&database, &["list", "--active"]);
+    let active = worked(&outcome_active);
+    assert_eq!(active.len(), 630);
+    assert!(active[1..].iter().all(|line| line.starts_with("valid  ")));
+    let outcome_active = keys(&database, &["list", "--active", "--json"]);
+    let objects: Vec<Value> = serde_json::from_str(&outcome_active.stdout).unwrap();
+    assert_eq!(objects.len(), 629);
     assert!(lines[1099].contains("  bootstrap  ") && lines[1099].contains(&admin[..12]));
     assert!(!outcome.stdout.contains(&admin));
 
@@ -386,4 +401,40 @@ fn a_key_that_cannot_be_shown_is_revoked_again() {
     }
     // The bootstrap key alone is left.
     assert_eq!(database.value::<i64>("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL"), 1);
+}
+
+/// On a terminal of 80 columns, and of the number that COLUMNS says.
+#[test]
+fn a_list_fits_the_terminal() {
+    let database = Database::new();
+    let name = "n".repeat(255);
+    worked(&keys(&database, &["create", "--name", &name]));
+    let id = id_of(&database, &name);
+    let on_terminal = |prepare: &str| {
+        let home = Directory::new();
+        let list = format!("{prepare}{} --home {} keys list", binary().display(), home.path().display());
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &list, "/dev/null"]);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("DATABASE_URL", database.url());
+        let outcome = outcome(command.stdin(Stdio::null()).output().unwrap());
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        outcome
+            .stdout
+            .lines()
+            .filter(|line| !line.contains("[INFO]"))
+            .map(|line| line.trim_end().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let lines = on_terminal("stty cols 80; ");
+    assert!(lines.len() == 2 && lines.iter().all(|line| line.chars().count() <= 80), "{lines:?}");
+    assert!(lines[1].starts_with(&format!("valid  {id}  n")), "the id is whole: {lines:?}");
+    assert!(lines[1].contains("n\u{2026}  admin  "), "{lines:?}");
+    let lines = on_terminal("stty cols 80; COLUMNS=400 ");
+    assert!(lines[1].contains(&name) && lines[1].contains("  clk_"), "{lines:?}");
+    // Narrower than what has to be there: no less than that.
+    let lines = on_terminal("stty cols 20; ");
+    assert!(lines[1].contains(&id), "{lines:?}");
 }

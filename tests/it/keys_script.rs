@@ -185,6 +185,27 @@ fn where_the_key_comes_from() {
         let url = format!("http://{}/", server.address);
         assert_eq!(whoami(&caller.with("CLOACINA_URL", &url)), "environment");
         refused(&nobody().with("CLOACINA_API_KEY_FILE", "/nowhere").run(&["list"]), 1, "CLOACINA_API_KEY");
+        // As an editor on Windows leaves it.
+        let directory = Directory::new();
+        let file = directory.join("key file");
+        fs::write(&file, "a-key-from-a-file#'\"\\%$x`\r\n").unwrap();
+        let windows = nobody().with("CLOACINA_API_KEY_FILE", file.to_str().unwrap());
+        assert_eq!(whoami(&windows), "file");
+        assert_eq!(
+            whoami(&nobody().with("CLOACINA_API_KEY", "a-key-from-the-environment\r\n")),
+            "environment"
+        );
+        let quoted = nobody().with("CLOACINA_API_KEY", &format!("\"{admin}\"")).run(&["list"]);
+        refused(&quoted, 1, "remove the quotes");
+        assert!(!quoted.stderr.contains(&admin));
+        let two_lines = format!("{}\n{}", &admin[..20], &admin[20..]);
+        refused(&nobody().with("CLOACINA_API_KEY", &two_lines).run(&["list"]), 1, "line break in the key");
+        fs::write(&file, "\r\n").unwrap();
+        refused(
+            &nobody().with("CLOACINA_API_KEY_FILE", file.to_str().unwrap()).run(&["list"]),
+            1,
+            "is empty",
+        );
         for broken in ["two words", "a\nX-Forged: yes", "caf\u{e9}-caf\u{e9}-caf\u{e9}"] {
             let outcome = nobody().with("CLOACINA_API_KEY", broken).run(&["list"]);
             refused(&outcome, 1, "visible characters");

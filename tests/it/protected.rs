@@ -12,6 +12,8 @@ with_both! {
     nobody_says_who_they_are_themselves
     bodies_of_every_form_get_through
     an_upload_is_neither_held_back_nor_limited
+    long_heads_lock_nobody_out
+    malformed_keys_are_never_a_fault_of_ours
     no_verdict_lets_nobody_in
 }
 
@@ -241,6 +243,54 @@ fn an_upload_is_neither_held_back_nor_limited(kind: Kind) {
     connection.send(b"0\r\n\r\n");
     connection.receive("PUT").expect_status(200);
     assert_eq!(site.service.take_one().body_bytes, 20 * MEGABYTE as u64);
+}
+
+/// What else a client sends, cookies above all, is the service's business: the question to the server has none of it.
+fn long_heads_lock_nobody_out(kind: Kind) {
+    let site = Protected::by(kind);
+    let (key, id) = site.key("reader", "read");
+    let cookies = |bytes: usize| format!("Cookie: session={}", "c".repeat(bytes));
+    let (one, long_uri) = (cookies(60 * 1024), format!("GET /a?q={}", "u".repeat(20_000)));
+    let several: Vec<String> = (0..8).map(|_| cookies(7 * 1024)).collect();
+    let many: Vec<String> = (0..90).map(|number| format!("X-Field-{number}: {}", "f".repeat(600))).collect();
+    for (line, fields) in [
+        ("GET /a", vec![&*one]),
+        ("GET /a", several.iter().map(String::as_str).collect()),
+        ("GET /a", many.iter().map(String::as_str).collect()),
+        (&*long_uri, vec!["Cookie: a=b"]),
+    ] {
+        let (name, bytes) = (&line[..6], fields.iter().map(|field| field.len()).sum::<usize>());
+        let with_key = [&[&*key][..], &fields].concat();
+        site.front.ask(line, &with_key).expect_status(200);
+        let seen = site.service.take_one();
+        assert_eq!(seen.fields_like("x-auth-key-id"), [("x-auth-key-id".to_owned(), &*id)], "{name} {bytes}");
+        assert!(site.front.ask(line, &fields).expect_status(401).header("WWW-Authenticate").is_some());
+        assert_eq!(site.service.take_seen().len(), 0, "{name} {bytes}");
+    }
+}
+
+fn malformed_keys_are_never_a_fault_of_ours(kind: Kind) {
+    let site = Protected::by(kind);
+    let (key, _) = site.key("reader", "read");
+    for value in [
+        "Bearer \x01".to_owned(),
+        "Bearer a\x7fb".to_owned(),
+        "Bearer a\tb".to_owned(),
+        "Bearer caf\u{e9}".to_owned(),
+        "\x1b[31m".to_owned(),
+        format!("{}\x01", &key["Authorization: ".len()..]),
+        format!("Bearer {}", "x".repeat(20_000)),
+        format!("Bearer {}", "x".repeat(60_000)),
+    ] {
+        let mut connection = site.front.connect();
+        connection.send_what_goes(&site.front.request("GET /a", &[&format!("Authorization: {value}")], ""));
+        let response = connection.receive("GET");
+        // Caddy takes no control characters at all.
+        let is_refused_before =
+            kind == Kind::Caddy && response.status == 400 && value.contains(['\x01', '\x7f', '\x1b']);
+        assert!(response.status == 401 || is_refused_before, "{value:.40?}: {response:?}");
+    }
+    assert_eq!(site.service.take_seen().len(), 0);
 }
 
 fn no_verdict_lets_nobody_in(kind: Kind) {

@@ -227,9 +227,7 @@ fn the_log_names_the_client_behind_the_proxy(kind: Kind) {
         assert_eq!(logged_client(&server, request_id), CLIENT, "{request_id}");
     }
     front.post("/auth/keys", &[&admin], r#"{"name":"ci-deploy"}"#).expect_status(201);
-    let log = std::fs::read_to_string(server.home().join("logs/cloacina-server.log")).unwrap();
-    let line = log.lines().find(|line| line.contains("\"ci-deploy\"")).unwrap();
-    assert_eq!(serde_json::from_str::<serde_json::Value>(line).unwrap()["client"], CLIENT);
+    assert_eq!(server.log_line(&["\"ci-deploy\""])["client"], CLIENT);
 
     // The same proxy before a server that was not told to trust it.
     let server = Start::on(&database).environment("RUST_LOG", "debug").serving();

@@ -200,7 +200,7 @@ fn a_passed_socket_is_served_instead_of_bind() {
     // It would fail, were it looked at.
     let server = Start::on(&database).arguments(["--bind", &taken]).on_socket(&listener).serving();
     assert_eq!(server.address, address);
-    assert!(server.stderr().contains("--bind is ignored"), "{}", server.stderr());
+    server.stderr_with("--bind is ignored");
     server.get("/health", None).expect_status(200);
     server.terminate().expect_code(0);
     // The socket is there, and takes connections for whoever comes next.

@@ -242,7 +242,7 @@ fn logs_that_cannot_be_written_stop_nothing() {
     fs::write(home.join("logs"), "in the way").unwrap();
     let server = Start::on(&database).home(&home).serving();
     assert!(server.lets_in(&server.bootstrap_key()));
-    assert!(server.stderr().contains("logs"), "it says so on stderr: {}", server.stderr());
+    server.stderr_with("logs");
     assert_eq!(fs::read_to_string(home.join("logs")).unwrap(), "in the way");
     server.terminate().expect_code(0);
 }

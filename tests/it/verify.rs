@@ -72,11 +72,14 @@ fn a_requirement_that_is_none_is_met_by_nobody() {
         "require=read&require",
         "require=admin&x=1&%72equire=read",
     ];
-    for query in odd {
-        forbidden(server.get(&format!("/auth/verify?{query}"), Some(&admin)));
-    }
-    let long = format!("/auth/verify?require={}", "read".repeat(500));
-    forbidden(server.get(&long, Some(&admin)));
+    let unknown = |query: &str| {
+        let response = server.get(&format!("/auth/verify?{query}"), Some(&admin));
+        let challenge = response.header("WWW-Authenticate").map(str::to_owned);
+        assert_eq!(challenge.as_deref(), Some(r#"Bearer realm="cloacina", error="insufficient_scope""#));
+        response.expect(403, r#"{"error":"unknown permission in require"}"#);
+    };
+    odd.iter().for_each(|query| unknown(query));
+    unknown(&format!("require={}", "read".repeat(500)));
     assert_eq!(refused() - before, odd.len() as f64 + 1.0);
     for query in ["", "x=1", "required=nonsense", "&&=&", "require=%72ead", "x=%&require=admin", "%ff=%fe"] {
         vouched(server.get(&format!("/auth/verify?{query}"), Some(&admin)));
@@ -143,6 +146,77 @@ fn who_is_not_known_is_told_how_to_be() {
             assert_eq!(response.header("WWW-Authenticate"), Some(challenge), "{path}");
             assert_eq!(response.header("Cache-Control"), Some("no-store"));
             assert!(response.headers.iter().all(|(name, _)| !name.starts_with("X-Auth-")), "{response:#?}");
+        }
+    }
+}
+
+/// Proxies take any 4xx but 401 and 403 for a fault of ours, and answer 500 or 503.
+#[test]
+fn a_malformed_key_is_never_more_than_401() {
+    let database = Database::new();
+    let mut server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let line = |path: &str, value: &[u8]| {
+        [format!("GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: ").as_bytes(), value, b"\r\n\r\n"].concat()
+    };
+    let bytes = (0..=255).filter(|byte| ![b'\r', b'\n'].contains(byte)).collect::<Vec<u8>>();
+    for path in ["/auth/verify", "/auth/verify?require=read", "/auth/whoami", "/auth/keys"] {
+        let mut connection = Connection::open(server.address);
+        for byte in bytes.iter().filter(|byte| **byte >= 0x7f || **byte < b' ') {
+            let (ours, byte) = (format!("Bearer {admin}"), [*byte]);
+            let middle = [b"Bearer a", &byte[..], b"b"].concat();
+            let after = [ours.as_bytes(), &byte[..]].concat();
+            for value in [&byte[..], &middle, &after] {
+                // A tab around a value is no part of it (RFC 9110, 5.5).
+                if byte == [b'\t'] && value == after {
+                    continue;
+                }
+                connection.send(&line(path, value));
+                connection.receive("GET").expect(401, MALFORMED);
+            }
+        }
+        // The connection goes on, and lets in who has a key.
+        connection.ask("GET", "/auth/whoami", Some(&admin), None).expect_status(200);
+    }
+    // One that is not even a head of ours any more.
+    for length in [8_000, 17_000, 60_000] {
+        let mut connection = Connection::open(server.address);
+        connection.send_what_goes(&line("/auth/verify", format!("Bearer {}", "x".repeat(length)).as_bytes()));
+        let response = connection.receive("GET");
+        assert_eq!(response.status, 401, "{length}");
+        assert!(response.header("WWW-Authenticate").is_some_and(|value| value.starts_with("Bearer realm=")));
+    }
+    // Line ends are no part of any value: those stay malformed requests.
+    for value in [&b"Bearer a\rb"[..], b"Bearer a\nb", b"Bearer a\r"] {
+        let mut connection = Connection::open(server.address);
+        connection.send(&line("/auth/verify", value));
+        connection.receive("GET").expect_status(400);
+        connection.expect_end();
+    }
+    server.expect_well("malformed keys");
+}
+
+/// Traefik's ForwardAuth asks with these, and with those of the client's fields that `authRequestHeaders` names.
+#[test]
+fn what_traefik_asks_with() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let mut connection = Connection::open(server.address);
+    for (key, status) in [(&*admin, 204), ("nonsense", 401), ("caf\u{e9}", 401), ("a\x01b", 401)] {
+        let long_uri = format!("/search?q={}", "%20".repeat(2_500));
+        for uri in ["/", "/a?require=admin&require=x", "//b/../c?%zz=\\", "https://a/", &long_uri] {
+            connection.send(
+                format!(
+                    "GET /auth/verify?require=write HTTP/1.1\r\nHost: cloacinactl:8080\r\n\
+                     User-Agent: Go-http-client/1.1\r\nAuthorization: Bearer {key}\r\nX-Forwarded-Method: PUT\r\n\
+                     X-Forwarded-Proto: https\r\nX-Forwarded-Host: service.example.com\r\n\
+                     X-Forwarded-Uri: {uri}\r\nX-Forwarded-For: 192.0.2.7\r\nAccept-Encoding: gzip\r\n\r\n"
+                )
+                .as_bytes(),
+            );
+            let response = connection.receive("GET");
+            assert_eq!(response.status, status, "{key:?} {uri:.40}");
         }
     }
 }

@@ -35,6 +35,10 @@ pub fn run(settings: impl FnOnce() -> Result<Settings, Failure>) -> Result<ExitC
     Ok(ExitCode::from(code))
 }
 
+/// What people put around a key.
+const QUOTES: &[char] =
+    &['"', '\'', '`', '\u{201c}', '\u{201d}', '\u{201e}', '\u{2018}', '\u{2019}', '\u{ab}', '\u{bb}'];
+
 /// All that stdin has, or more than a key can have; from a terminal, a line.
 fn read() -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
@@ -54,13 +58,24 @@ fn read() -> Result<Vec<u8>, Failure> {
 
 /// The key on the one line of `input`, or the exit code and the text for what is none.
 fn well_formed(input: &[u8]) -> Result<&str, (u8, String)> {
-    let line = input.strip_suffix(b"\n").unwrap_or(input);
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let ends = input.iter().rev().take_while(|byte| b"\r\n".contains(byte)).count();
+    let line = &input[..input.len() - ends];
     let malformed = |what: &str| Err((MALFORMED, format!("malformed: {what}\n")));
+    let text = std::str::from_utf8(line).unwrap_or_default();
+    let bare = text.trim_matches(QUOTES);
     let key = match std::str::from_utf8(line) {
         _ if line.is_empty() => return malformed("stdin is empty"),
-        _ if line.contains(&b'\n') => return malformed("stdin has more than one line"),
+        _ if line.iter().any(|byte| b"\r\n".contains(byte)) => {
+            return malformed("stdin has more than one line; a key has no line break in it");
+        }
+        // A key that its owner chose may have quotes of its own, so those are looked up.
+        Ok(_) if bare != text && (key::starts_like_ours(bare) || !key::can_be_sent(text)) => {
+            return malformed("it stands in quotes; remove the quotes");
+        }
         Ok(key) if key::can_be_sent(key) => key,
+        Ok(text) if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer ")) => {
+            return malformed("it is a whole header's value; remove `Bearer ` before the key");
+        }
         _ if line.len() > key::LONGEST => {
             return malformed(&format!("it has more than {} bytes", key::LONGEST));
         }
@@ -81,6 +96,9 @@ fn of_row(key: &str, row: Option<&KeyRow>, now: OffsetDateTime) -> (u8, String) 
                 key::LENGTH,
                 key.len()
             ),
+            false if key.trim_matches(QUOTES) != key => {
+                "; it stands in quotes: remove the quotes, unless they are part of it".to_owned()
+            }
             false => String::new(),
         };
         return (UNKNOWN, format!("unknown: this database has no such key{hint}\n"));
@@ -107,7 +125,7 @@ mod tests {
     #[test]
     fn one_line_and_its_end() {
         for input in
-            ["my-secret-admin-key-here", "my-secret-admin-key-here\n", "my-secret-admin-key-here\r\n"]
+            ["my-secret-admin-key-here", "my-secret-admin-key-here\n", "my-secret-admin-key-here\r\n\r\n"]
         {
             assert_eq!(well_formed(input.as_bytes()), Ok("my-secret-admin-key-here"));
         }
@@ -116,9 +134,15 @@ mod tests {
         for (input, text) in [
             (b"".as_slice(), "malformed: stdin is empty\n"),
             (b"\n", "malformed: stdin is empty\n"),
-            (b"a\nb\n", "malformed: stdin has more than one line\n"),
-            (b"a\n\n", "malformed: stdin has more than one line\n"),
-            (b"Bearer x", "malformed: a key has visible ASCII characters only, and no space\n"),
+            (b"a\nb\n", "malformed: stdin has more than one line; a key has no line break in it\n"),
+            (b"a\rb", "malformed: stdin has more than one line; a key has no line break in it\n"),
+            (b"Bearer x", "malformed: it is a whole header's value; remove `Bearer ` before the key\n"),
+            (b"two words", "malformed: a key has visible ASCII characters only, and no space\n"),
+            (b"\"clk_x\"\n", "malformed: it stands in quotes; remove the quotes\n"),
+            (
+                "\u{201c}my-secret-key\u{201d}".as_bytes(),
+                "malformed: it stands in quotes; remove the quotes\n",
+            ),
             (b"\xff", "malformed: a key has visible ASCII characters only, and no space\n"),
             ("x".repeat(key::LONGEST + 1).as_bytes(), "malformed: it has more than 512 bytes\n"),
         ] {

@@ -1,6 +1,7 @@
 //! `cloacinactl keys list`: every key, as a table for people or as JSON for scripts.
 
 use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
 
 use time::OffsetDateTime;
 
@@ -14,12 +15,25 @@ use crate::store::keys::{KeyRow, Position};
 
 /// Rows that are fetched at once.
 const PAGE: i64 = 1000;
-/// Characters of a name that a table has room for.
-const NAME_CHARACTERS: usize = 40;
+/// Names are not cut to fewer characters than these, however narrow the terminal is.
+const LEAST_NAME_CHARACTERS: usize = 12;
 
-pub fn run(store: &Store, json: bool) -> Result<(), Failure> {
-    let rows = all(store)?;
-    cli::print(&if json { array(&rows)? } else { table(&rows, OffsetDateTime::now_utc()) })
+pub fn run(store: &Store, json: bool, active: bool) -> Result<(), Failure> {
+    let now = OffsetDateTime::now_utc();
+    let mut rows = all(store)?;
+    rows.retain(|row| !active || state(row, now) == "valid");
+    cli::print(&if json { array(&rows)? } else { table(&rows, now, terminal_width()) })
+}
+
+/// Columns of the terminal that stdout is; `None` where it is none. COLUMNS counts more than what the terminal says.
+fn terminal_width() -> Option<usize> {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let variable = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let asked = || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
+    variable.or_else(asked).filter(|columns| *columns > 0)
 }
 
 /// Newest first.
@@ -57,37 +71,64 @@ fn array(rows: &[KeyRow]) -> Result<String, Failure> {
     Ok(text + "\n]\n")
 }
 
-fn table(rows: &[KeyRow], now: OffsetDateTime) -> String {
-    const HEAD: [&str; 8] =
-        ["ID", "NAME", "PREFIX", "PERMISSIONS", "CREATED", "EXPIRES", "LAST USED", "STATE"];
-    let lines: Vec<[String; 8]> =
-        std::iter::once(HEAD.map(str::to_owned)).chain(rows.iter().map(|row| cells(row, now))).collect();
+const HEAD: [&str; 8] = ["STATE", "ID", "NAME", "PERMISSIONS", "EXPIRES", "LAST USED", "CREATED", "PREFIX"];
+const NAME: usize = 2;
+/// The columns from here on may be left out.
+const OPTIONAL: usize = 3;
+
+/// In `width` columns, as far as that goes; whole where it is `None`.
+fn table(rows: &[KeyRow], now: OffsetDateTime, width: Option<usize>) -> String {
+    let mut lines: Vec<[String; 8]> = std::iter::once(HEAD.map(str::to_owned))
+        .chain(rows.iter().map(|row| cells(row, now, width.is_some())))
+        .collect();
     let mut widths = [0; 8];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = usize::max(*width, cell.chars().count());
         }
     }
+    let mut count = HEAD.len();
+    if let Some(width) = width {
+        let (columns, name_width) = fitted(&widths, width);
+        count = columns;
+        widths[NAME] = name_width;
+        lines.iter_mut().for_each(|line| shorten(&mut line[NAME], name_width));
+    }
     let mut text = String::new();
     for line in &lines {
-        let padded = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        let padded = line.iter().zip(widths).take(count).map(|(cell, width)| format!("{cell:width$}"));
         text += padded.collect::<Vec<_>>().join("  ").trim_end();
         text.push('\n');
     }
     text
 }
 
-fn cells(row: &KeyRow, now: OffsetDateTime) -> [String; 8] {
-    let or_never = |moment: Option<OffsetDateTime>| moment.map_or("never".to_owned(), expiry::written);
+/// How many columns there is room for, and how many characters of a name.
+fn fitted(widths: &[usize; 8], width: usize) -> (usize, usize) {
+    let name = widths[NAME];
+    let least = name.min(LEAST_NAME_CHARACTERS);
+    let others = |count: usize| widths[..count].iter().sum::<usize>() - name + 2 * (count - 1);
+    let count = (OPTIONAL..=widths.len()).rev().find(|count| others(*count) + least <= width);
+    let count = count.unwrap_or(OPTIONAL);
+    (count, name.min(width.saturating_sub(others(count))).max(least))
+}
+
+/// Days stand for instants where there is little room.
+fn cells(row: &KeyRow, now: OffsetDateTime, short: bool) -> [String; 8] {
+    let written = |moment: OffsetDateTime| match short {
+        true => expiry::written(moment).chars().take("2026-11-24".len()).collect(),
+        false => expiry::written(moment),
+    };
+    let or_never = |moment: Option<OffsetDateTime>| moment.map_or("never".to_owned(), written);
     [
+        state(row, now).to_owned(),
         row.id.to_string(),
-        shortened(&shown(&row.name)),
-        row.prefix.as_deref().map_or("-".to_owned(), shown),
+        shown(&row.name),
         shown(&row.permissions),
-        expiry::written(row.created_at),
         or_never(row.expires_at),
         or_never(row.last_used_at),
-        state(row, now).to_owned(),
+        written(row.created_at),
+        row.prefix.as_deref().map_or("-".to_owned(), shown),
     ]
 }
 
@@ -99,9 +140,33 @@ fn state(row: &KeyRow, now: OffsetDateTime) -> &'static str {
     }
 }
 
-fn shortened(name: &str) -> String {
-    match name.char_indices().nth(NAME_CHARACTERS) {
-        Some(_) => name.chars().take(NAME_CHARACTERS - 1).chain(['\u{2026}']).collect(),
-        None => name.to_owned(),
+fn shorten(name: &mut String, characters: usize) {
+    if name.chars().count() > characters {
+        *name = name.chars().take(characters - 1).chain(['\u{2026}']).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_go_from_the_right_and_names_are_cut() {
+        let widths = [7, 36, 30, 11, 10, 10, 10, 12];
+        for (width, columns, name) in [
+            (0, 3, 12),
+            (59, 3, 12),
+            (71, 3, 24),
+            (72, 4, 12),
+            (80, 4, 20),
+            (84, 5, 12),
+            (120, 7, 24),
+            (122, 8, 12),
+            (140, 8, 30),
+            (500, 8, 30),
+        ] {
+            assert_eq!(fitted(&widths, width), (columns, name), "{width}");
+        }
+        assert_eq!(fitted(&[7, 36, 4, 11, 10, 10, 10, 12], 72), (4, 4), "no wider than its names are");
     }
 }

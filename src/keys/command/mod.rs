@@ -94,7 +94,9 @@ fn carry_out(
         KeysAction::Create { name, permissions, expires_in } => {
             create(settings, name, permissions.as_deref(), expires_in.as_deref())?;
         }
-        KeysAction::List { json } => list::run(&Store::for_command(&settings()?)?, *json)?,
+        KeysAction::List { json, active } => {
+            list::run(&Store::for_command(&settings()?)?, *json, *active)?;
+        }
         KeysAction::Revoke { id } => revoke(settings, id)?,
         KeysAction::Rotate { id, grace } => rotate(settings, id, grace.as_deref())?,
         KeysAction::Explain => return explain::run(settings),

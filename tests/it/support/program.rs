@@ -1,12 +1,14 @@
 //! `cloacinactl` as a process: with arguments, an environment that holds nothing else, and a deadline.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{PipeReader, PipeWriter, Read, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::PATIENCE;
 
@@ -56,9 +58,14 @@ impl Process {
     /// Starts it with the standard input that the command has.
     pub fn start_with_stdin(mut command: Command) -> Process {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Process::start_as_it_is(command)
+    }
+
+    /// Starts it with the outputs that the command has; those that are not pipes to us count as empty.
+    pub fn start_as_it_is(mut command: Command) -> Process {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
-        let stdout = Kept::drain(child.stdout.take().unwrap());
-        let stderr = Kept::drain(child.stderr.take().unwrap());
+        let stdout = child.stdout.take().map_or_else(|| Kept::drain(std::io::empty()), Kept::drain);
+        let stderr = child.stderr.take().map_or_else(|| Kept::drain(std::io::empty()), Kept::drain);
         Process { child, stdout, stderr }
     }
 
@@ -121,6 +128,32 @@ pub fn children(pid: u32) -> Vec<u32> {
         }
     }
     children
+}
+
+/// A pipe that is full and that nobody reads, unless the test does.
+pub struct FullPipe {
+    reader: PipeReader,
+    writer: PipeWriter,
+}
+
+impl FullPipe {
+    pub fn new() -> FullPipe {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        while writer.write(&[b'x'; 4096]).is_ok() {}
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        FullPipe { reader, writer }
+    }
+
+    /// For an output of a process.
+    pub fn end(&self) -> Stdio {
+        self.writer.try_clone().unwrap().into()
+    }
+
+    /// Reads all, from now until the process has ended.
+    pub fn read(self) -> Kept {
+        Kept::drain(self.reader)
+    }
 }
 
 /// What a process printed so far, read by a thread so that it never waits for us.

@@ -25,6 +25,8 @@ pub struct Start {
     /// What a shell does first.
     prelude: Option<String>,
     passed: Option<TcpListener>,
+    stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
 }
 
 /// Plays systemd's part: the socket that came as standard input becomes the first of those that are passed.
@@ -46,6 +48,8 @@ impl Start {
             environment: Vec::new(),
             prelude: None,
             passed: None,
+            stdout: None,
+            stderr: None,
         }
     }
 
@@ -82,6 +86,18 @@ impl Start {
         self
     }
 
+    /// With a standard output that the test does not see.
+    pub fn stdout(mut self, output: Stdio) -> Start {
+        self.stdout = Some(output);
+        self
+    }
+
+    /// With a standard error that the test does not see.
+    pub fn stderr(mut self, output: Stdio) -> Start {
+        self.stderr = Some(output);
+        self
+    }
+
     /// With a listening socket that outlives it, passed as systemd passes one.
     pub fn on_socket(mut self, listener: &TcpListener) -> Start {
         self.passed = Some(listener.try_clone().unwrap());
@@ -113,33 +129,37 @@ impl Start {
         command
     }
 
-    fn process(&self) -> Process {
+    fn process(&mut self) -> Process {
         let mut command = self.command();
-        match &self.passed {
-            None => Process::start(command),
-            Some(listener) => {
-                command.stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())));
-                Process::start_with_stdin(command)
-            }
-        }
+        command.stdin(match &self.passed {
+            None => Stdio::null(),
+            Some(listener) => OwnedFd::from(listener.try_clone().unwrap()).into(),
+        });
+        command.stdout(self.stdout.take().unwrap_or_else(Stdio::piped));
+        command.stderr(self.stderr.take().unwrap_or_else(Stdio::piped));
+        Process::start_as_it_is(command)
     }
 
     /// Starts it and waits until it serves.
     #[track_caller]
-    pub fn serving(self) -> Server {
+    pub fn serving(mut self) -> Server {
+        let address_is_printed = self.stdout.is_none();
         let process = self.process();
-        Server::serving(process, self.home)
+        match address_is_printed {
+            true => Server::serving(process, self.home),
+            false => Server::serving_silently(process, self.home),
+        }
     }
 
     /// Starts it without waiting for anything.
-    pub fn starting(self) -> Starting {
+    pub fn starting(mut self) -> Starting {
         let process = self.process();
         Starting { process, home: self.home }
     }
 
     /// Starts one that cannot serve, and waits until it has said so.
     #[track_caller]
-    pub fn failing(self) -> Ended {
+    pub fn failing(mut self) -> Ended {
         let ended = self.process().ended();
         assert!(!ended.status.success(), "the start should have failed: {ended:#?}");
         ended
@@ -206,6 +226,18 @@ impl Server {
         Server { process, address, home }
     }
 
+    /// Waits for the line of its log that names the address.
+    #[track_caller]
+    fn serving_silently(process: Process, home: Directory) -> Server {
+        let file = home.path().join("logs/cloacina-server.log");
+        let address = crate::support::wait_for("its log to name the address", || {
+            let log = fs::read_to_string(&file).unwrap_or_default();
+            let (_, rest) = log.split_once("\"address\":\"")?;
+            rest.split_once('"')?.0.parse().ok()
+        });
+        Server { process, address, home }
+    }
+
     pub fn home(&self) -> &Path {
         self.home.path()
     }
@@ -238,6 +270,26 @@ impl Server {
             .stdout
             .wait(|printed| printed.contains(text).then(|| printed.to_owned()))
             .unwrap_or_else(|| panic!("no {text:?} on stdout: {}", self.stdout()))
+    }
+
+    /// Waits for a line of the log on stderr, which is written a moment after what it is about.
+    #[track_caller]
+    pub fn stderr_with(&self, text: &str) -> String {
+        self.process
+            .stderr
+            .wait(|printed| printed.contains(text).then(|| printed.to_owned()))
+            .unwrap_or_else(|| panic!("no {text:?} on stderr: {}", self.stderr()))
+    }
+
+    /// Waits for a line of the log file that has all of these in it.
+    #[track_caller]
+    pub fn log_line(&self, parts: &[&str]) -> serde_json::Value {
+        let line = crate::support::wait_for(&format!("a line with {parts:?} in the log"), || {
+            let log = self.log();
+            let found = log.lines().find(|line| parts.iter().all(|part| line.contains(part)));
+            found.map(str::to_owned)
+        });
+        serde_json::from_str(&line).unwrap()
     }
 
     /// The key that the first start made.

@@ -1,0 +1,68 @@
+//! What was probably meant by a word that is mistyped.
+
+/// ` (did you mean …?)` with the known word that is nearest to `word`; empty where none is near.
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    // Longer than any known word, and its distance would take long to compute.
+    if word.len() > 40 {
+        return String::new();
+    }
+    let near = known.into_iter().map(|known| (distance(word, known), known));
+    let nearest = near.filter(|(distance, known)| *distance <= known.len().div_ceil(4).min(3)).min();
+    nearest.map_or(String::new(), |(_, known)| format!(" (did you mean `{known}`?)"))
+}
+
+/// How many characters are to be inserted, left out, replaced, or swapped with their neighbour to make one of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let mut rows = vec![vec![0; other.len() + 1]; one.len() + 1];
+    for i in 0..=one.len() {
+        for j in 0..=other.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let replaced = rows[i - 1][j - 1] + usize::from(one[i - 1] != other[j - 1]);
+                let swaps = i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1];
+                let swapped = if swaps { rows[i - 2][j - 2] + 1 } else { replaced };
+                replaced.min(swapped).min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1)
+            };
+        }
+    }
+    rows[one.len()][other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (one, other, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("serve", "serve", 0),
+            ("srve", "serve", 1),
+            ("sreve", "serve", 1),
+            ("sevres", "serve", 2),
+            ("é", "e", 1),
+            ("list", "revoke", 6),
+        ] {
+            assert_eq!((distance(one, other), distance(other, one)), (expected, expected), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_near_is_suggested() {
+        let known = ["serve", "config", "keys", "--database-url", "--database-url-file"];
+        for (word, meant) in [
+            ("srve", "serve"),
+            ("kesy", "keys"),
+            ("--databse-url", "--database-url"),
+            ("--database-url-flie", "--database-url-file"),
+        ] {
+            assert_eq!(did_you_mean(word, known), format!(" (did you mean `{meant}`?)"), "{word}");
+        }
+        for word in ["", "x", "start", "--verbose", &"serve".repeat(100)] {
+            assert_eq!(did_you_mean(word, known), "", "{word}");
+        }
+    }
+}
