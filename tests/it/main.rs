@@ -58,6 +58,7 @@ mod semantics;
 mod servers;
 mod shutdown;
 mod slow_clients;
+mod slow_links;
 mod start;
 mod systemd;
 mod upgrades;

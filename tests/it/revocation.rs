@@ -1,6 +1,8 @@
 //! Revoked means revoked: once `DELETE` has answered, no later request is let in by that key, whoever serves it.
 
 use crate::keys::{INVALID, hash, insert_key};
+use crate::keys_command::keys;
+use crate::support::cluster::Cluster;
 use crate::support::http::{self, Connection};
 use crate::support::postgres::Database;
 use crate::support::proxy::Proxy;
@@ -117,6 +119,39 @@ fn a_server_that_hears_nothing_lets_nobody_in() {
     other.signal("CONT");
     assert!(!other.lets_in(&key), "it had the key in its cache");
     assert!(other.lets_in(&admin));
+}
+
+/// The database's own default leaves the last commits in memory for a while, and then it crashes.
+#[test]
+fn what_was_answered_for_survives_a_crash_of_the_database() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    cluster.set("wal_writer_delay = 10s\nwal_writer_flush_after = 0");
+    database.execute(&format!("ALTER DATABASE {} SET synchronous_commit = off", database.name()));
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let made: Vec<_> = (0..4).map(|_| server.create_key(&admin, "short-lived")).collect();
+    let (kept_id, kept) = server.create_key(&admin, "kept");
+    let mut gone = Vec::new();
+    for (round, (id, key)) in made.iter().enumerate() {
+        database.execute("CHECKPOINT");
+        match round {
+            0 => drop(server.delete(&format!("/auth/keys/{id}"), &admin).expect_status(200)),
+            1 => drop(server.post(&format!("/auth/keys/{id}/rotate"), &admin, "{}").expect_status(201)),
+            2 => drop(server.delete("/auth/keys/self", key).expect_status(200)),
+            _ => assert_eq!(keys(&database, &["revoke", id]).code, Some(0)),
+        }
+        gone.push(key);
+        cluster.stop_immediately();
+        cluster.restart();
+        wait_for("the server to find its database again", || {
+            (server.get("/auth/whoami", Some(&kept)).status == 200).then_some(())
+        });
+        for key in &gone {
+            assert!(!server.knows(key), "round {round}: a crash has brought a revoked key back");
+        }
+    }
+    assert_eq!(server.get("/auth/whoami", Some(&kept)).json()["id"], kept_id.as_str());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::support::{Seeded, wait_for};
 
 /// Whether a key passes the guard. What it asks for needs no database, so that a cache alone decides.
 #[track_caller]
-fn passes(server: &Server, key: &str) -> bool {
+pub fn passes(server: &Server, key: &str) -> bool {
     let response = server.get("/auth/keys?limit=nonsense", Some(key));
     match response.status {
         400 => true,
@@ -22,7 +22,7 @@ fn passes(server: &Server, key: &str) -> bool {
 }
 
 /// Uses the key there until it is let in from memory.
-fn warm(server: &Server, key: &str) {
+pub fn warm(server: &Server, key: &str) {
     wait_for("the key to be cached", || {
         let before = server.metric("cloacina_auth_cache_hits_total", &[]);
         assert!(passes(server, key));
@@ -74,26 +74,26 @@ fn a_revocation_leaves_the_link_as_it_is() {
 }
 
 /// One server of which the link to the database passes a wire of ours, and another.
-struct Pair {
-    one: Server,
-    wired: Server,
-    wire: Wire,
-    admin: String,
-    _database: Database,
+pub struct Pair {
+    pub one: Server,
+    pub wired: Server,
+    pub wire: Wire,
+    pub admin: String,
+    pub database: Database,
 }
 
 impl Pair {
-    fn start() -> Pair {
+    pub fn start() -> Pair {
         let database = Database::new();
         let one = Server::start(&database);
         let wire = Wire::start(database.host_and_port());
         let wired = Start::without_database().database_url(&database.url_through(wire.port)).serving();
         let admin = one.bootstrap_key();
-        Pair { one, wired, wire, admin, _database: database }
+        Pair { one, wired, wire, admin, database }
     }
 
     /// A key that the wired server has in its cache.
-    fn cached_key(&self) -> (String, String) {
+    pub fn cached_key(&self) -> (String, String) {
         let (id, key) = self.one.create_key(&self.admin, "shared");
         warm(&self.wired, &key);
         (id, key)
@@ -109,7 +109,7 @@ impl Pair {
 }
 
 /// What the session that hears of changes has sent.
-const LISTENS: &str = "LISTEN api_key_changes";
+pub const LISTENS: &str = "LISTEN api_key_changes";
 
 #[test]
 fn a_link_that_is_cut() {
@@ -131,7 +131,7 @@ fn a_link_that_is_ended_by_the_database() {
     let pair = Pair::start();
     for _ in 0..5 {
         let (id, key) = pair.cached_key();
-        let ended: i64 = pair._database.value(
+        let ended: i64 = pair.database.value(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
              WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%auth_caches%'",
         );
@@ -185,7 +185,7 @@ fn a_server_that_was_killed() {
         pair.one.delete(&format!("/auth/keys/{id}"), &pair.admin).expect_status(200);
         assert!(began.elapsed() < LEASE_AND_SLACK, "DELETE took {:?}", began.elapsed());
     }
-    let left: i64 = pair._database.value("SELECT count(*) FROM auth_caches");
+    let left: i64 = pair.database.value("SELECT count(*) FROM auth_caches");
     assert_eq!(left, 1, "only the living server has a row");
 }
 

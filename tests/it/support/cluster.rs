@@ -96,9 +96,14 @@ impl Cluster {
 
     /// Starts it anew with further settings, and with these rules in place of its pg_hba.conf.
     pub fn configure(&self, settings: &str, rules: &str) {
-        let path = self.data().join("postgresql.conf");
-        fs::write(&path, fs::read_to_string(&path).unwrap() + settings).unwrap();
         fs::write(self.data().join("pg_hba.conf"), rules).unwrap();
+        self.set(settings);
+    }
+
+    /// Starts it anew with further settings.
+    pub fn set(&self, settings: &str) {
+        let path = self.data().join("postgresql.conf");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + settings + "\n").unwrap();
         self.stop_immediately();
         self.restart();
     }

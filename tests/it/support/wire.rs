@@ -1,9 +1,11 @@
-//! The wire between a server and PostgreSQL, for tests that cut it or let it go dead: a TCP proxy whose connections
-//! can be ended, or held without a word, one by one or all at once.
+//! The wire between a server and PostgreSQL, for tests that cut it, let it go dead, or slow it down at one statement: a
+//! TCP proxy whose connections can be ended, or held without a word, one by one or all at once.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
+
+use super::PATIENCE;
 
 /// Forwards everything until it is told not to.
 pub struct Wire {
@@ -13,8 +15,19 @@ pub struct Wire {
 
 #[derive(Default)]
 struct State {
-    connections: Mutex<Vec<Wired>>,
+    wiring: Mutex<Wiring>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct Wiring {
+    connections: Vec<Wired>,
+    /// The next connection that executes a statement with this text in it is held from there on.
+    watched: Option<String>,
+    /// The connection that did.
+    held: Option<usize>,
+    /// New connections are ended at once.
+    refuses: bool,
 }
 
 /// A connection through the wire.
@@ -23,7 +36,45 @@ struct Wired {
     database: TcpStream,
     /// The beginning of all that the server has sent.
     sent: Vec<u8>,
-    dead: bool,
+    /// What the server sends, and what PostgreSQL answers.
+    up: Way,
+    down: Way,
+}
+
+impl Wired {
+    fn way(&mut self, up: bool) -> &mut Way {
+        if up { &mut self.up } else { &mut self.down }
+    }
+
+    /// Whether these bytes execute a prepared statement with this text in it: a Bind message (PostgreSQL, 55.7) that
+    /// begins them names the statement, as the Parse message before it did.
+    fn executes(&self, bytes: &[u8], text: &str) -> bool {
+        // The last one: a statement that is not kept has another name each time.
+        let Some(at) = self.sent.windows(text.len()).rposition(|window| window == text.as_bytes()) else {
+            return false;
+        };
+        // Its name, `s` and a number, ends with the last zero byte before.
+        let before = &self.sent[..at];
+        let Some(end) = before.iter().rposition(|byte| *byte == 0) else { return false };
+        let Some(start) = before[..end].iter().rposition(|byte| *byte == b's') else { return false };
+        // Kind, length, and the empty name of the portal come first.
+        bytes.first() == Some(&b'B')
+            && bytes.get(6..).is_some_and(|rest| rest.starts_with(&before[start..=end]))
+    }
+}
+
+#[derive(Default)]
+struct Way {
+    /// Not a byte gets through.
+    shut: bool,
+    /// How many times what was read at once gets through all the same.
+    exempt: usize,
+    /// Bytes have come that wait.
+    waits: bool,
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
 }
 
 /// Enough to find what a session was made for.
@@ -45,9 +96,13 @@ impl Wire {
                     (client.try_clone().unwrap(), database.try_clone().unwrap());
                 let (to_client, to_database) = (client.try_clone().unwrap(), database.try_clone().unwrap());
                 let number = {
-                    let mut connections = shared.connections.lock().unwrap();
-                    connections.push(Wired { client, database, sent: Vec::new(), dead: false });
-                    connections.len() - 1
+                    let mut wiring = shared.wiring.lock().unwrap();
+                    if wiring.refuses {
+                        continue;
+                    }
+                    let (up, down) = (Way::default(), Way::default());
+                    wiring.connections.push(Wired { client, database, sent: Vec::new(), up, down });
+                    wiring.connections.len() - 1
                 };
                 let (up, down) = (Arc::clone(&shared), Arc::clone(&shared));
                 std::thread::spawn(move || up.forward(number, true, from_client, to_database));
@@ -59,26 +114,85 @@ impl Wire {
 
     /// Ends every connection that there is. New ones get through.
     pub fn cut(&self) {
-        for wired in self.state.connections.lock().unwrap().iter_mut() {
+        let mut wiring = self.state.wiring.lock().unwrap();
+        wiring.watched = None;
+        for wired in &mut wiring.connections {
             let _ = wired.client.shutdown(Shutdown::Both);
             let _ = wired.database.shutdown(Shutdown::Both);
-            wired.dead = false;
+            (wired.up.shut, wired.down.shut) = (false, false);
         }
         self.state.changed.notify_all();
+    }
+
+    /// Ends every connection, and each new one. What was held gets lost.
+    pub fn cut_for_good(&self) {
+        self.state.wiring.lock().unwrap().refuses = true;
+        self.cut();
     }
 
     /// From now on not a byte gets through on the connections whose server has sent this text (all of them, where it
     /// is empty), and nobody is told. How many connections that are. New ones get through.
     pub fn go_dead(&self, sent: &str) -> usize {
-        let mut connections = self.state.connections.lock().unwrap();
+        let mut wiring = self.state.wiring.lock().unwrap();
         let mut count = 0;
-        for wired in connections.iter_mut() {
-            if sent.is_empty() || wired.sent.windows(sent.len()).any(|window| window == sent.as_bytes()) {
-                wired.dead = true;
+        for wired in &mut wiring.connections {
+            if sent.is_empty() || find(&wired.sent, sent.as_bytes()).is_some() {
+                (wired.up.shut, wired.down.shut) = (true, true);
                 count += 1;
             }
         }
         count
+    }
+
+    /// Holds the next execution of a statement with this text in it, and from there on its whole connection, both
+    /// ways. Waits until that has happened.
+    #[track_caller]
+    pub fn hold(&self, text: &str) {
+        self.hold_when(text, || ());
+    }
+
+    /// The same, where something has to be done to bring the execution about.
+    #[track_caller]
+    pub fn hold_when<T>(&self, text: &str, cause: impl FnOnce() -> T) -> T {
+        let mut wiring = self.state.wiring.lock().unwrap();
+        (wiring.watched, wiring.held) = (Some(text.to_owned()), None);
+        drop(wiring);
+        let caused = cause();
+        self.wait_until(&format!("an execution of {text:?}"), |wiring| wiring.held.is_some());
+        caused
+    }
+
+    /// Lets through what the server has sent and sends on the connection that is held. What is answered there stays
+    /// held. Waits until there is an answer.
+    #[track_caller]
+    pub fn let_question_through(&self) {
+        let held = self.change_held(|wired| wired.up.shut = false);
+        self.wait_until("an answer", |wiring| wiring.connections[held].down.waits);
+    }
+
+    /// Lets through the one answer that waits. Whatever follows it stays held.
+    pub fn let_answer_through(&self) {
+        self.change_held(|wired| wired.down.exempt += 1);
+    }
+
+    /// Lets everything through on the connection that is held.
+    pub fn let_all_through(&self) {
+        self.change_held(|wired| (wired.up.shut, wired.down.shut) = (false, false));
+    }
+
+    fn change_held(&self, change: impl FnOnce(&mut Wired)) -> usize {
+        let mut wiring = self.state.wiring.lock().unwrap();
+        let held = wiring.held.expect("a connection should be held");
+        change(&mut wiring.connections[held]);
+        self.state.changed.notify_all();
+        held
+    }
+
+    #[track_caller]
+    fn wait_until(&self, what: &str, has_come: impl Fn(&Wiring) -> bool) {
+        let wiring = self.state.wiring.lock().unwrap();
+        let waiting = self.state.changed.wait_timeout_while(wiring, PATIENCE, |wiring| !has_come(wiring));
+        assert!(!waiting.unwrap().1.timed_out(), "waited {PATIENCE:?} in vain for {what}");
     }
 }
 
@@ -95,16 +209,38 @@ impl State {
             if count == 0 {
                 break;
             }
-            let mut connections = self.connections.lock().unwrap();
+            let mut wiring = self.wiring.lock().unwrap();
             if up {
-                let sent = &mut connections[number].sent;
-                sent.extend_from_slice(&chunk[..count.min(REMEMBERED.saturating_sub(sent.len()))]);
+                wiring.note(number, &chunk[..count]);
             }
-            drop(self.changed.wait_while(connections, |connections| connections[number].dead).unwrap());
+            wiring.connections[number].way(up).waits = true;
+            self.changed.notify_all();
+            let mut wiring = self
+                .changed
+                .wait_while(wiring, |wiring| {
+                    let way = wiring.connections[number].way(up);
+                    way.shut && way.exempt == 0
+                })
+                .unwrap();
+            let way = wiring.connections[number].way(up);
+            (way.waits, way.exempt) = (false, way.exempt.saturating_sub(1));
+            drop(wiring);
             if to.write_all(&chunk[..count]).is_err() {
                 break;
             }
         }
         let _ = to.shutdown(Shutdown::Write);
+    }
+}
+
+impl Wiring {
+    /// Remembers what a server has sent, and holds its connection if that is what is watched for.
+    fn note(&mut self, number: usize, bytes: &[u8]) {
+        let wired = &mut self.connections[number];
+        if self.watched.as_deref().is_some_and(|text| wired.executes(bytes, text)) {
+            (wired.up.shut, wired.down.shut) = (true, true);
+            (self.watched, self.held) = (None, Some(number));
+        }
+        wired.sent.extend_from_slice(&bytes[..bytes.len().min(REMEMBERED.saturating_sub(wired.sent.len()))]);
     }
 }
