@@ -178,6 +178,16 @@ mod tests {
         assert_eq!(key.shown(), "clk_AAECAwQF");
     }
 
+    /// None of them is the same in fifty keys, but for one time in 10^88.
+    #[test]
+    fn every_character_is_random() {
+        let keys: Vec<_> = (0..50).map(|_| Plaintext::generate().unwrap()).collect();
+        for at in PREFIX.len()..LENGTH - CHECKSUM_CHARACTERS {
+            let first = keys[0].reveal().as_bytes()[at];
+            assert!(keys.iter().any(|key| key.reveal().as_bytes()[at] != first), "character {at}");
+        }
+    }
+
     #[test]
     fn checksums_are_padded() {
         // CRC-32's check value for this text is 0xcbf43926.

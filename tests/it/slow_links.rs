@@ -111,8 +111,9 @@ fn a_revocation_that_is_repeated_elsewhere_waits_as_well() {
 /// Each of them ends a key, and none of them is done before every server knows.
 #[test]
 fn every_way_to_end_a_key_waits_for_a_link_that_is_dead() {
+    type End<'a> = &'a (dyn Fn(&str, &str) + Sync);
     let pair = Pair::start();
-    let ways: [&(dyn Fn(&str, &str) + Sync); 5] = [
+    let ways: [End<'_>; 5] = [
         &|_, key| drop(pair.one.delete("/auth/keys/self", key).expect_status(200)),
         &|id, _| {
             let path = format!("/auth/keys/{id}/rotate");
