@@ -362,3 +362,87 @@ fn with_date(use_date: impl FnOnce(&str)) {
         use_date(text);
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAMING: Framing<'_> =
+        Framing { request_id: "the-id", head: false, close: false, keep_alive_1_0: false, no_store: false };
+
+    /// The answer without its date.
+    fn encoded(reply: &Reply, framing: Framing<'_>) -> String {
+        let mut out = b"before|".to_vec();
+        encode(reply, framing, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let (start, rest) = text.split_once("Date: ").unwrap();
+        let (date, rest) = rest.split_once("\r\n").unwrap();
+        assert!(httpdate::parse_http_date(date).is_ok(), "{date}");
+        format!("{start}{rest}")
+    }
+
+    #[test]
+    fn an_answer_in_every_framing() {
+        let reply = Reply::bytes(200, "text/plain", &b"body"[..]).header("X-A", "b");
+        let with = |fields: &str, body: &str| {
+            format!(
+                "before|HTTP/1.1 200 OK\r\nX-Request-Id: the-id\r\nContent-Type: text/plain\r\n{fields}X-A: b\r\n\
+                 Content-Length: 4\r\n\r\n{body}"
+            )
+        };
+        assert_eq!(encoded(&reply, FRAMING), with("", "body"));
+        assert_eq!(encoded(&reply, Framing { head: true, ..FRAMING }), with("", ""));
+        assert_eq!(
+            encoded(&reply, Framing { no_store: true, ..FRAMING }),
+            with("Cache-Control: no-store\r\n", "body")
+        );
+        let old = Framing { keep_alive_1_0: true, ..FRAMING };
+        assert_eq!(encoded(&reply, old), with("Connection: keep-alive\r\n", "body"));
+        assert_eq!(encoded(&reply, Framing { close: true, ..old }), with("Connection: close\r\n", "body"));
+        assert_eq!(
+            encoded(&Reply::no_content(), FRAMING),
+            "before|HTTP/1.1 204 No Content\r\nX-Request-Id: the-id\r\n\r\n"
+        );
+    }
+
+    /// A value that has a line end would be two fields, or the end of the head.
+    #[test]
+    fn a_field_is_one_line_of_ascii() {
+        let reply = Reply::no_content().header("X-A", "a b~\r\nX-B: \u{e9}\0\x7f\t");
+        assert!(encoded(&reply, FRAMING).ends_with("\r\nX-A: a b~??X-B: ?????\r\n\r\n"));
+    }
+
+    /// Every status that an error can have is written out; an unknown one would go out as 500.
+    #[test]
+    fn every_error_has_its_status_line() {
+        for error in [
+            Error::BadRequest(String::new()),
+            Error::TlsOnPlainPort,
+            Error::MalformedAuthorization,
+            Error::InvalidKey,
+            Error::InsufficientPermissions,
+            Error::UnknownPermission,
+            Error::NoSuchPath,
+            Error::NotFound(""),
+            Error::MethodNotAllowed(String::new()),
+            Error::RequestTimeout,
+            Error::ContentTooLarge(1),
+            Error::UriTooLong,
+            Error::UnsupportedMediaType,
+            Error::ExpectationFailed,
+            Error::UnsupportedContentCoding,
+            Error::MisdirectedRequest,
+            Error::Unprocessable(String::new()),
+            Error::HeadTooLarge,
+            Error::Internal("secret".to_owned()),
+            Error::NotImplemented(""),
+            Error::DatabaseUnavailable,
+            Error::Overloaded,
+            Error::VersionNotSupported,
+        ] {
+            let text = encoded(&error.reply(), FRAMING);
+            assert!(text.starts_with(&format!("before|HTTP/1.1 {} ", error.status())), "{error:?}: {text}");
+            assert!(text.contains("\r\n\r\n{\"error\":\"") && !text.contains("secret"), "{text}");
+        }
+    }
+}

@@ -1,11 +1,14 @@
 //! What RFC 9110 asks of an origin server, where the contract has no line of its own for it.
 
+use std::io::Write as _;
+use std::time::{Duration, SystemTime};
+
 use crate::framing::{impatient, refused};
 use crate::keys::unknown_key;
 use crate::support::http::{self, Connection, Response};
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
-use crate::support::wait_for;
+use crate::support::{PATIENCE, wait_for};
 
 /// One request of these lines on a connection of its own.
 fn ask(server: &Server, line: &str, fields: &[&str]) -> Response {
@@ -80,6 +83,72 @@ fn head_and_get_take_turns() {
             assert!(head.body.is_empty() && !get.body.is_empty(), "{path}");
         }
     }
+}
+
+/// What is refused gets nothing of the request before it on the same connection.
+#[test]
+fn a_refusal_is_about_its_own_request() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    for (line, refused) in [("HEAD /health", "GET /health"), ("GET /health", "HEAD /health")] {
+        for path in ["/health", "/auth/verify"] {
+            let line = line.replace("/health", path);
+            let mut connection = Connection::open(server.address);
+            connection.send(format!("{line} HTTP/1.1\r\nHost: a\r\nX-Request-Id: first\r\n\r\n").as_bytes());
+            let first = connection.receive(line.split(' ').next().unwrap());
+            assert_eq!(first.header("X-Request-Id"), Some("first"));
+            connection.send(format!("\r\n{refused} HTTP/1.1\r\nX-Request-Id: a b\r\n\r\n").as_bytes());
+            let method = refused.split(' ').next().unwrap();
+            let second = connection.receive(method).expect_status(400);
+            assert_ne!(second.header("X-Request-Id"), Some("first"), "{line}");
+            assert_eq!(second.body.is_empty(), method == "HEAD", "{line}");
+            // It may have been for a path under /auth.
+            assert_eq!(second.header("Cache-Control"), Some("no-store"));
+            connection.expect_end();
+        }
+    }
+    // Its fresh id is its own.
+    let ids: std::collections::BTreeSet<_> = (0..50)
+        .map(|_| ask(&server, "GET /health", &[]).header("X-Request-Id").unwrap().to_owned())
+        .collect();
+    assert_eq!(ids.len(), 50, "{ids:?}");
+}
+
+/// RFC 9110, 6.6.1: every answer has the time of its making.
+#[test]
+fn answers_are_dated() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let mut connection = Connection::open(server.address);
+    for path in ["/health", "/auth/whoami", "/nowhere"] {
+        let mut date = || {
+            // A date has no fractions of a second.
+            let before = SystemTime::now() - Duration::from_secs(1);
+            let response = connection.ask("GET", path, Some(&admin), None);
+            let date = httpdate::parse_http_date(response.header("Date").unwrap()).unwrap();
+            assert!(before <= date && date <= SystemTime::now(), "{path}: {date:?}");
+            date
+        };
+        let first = date();
+        wait_for("the date to go on", || (date() > first).then_some(()));
+    }
+}
+
+/// A client that goes on sending after the last answer is heard for a moment, so that it can read that answer, and not
+/// for as long as it likes.
+#[test]
+fn what_follows_a_refusal_is_not_read_for_ever() {
+    const PIECE: usize = 1024 * 1024;
+    let database = Database::new();
+    let mut server = Server::start(&database);
+    let mut client = std::net::TcpStream::connect(server.address).unwrap();
+    client.set_write_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"nonsense\r\n\r\n").unwrap();
+    let piece = vec![b'x'; PIECE];
+    let sent = (0..).take_while(|_| client.write_all(&piece).is_ok()).take(65).count();
+    assert!(sent < 64, "the server read at least {sent} MiB after its last answer");
+    server.expect_well("a client that went on");
 }
 
 #[test]
