@@ -163,6 +163,8 @@ mod tests {
             (b"3\nabc\r\n", 400),
             (b"3\r\nabcd\r\n", 400),
             (b"3\r\nabc\n0\r\n\r\n", 400),
+            (b"3\r\nabcxx0\r\n\r\n", 400),
+            (b"3\r\nabc\rx0\r\n\r\n", 400),
             (b"10001\r\n", 413),
             (b"ffffffffffffffffffff\r\n", 413),
             (b"0\r\nno field\r\n\r\n", 400),

@@ -111,7 +111,7 @@ fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     Ok(Some((head, length)))
 }
 
-/// A copy of a head that is only malformed for the parser, `None` where it would be the same. A later minor version of
+/// A copy of a head, and of what follows, that is only malformed for the parser; `None` where it would be the same. A later minor version of
 /// HTTP/1 is served as 1.1 (RFC 9110, 2.5). Control characters in an `Authorization` value make that value malformed,
 /// not the request (RFC 9110, 5.5); a byte stands in for them that no handler takes.
 fn adapted(input: &[u8]) -> Option<Vec<u8>> {
@@ -126,7 +126,7 @@ fn adapted(input: &[u8]) -> Option<Vec<u8>> {
         *minor = b'1';
         changed = true;
     }
-    for line in lines.take_while(|line| !line.trim_ascii().is_empty()) {
+    for line in lines {
         let is_authorization = value_of(line, "authorization").is_some();
         for byte in line.iter_mut().filter(|byte| is_authorization && is_control(**byte)) {
             *byte = 0xff;
@@ -552,6 +552,15 @@ mod tests {
         assert!(!keeps("1.1", "Connection: keep-alive, Upgrade\r\n"));
         assert!(!keeps("1.0", ""));
         assert!(keeps("1.0", "Connection: Keep-Alive\r\n"));
+    }
+
+    #[test]
+    fn only_1_1_is_invited_to_send_its_body() {
+        let expects = |version: &str, value: &str| {
+            head(&format!("POST / HTTP/{version}\r\nHost: h\r\nExpect: {value}\r\n\r\n")).expects_continue
+        };
+        assert!(expects("1.1", "100-continue") && expects("1.2", ", 100-Continue"));
+        assert!(!expects("1.0", "100-continue") && !expects("1.1", ""));
     }
 
     #[test]

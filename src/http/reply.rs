@@ -439,6 +439,7 @@ mod tests {
             Error::DatabaseUnavailable,
             Error::Overloaded,
             Error::VersionNotSupported,
+            Error::OutcomeUnknown,
         ] {
             let text = encoded(&error.reply(), FRAMING);
             assert!(text.starts_with(&format!("before|HTTP/1.1 {} ", error.status())), "{error:?}: {text}");
