@@ -49,10 +49,10 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 pub fn start(home: &Path, verbose: bool) -> Result<(), Failure> {
     let outputs =
         Outputs::start(home).map_err(|error| Failure::Runtime(format!("cannot start a thread: {error}")))?;
+    let outputs = OUTPUTS.get_or_init(|| outputs);
+    begin(verbose);
     // Nothing to write opens the file, so that what is wrong with it is known from the start.
     outputs.file.push(|_| Vec::new());
-    let _ = OUTPUTS.set(outputs);
-    begin(verbose);
     log::debug!(home:% = home.display(); "logging started");
     Ok(())
 }
