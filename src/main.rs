@@ -1,5 +1,6 @@
 //! cloacinactl: parse, dispatch, exit code.
 
+mod background;
 mod check;
 mod cli;
 mod config;
@@ -9,7 +10,9 @@ mod keys;
 mod logging;
 mod metrics;
 mod notify;
+mod reload;
 mod serve;
+mod signals;
 mod store;
 mod suggestion;
 
@@ -41,7 +44,10 @@ fn main() -> ExitCode {
 fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
     let home = || config::home(invocation.home.as_deref());
     match invocation.command {
-        Command::Serve(flags) => serve::serve(&config::Settings::load(home()?, invocation.verbose, flags)?)?,
+        Command::Serve(flags) => {
+            let (home, verbose) = (home()?, invocation.verbose);
+            serve::serve(move || config::Settings::load(home.clone(), verbose, flags.clone()))?;
+        }
         Command::Check(flags) => {
             logging::start_without_file(invocation.verbose);
             return check::check(home()?, flags);

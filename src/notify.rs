@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::background::restart_on_panic;
 use crate::http::workers::Shop;
 
 /// How long the first answer may take before it is asked for again.
@@ -79,9 +80,8 @@ impl Notifier {
         let probe = Probe::new(address)?;
         shop.vitals.expect_probe(&probe.path);
         let shop = Arc::clone(shop);
-        let progress = Progress::new(longest_wait);
-        let thread = thread::Builder::new().name("notify".to_owned());
-        thread.spawn(move || self.run(&shop, &probe, progress)).map(drop)
+        let run = move || restart_on_panic(|| self.run(&shop, &probe, Progress::new(longest_wait)));
+        thread::Builder::new().name("notify".to_owned()).spawn(run).map(drop)
     }
 
     fn run(&self, shop: &Shop, probe: &Probe, mut progress: Progress) {
@@ -219,7 +219,7 @@ mod tests {
     use std::sync::{Mutex, mpsc};
 
     use super::*;
-    use crate::http::connection::Deadlines;
+    use crate::http::connection::{Deadlines, Rules};
     use crate::http::gate::{Gate, Limits};
     use crate::http::reply::Reply;
     use crate::http::routes::Request;
@@ -327,8 +327,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let [request, idle, write, answer, answer_to_change] = [SECOND * 10; 5];
         let deadlines = Deadlines { request, idle, write, answer, answer_to_change };
-        let limits =
-            Limits { connections: 8, deadlines, trusted_proxies: Default::default(), has_successor: false };
+        let rules = Rules { deadlines, trusted_proxies: Default::default() };
+        let limits = Limits { connections: 8, rules, has_successor: false };
         let gate = Gate::new(poll, listener, limits, Arc::clone(&shop)).unwrap();
         let gate = thread::spawn(move || gate.run(SECOND * 10).unwrap());
 

@@ -1,17 +1,18 @@
 //! The life of a server, straight down: reserve the address, connect, migrate, bootstrap, listen, serve, drain.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use postgres::Client;
 
+use crate::background::Background;
 use crate::config::{self, Settings};
 use crate::failure::Failure;
-use crate::http::connection::Deadlines;
 use crate::http::gate::{self, Gate, Limits};
 use crate::http::listener;
 use crate::http::routes::{self, Answer, ROUTES, Request};
@@ -21,6 +22,8 @@ use crate::keys::{Keys, bootstrap, revocations, waiting};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
+use crate::reload::{self, Reload};
+use crate::signals;
 use crate::store::Store;
 use crate::store::changes::LONGEST_WAIT_FOR_SERVERS;
 
@@ -31,26 +34,27 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
 /// What the threads get to end in, also when the drain has used its time up.
 const THREADS_END: Duration = Duration::from_secs(1);
-/// Some senders, such as timeout(1), signal a process and then its group: that is one signal, not two.
-const ONE_SIGNAL: Duration = Duration::from_millis(100);
 /// How often refused requests are summed up in a line of the log.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// How often the keys in the table are counted for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 
-/// Serves until SIGINT or SIGTERM, then drains.
+/// Serves until SIGINT or SIGTERM, then drains. `load` is called again upon SIGHUP.
 ///
 /// # Errors
 /// Whatever kept it from starting, or requests that were cut off at the end of the drain deadline.
-pub fn serve(settings: &Settings) -> Result<(), Failure> {
+pub fn serve(load: impl Fn() -> Result<Settings, Failure> + Send + 'static) -> Result<(), Failure> {
+    let settings = &load()?;
     let passed = listener::passed()?;
-    keep_ignoring_hangups();
+    signals::block()?;
+    let ignores_hangups = signals::ignores_hangups();
     config::make_home(&settings.home)?;
     logging::start(&settings.home, settings.verbose)?;
     log::info!(database = config::mask_url(&settings.database_url); "starting");
     let notifier = Notifier::from_environment();
     let serving = Arc::new(OnceLock::new());
-    drain_on_signal(&serving, notifier.clone())?;
+    let drain = drain(Arc::clone(&serving), notifier.clone());
+    signals::on_end(drain)?;
     bootstrap::check_chosen_key(settings.bootstrap_key.as_deref())?;
     let has_successor = passed.is_some();
     let socket = match passed {
@@ -66,6 +70,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
         |client: &mut Client| bootstrap::run(client, &settings.home, settings.bootstrap_key.as_deref());
     let store = Store::start(settings, Arc::clone(&metrics), before_first, first)?;
     let vitals = Arc::new(Vitals::new(Arc::clone(&metrics)));
+    vitals.access_log.store(settings.access_log, Ordering::Relaxed);
     let keys = Keys::new(store, settings, metrics)
         .map_err(|error| Failure::Runtime(format!("cannot set up the keys: {error:?}")))?;
     let keys = Arc::new(keys);
@@ -85,25 +90,19 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     let workers = start_workers(&shop, settings)?;
     let listener = if has_successor { socket.into() } else { listener::listen(socket, settings.bind)? };
     let address = listener.local_addr().map_err(|error| runtime("cannot tell the address", &error))?;
-    let limits = Limits {
-        connections: connection_limit(settings),
-        deadlines: Deadlines {
-            request: settings.request_timeout,
-            idle: settings.idle_timeout,
-            write: settings.write_timeout,
-            answer: settings.database_timeout,
-            answer_to_change: settings.database_timeout + LONGEST_WAIT_FOR_SERVERS,
-        },
-        trusted_proxies: settings.trusted_proxies.clone(),
-        has_successor,
-    };
+    let limits =
+        Limits { connections: connection_limit(settings), rules: reload::rules(settings), has_successor };
     let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     // From here on a signal drains; until here there was nothing to drain.
     let _ = serving.set(Arc::clone(&shop));
     // The first look is before the first request, so that `/ready` is right from then on.
     look_at_database(&keys, &vitals, settings.database_timeout);
-    let watchers = Watchers::start(&keys, &vitals)?;
+    let watchers = watch(&keys, &vitals).map_err(|error| runtime("cannot start a thread", &error))?;
+    if !ignores_hangups {
+        let mut reload = Reload { running: settings.clone(), load, shop: Arc::clone(&shop) };
+        signals::on_hangup(move || reload.run()).map_err(|error| runtime("cannot start a thread", &error))?;
+    }
     announce(address);
     keys.store.fill();
     if let Some(notifier) = notifier {
@@ -162,49 +161,18 @@ fn connection_limit(settings: &Settings) -> usize {
     settings.max_connections.min(possible)
 }
 
-/// Whoever started us with SIGHUP ignored, as `nohup` does, wants us to outlive a terminal, and ctrlc would handle the
-/// signal all the same. Called before there are other threads, since each inherits what is blocked.
-fn keep_ignoring_hangups() {
-    use nix::sys::signal::{SigSet, Signal};
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    if ignored & (1 << (Signal::SIGHUP as u32 - 1)) != 0 {
-        let mut hangup = SigSet::empty();
-        hangup.add(Signal::SIGHUP);
-        if let Err(error) = hangup.thread_block() {
-            log::warn!("cannot go on ignoring SIGHUP: {error}");
+/// What the first signal to end does: nothing, and says so with `false`, until there is a gate to be told.
+fn drain(serving: Arc<OnceLock<Arc<Shop>>>, notifier: Option<Arc<Notifier>>) -> impl Fn() -> bool {
+    move || {
+        let Some(shop) = serving.get() else { return false };
+        log::info!("draining: no new connections, requests under way are finished");
+        shop.vitals.start_draining();
+        shop.mailbox.wake();
+        if let Some(notifier) = &notifier {
+            notifier.stopping();
         }
+        true
     }
-}
-
-/// The first SIGINT, SIGTERM or SIGHUP drains, the second exits at once. So does one that comes before there is anything
-/// to drain: what a start does by halves is made good by the next.
-fn drain_on_signal(
-    serving: &Arc<OnceLock<Arc<Shop>>>,
-    notifier: Option<Arc<Notifier>>,
-) -> Result<(), Failure> {
-    let serving = Arc::clone(serving);
-    let (signals, first_signal) = (AtomicUsize::new(0), OnceLock::new());
-    ctrlc::set_handler(move || {
-        let Some(shop) = serving.get() else {
-            log::info!("told to stop before it served");
-            logging::exit(0);
-        };
-        let first = first_signal.get_or_init(Instant::now);
-        if signals.fetch_add(1, Ordering::AcqRel) == 0 {
-            log::info!("draining: no new connections, requests under way are finished");
-            shop.vitals.start_draining();
-            shop.mailbox.wake();
-            if let Some(notifier) = &notifier {
-                notifier.stopping();
-            }
-        } else if first.elapsed() >= ONE_SIGNAL {
-            log::warn!("second signal: exiting at once");
-            logging::exit(1);
-        }
-    })
-    .map_err(|error| Failure::Runtime(format!("cannot handle signals: {error}")))
 }
 
 /// Prints the block that tells a person what there is.
@@ -220,29 +188,22 @@ fn announce(address: SocketAddr) {
     log::info!(version = env!("CARGO_PKG_VERSION"), address:% = address; "serving");
 }
 
-/// The threads that look after the database and the log.
-struct Watchers {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Watchers {
-    fn start(keys: &Arc<Keys>, vitals: &Arc<Vitals>) -> Result<Watchers, Failure> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let spawn = |name: &str, watch: fn(&Keys, &Vitals, &AtomicBool)| {
-            let (keys, vitals, stop) = (Arc::clone(keys), Arc::clone(vitals), Arc::clone(&stop));
-            thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(move || watch(&keys, &vitals, &stop))
-                .map_err(|error| runtime("cannot start a thread", &error))
-        };
-        let revocations = spawn("revocations", |keys, _, stop| revocations::watch(keys, stop))?;
-        let waiting = spawn("waiting", |keys, _, stop| waiting::watch(keys, stop))?;
-        let readiness = spawn("readiness", watch_readiness)?;
-        let house = spawn("house", keep_house)?;
-        let refusals = spawn("refusals", watch_refusals)?;
-        Ok(Watchers { stop, threads: vec![revocations, waiting, readiness, house, refusals] })
+/// Starts the threads that look after the database and the log.
+fn watch(keys: &Arc<Keys>, vitals: &Arc<Vitals>) -> io::Result<Background> {
+    type Watch = fn(&Keys, &Vitals, &AtomicBool);
+    let watches: [(&str, Watch); 5] = [
+        ("revocations", |keys, _, stop| revocations::watch(keys, stop)),
+        ("waiting", |keys, _, stop| waiting::watch(keys, stop)),
+        ("readiness", watch_readiness),
+        ("house", keep_house),
+        ("refusals", watch_refusals),
+    ];
+    let mut watchers = Background::default();
+    for (name, watch) in watches {
+        let (keys, vitals) = (Arc::clone(keys), Arc::clone(vitals));
+        watchers.start(name, move |stop| watch(&keys, &vitals, stop))?;
     }
+    Ok(watchers)
 }
 
 /// Takes a session from the pool now and then, so that `/ready` can answer without asking. Nothing here may wait for
@@ -293,12 +254,16 @@ fn watch_refusals(_keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
         // Looked at first, so that the last line leaves nobody out.
         stops = stop.load(Ordering::Acquire);
         let now = vitals.metrics.refused();
-        let counts: Vec<String> = now
+        let mut counts: Vec<String> = now
             .iter()
             .zip(before.into_iter().chain(std::iter::repeat(0)))
             .filter(|((_, now), before)| now > before)
             .map(|((reason, now), before)| format!("{reason}: {}", now - before))
             .collect();
+        match vitals.unlogged_failures() {
+            0 => {}
+            failed => counts.push(format!("failed without a line: {failed}")),
+        }
         if !counts.is_empty() {
             log::warn!("refused since the last such line: {}", counts.join(", "));
         }
@@ -310,29 +275,26 @@ fn watch_refusals(_keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
 fn finish(
     shop: &Shop,
     workers: Vec<JoinHandle<()>>,
-    watchers: Watchers,
+    watchers: Background,
     limit: Duration,
     cut_off: usize,
 ) -> Result<(), Failure> {
     shop.close();
-    watchers.stop.store(true, Ordering::Release);
-    watchers.threads.iter().for_each(|watcher| watcher.thread().unpark());
     let (done, all_done) = mpsc::channel();
-    let threads = workers.into_iter().chain(watchers.threads);
-    let joiner = thread::spawn(move || {
-        let panicked = threads.map(JoinHandle::join).filter(Result::is_err).count();
-        let _ = done.send(panicked);
-    });
-    let outcome = all_done.recv_timeout(limit);
-    if outcome.is_ok() {
-        let _ = joiner.join();
-    }
-    match (cut_off, outcome) {
-        (0, Ok(0)) => {
+    let threads = workers.into_iter().chain(watchers.stop());
+    let join = move || {
+        threads.for_each(|thread| _ = thread.join());
+        let _ = done.send(());
+    };
+    thread::Builder::new()
+        .name("joiner".to_owned())
+        .spawn(join)
+        .map_err(|error| runtime("cannot start a thread", &error))?;
+    match (cut_off, all_done.recv_timeout(limit)) {
+        (0, Ok(())) => {
             log::info!("drained");
             Ok(())
         }
-        (0, Ok(panicked)) => Err(Failure::Runtime(format!("{panicked} threads had panicked"))),
         (0, Err(_)) => {
             Err(Failure::Runtime("shut down while a thread still waited for the database".to_owned()))
         }

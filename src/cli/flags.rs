@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pico_args::Arguments;
 
 use super::{help, settings, switch, value};
-use crate::config::{Flags, Setting};
+use crate::config::{Flags, Form, Setting};
 use crate::failure::Failure;
 
 /// A flag of a command. The parser takes no other than those that the command's topic has.
@@ -48,7 +48,8 @@ impl Flag {
     pub fn of_setting(setting: &Setting) -> Flag {
         let kind = if setting.file_for.is_some() { Kind::File } else { Kind::Free };
         let value = Value { placeholder: setting.placeholder, kind };
-        Flag { name: setting.flag, short: None, value: Some(value), help: setting.help }
+        let value = (setting.form != Form::Switch).then_some(value);
+        Flag { name: setting.flag, short: None, value, help: setting.help }
     }
 
     /// Its help in one line, without the default.

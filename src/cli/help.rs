@@ -39,7 +39,9 @@ pub const TOPICS: &[Topic] = &[
 Usage: cloacinactl [--home DIR] [-v|--verbose] serve [FLAGS]
 
 Connects to PostgreSQL, migrates the database, makes the first key if there is none, and serves until it is told to
-stop (SIGINT or SIGTERM).
+stop (SIGINT or SIGTERM; a second signal ends it at once). SIGHUP reads the configuration again: trusted_proxies,
+request_timeout, idle_timeout, write_timeout and access_log change in the running server, all else needs a restart, and
+a line of the log says which. SIGUSR1 and SIGUSR2 are ignored.
 
 Every setting is a flag, an environment variable, or a key in config.toml. A flag counts more than a variable, a
 variable more than config.toml. An empty variable counts as not set. Durations are written 500ms, 30s, 5m or 2h; a

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use pico_args::Arguments;
 
-use crate::config::{Flags, SETTINGS, Setting, mask_url};
+use crate::config::{Flags, Form, SETTINGS, Setting, mask_url};
 use crate::failure::Failure;
 use crate::logging;
 use crate::suggestion::did_you_mean;
@@ -211,7 +211,11 @@ fn value(arguments: &mut Arguments, flag: &'static str) -> Result<Option<String>
 fn settings(arguments: &mut Arguments, knows: impl Fn(&Setting) -> bool) -> Result<Flags, Failure> {
     let mut flags = Flags::new();
     for setting in SETTINGS.iter().filter(|setting| knows(setting)) {
-        if let Some(value) = value(arguments, setting.flag)? {
+        let given = match setting.form {
+            Form::Switch => switch(arguments, setting.flag).then(|| "true".to_owned()),
+            _ => value(arguments, setting.flag)?,
+        };
+        if let Some(value) = given {
             flags.insert(setting.key, value);
         }
     }
@@ -240,7 +244,7 @@ fn no_operands(command: &str, arguments: Arguments, literal: Vec<String>) -> Res
 }
 
 /// The help of a command, or of one of its actions that has a help of its own.
-fn help_of(topic: &str, action: Option<&str>) -> Result<String, Failure> {
+pub fn help_of(topic: &str, action: Option<&str>) -> Result<String, Failure> {
     action
         .and_then(|action| help::of(&format!("{topic} {action}")))
         .or_else(|| help::of(topic))

@@ -70,6 +70,7 @@ impl ConfigFile {
     pub fn set(&mut self, setting: &Setting, value: &str) -> Result<(), Failure> {
         let toml = match (setting.form, value.parse::<i64>()) {
             (Form::Number | Form::Duration, Ok(number)) => Value::from(number),
+            (Form::Switch, _) => Value::from(value == "true"),
             _ => Value::from(value),
         };
         let toml = toml.to_string();
@@ -166,6 +167,7 @@ impl ConfigFile {
                     Form::Text => "a string",
                     Form::Number => "an integer",
                     Form::Duration => "a string such as \"30s\", or an integer of seconds",
+                    Form::Switch => "true or false",
                 };
                 wrong(key_at, &format!("`{name}` must be {right}, and is of type {}", item.type_name()))
             })?;
@@ -238,6 +240,7 @@ fn as_written(form: Form, item: &Item) -> Option<String> {
         Form::Text => text(),
         Form::Number => number(),
         Form::Duration => text().or_else(number),
+        Form::Switch => item.as_bool().map(|switch| switch.to_string()),
     }
 }
 

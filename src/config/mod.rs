@@ -22,7 +22,7 @@ use file::ConfigFile;
 pub use file::{position, private_directory};
 pub use mask::mask_url;
 pub use networks::Networks;
-pub use table::{SETTINGS, Setting};
+pub use table::{Form, SETTINGS, Setting};
 
 use crate::failure::Failure;
 
@@ -61,6 +61,10 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// How long to wait for a PostgreSQL that is still coming up.
     pub database_wait: Duration,
+    /// A line of the log for every request.
+    pub access_log: bool,
+    /// The fields' values as they were given, by the setting's key.
+    values: BTreeMap<&'static str, String>,
 }
 
 /// What is wrong with settings, by the setting's key.
@@ -90,7 +94,11 @@ impl Settings {
         let sources = Sources::open(home, flags)?;
         let mut wrong = Vec::new();
         for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none()) {
-            wrong.extend(sources.fill(&mut settings, setting).err().map(|failure| (setting.key, failure)));
+            match sources.fill(&mut settings, setting) {
+                Ok(Some(value)) => _ = settings.values.insert(setting.key, value),
+                Ok(None) => {}
+                Err(failure) => wrong.push((setting.key, failure)),
+            }
         }
         if !wrong.iter().any(|(key, _)| *key == "database_url") {
             wrong.extend(settings.needs_database().err().map(|failure| ("database_url", failure)));
@@ -111,6 +119,20 @@ impl Settings {
         }
         settings.needs_database()?;
         Ok(settings)
+    }
+
+    /// The keys of the settings that are otherwise in `new`.
+    pub fn changed(&self, new: &Settings) -> Vec<&'static str> {
+        let keys = SETTINGS.iter().map(|setting| setting.key);
+        keys.filter(|key| self.values.get(key) != new.values.get(key)).collect()
+    }
+
+    /// From here on `changed` goes by the other's value of this setting. Its field stays as it is.
+    pub fn take_value(&mut self, new: &Settings, key: &'static str) {
+        match new.values.get(key) {
+            Some(value) => self.values.insert(key, value.clone()),
+            None => self.values.remove(key),
+        };
     }
 
     fn needs_database(&self) -> Result<(), Failure> {
@@ -147,6 +169,8 @@ impl Settings {
             database_timeout: Duration::ZERO,
             shutdown_timeout: Duration::ZERO,
             database_wait: Duration::ZERO,
+            access_log: false,
+            values: BTreeMap::new(),
         }
     }
 }
@@ -240,15 +264,16 @@ impl Sources {
         Ok(Sources { home, flags, environment, file })
     }
 
-    /// Puts a setting's value into its field.
-    fn fill(&self, settings: &mut Settings, setting: &'static Setting) -> Result<(), Failure> {
-        let Some(found) = self.find(setting)? else { return Ok(()) };
+    /// Puts a setting's value into its field, and hands it back as it was given.
+    fn fill(&self, settings: &mut Settings, setting: &'static Setting) -> Result<Option<String>, Failure> {
+        let Some(found) = self.find(setting)? else { return Ok(None) };
         let value = self.content(&found)?;
         let name = match found.setting.file_for {
             Some(_) => format!("the content of {} ({})", self.file_of(&found).display(), found.name),
             None => found.name,
         };
-        setting.put(settings, &value, &name)
+        setting.put(settings, &value, &name)?;
+        Ok(Some(value))
     }
 
     /// Looks for a setting, and for the file that holds it, level by level.

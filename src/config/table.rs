@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Settings;
 use super::mask::mask_url;
-use super::values::{address, count, database_url, duration, path, secret};
+use super::values::{address, count, database_url, duration, path, secret, switch};
 use crate::failure::Failure;
 
 /// A row of the table. Parsing, `serve --help`, `config list` and the checks of `config set` all read it.
@@ -36,6 +36,8 @@ pub enum Form {
     Number,
     /// A string such as `30s`, or an integer of seconds.
     Duration,
+    /// A boolean; its flag has no value.
+    Switch,
 }
 
 /// How much of a value may be shown.
@@ -292,6 +294,17 @@ pub static SETTINGS: &[Setting] = &[
         help: "For a PostgreSQL that is still coming up when the server starts.",
         take: |settings, value| duration(value, "0s", "1h").map(|value| settings.database_wait = value),
         ..DURATION
+    },
+    Setting {
+        key: "access_log",
+        flag: "--access-log",
+        variable: "CLOACINA_ACCESS_LOG",
+        placeholder: "true|false",
+        default: Some("false"),
+        help: "Log a line for every request: route, status, milliseconds, bytes, client, key.",
+        form: Form::Switch,
+        take: |settings, value| switch(value).map(|value| settings.access_log = value),
+        ..NUMBER
     },
 ];
 

@@ -28,6 +28,10 @@ pub fn count<N: TryFrom<u64>>(value: &str, range: RangeInclusive<u64>) -> Result
         .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
 }
 
+pub fn switch(value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| "must be true or false".to_owned())
+}
+
 /// `least` and `most` are written as a user would write them, because the message repeats them.
 pub fn duration(value: &str, least: &str, most: &str) -> Result<Duration, String> {
     match (parse_duration(value), parse_duration(least), parse_duration(most)) {

@@ -51,12 +51,17 @@ pub struct Deadlines {
     pub answer_to_change: Duration,
 }
 
+/// What may change from one request to the next.
+pub struct Rules {
+    pub deadlines: Deadlines,
+    /// Whose word on the client is believed.
+    pub trusted_proxies: Networks,
+}
+
 /// What all connections of the gate use.
 pub struct Desk {
     pub shop: Arc<Shop>,
-    pub deadlines: Deadlines,
-    /// Whose word on the client is believed.
-    trusted_proxies: Networks,
+    pub rules: Rules,
     /// Set once, when intake stops: from then on every answer ends its connection.
     pub draining: Option<Instant>,
     /// One read goes here first; connections keep only what they must.
@@ -67,16 +72,9 @@ pub struct Desk {
 impl Desk {
     /// # Errors
     /// The system has no random bytes.
-    pub fn new(shop: Arc<Shop>, deadlines: Deadlines, trusted_proxies: Networks) -> io::Result<Desk> {
+    pub fn new(shop: Arc<Shop>, rules: Rules) -> io::Result<Desk> {
         let request_ids = RequestIds::new()?;
-        Ok(Desk {
-            shop,
-            deadlines,
-            trusted_proxies,
-            draining: None,
-            scratch: vec![0; 16 * 1024].into_boxed_slice(),
-            request_ids,
-        })
+        Ok(Desk { shop, rules, draining: None, scratch: vec![0; 16 * 1024].into_boxed_slice(), request_ids })
     }
 
     fn reject(&self, reason: Rejection) {
@@ -361,13 +359,13 @@ impl Connection {
             client: forwarded::client(
                 self.peer.address.ip(),
                 head.forwarded_for.as_deref(),
-                &desk.trusted_proxies,
+                &desk.rules.trusted_proxies,
             ),
             at: now,
-            deadline: now + desk.deadlines.answer,
+            deadline: now + desk.rules.deadlines.answer,
         };
         let is_misdirected =
-            head.is_https && !desk.trusted_proxies.contains(self.peer.address.ip().to_canonical());
+            head.is_https && !desk.rules.trusted_proxies.contains(self.peer.address.ip().to_canonical());
         let found = match is_misdirected {
             true => Err(Error::MisdirectedRequest),
             false => routes::find(head.method, head.path()),
@@ -438,7 +436,7 @@ impl Connection {
         let close = !asked.keep_alive || desk.draining.is_some();
         reply::encode(reply, asked.framing(close, !may_be_stored), &mut self.output);
         self.closing |= close;
-        desk.shop.vitals.answered(asked, reply.status, asked.at.elapsed());
+        desk.shop.vitals.answered(asked, reply, asked.at.elapsed());
         self.phase = Phase::Writing(Instant::now());
     }
 
@@ -542,20 +540,20 @@ impl Connection {
         let over = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         let idle_is_over = |since: Instant| match desk.draining {
             Some(began) => over(since.max(began), DRAIN_IDLE),
-            None => over(since, desk.deadlines.idle),
+            None => over(since, desk.rules.deadlines.idle),
         };
         match self.phase {
-            Phase::New(since) if over(since, desk.deadlines.request) => {
+            Phase::New(since) if over(since, desk.rules.deadlines.request) => {
                 desk.reject(Rejection::TooSlow);
                 Fate::Ends
             }
             Phase::New(since) | Phase::Idle(since) if idle_is_over(since) => Fate::Ends,
-            Phase::Reading(since) if over(since, desk.deadlines.request) => {
+            Phase::Reading(since) if over(since, desk.rules.deadlines.request) => {
                 desk.reject(Rejection::TooSlow);
                 self.refuse(desk, &Error::RequestTimeout);
                 self.advance(desk)
             }
-            Phase::Writing(since) if over(since, desk.deadlines.write) => {
+            Phase::Writing(since) if over(since, desk.rules.deadlines.write) => {
                 desk.reject(Rejection::TooSlow);
                 Fate::Ends
             }
@@ -578,11 +576,13 @@ impl Connection {
             waited
                 >= match asked {
                     Asked { route: PROBE, .. } => PROBE_PATIENCE,
-                    change if change.is_change() && stage != Stage::Queued => desk.deadlines.answer_to_change,
-                    change if change.is_change() || desk.shop.vitals.database_is_fresh() => {
-                        desk.deadlines.answer
+                    change if change.is_change() && stage != Stage::Queued => {
+                        desk.rules.deadlines.answer_to_change
                     }
-                    _ => desk.deadlines.answer.min(PATIENCE_WHEN_AWAY),
+                    change if change.is_change() || desk.shop.vitals.database_is_fresh() => {
+                        desk.rules.deadlines.answer
+                    }
+                    _ => desk.rules.deadlines.answer.min(PATIENCE_WHEN_AWAY),
                 }
         };
         let Some(stage) = self.peer.take_back(now, is_over) else { return Fate::Stays };

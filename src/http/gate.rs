@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::connection::{Connection, Deadlines, Desk, Fate, KEPT_BUFFER};
+use super::connection::{Connection, Desk, Fate, KEPT_BUFFER, Rules};
 use super::workers::Shop;
-use crate::config::Networks;
 use crate::metrics::Rejection;
 
 const LISTENER: Token = Token(0);
@@ -34,11 +33,9 @@ const HELD_LIMIT: usize = 32 * 1024 * 1024;
 const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// What bounds the gate, and whom it believes.
-#[derive(Debug, Clone)]
 pub struct Limits {
     pub connections: usize,
-    pub deadlines: Deadlines,
-    pub trusted_proxies: Networks,
+    pub rules: Rules,
     /// The listening socket outlives us, so whoever has connected when we drain is left to our successor.
     pub has_successor: bool,
 }
@@ -83,7 +80,7 @@ impl Gate {
             listener: Some(listener),
             connections: HashMap::new(),
             next_token: FIRST_CONNECTION,
-            desk: Desk::new(shop, limits.deadlines, limits.trusted_proxies)?,
+            desk: Desk::new(shop, limits.rules)?,
             limit: limits.connections,
             held: 0,
             has_successor: limits.has_successor,
@@ -150,6 +147,9 @@ impl Gate {
     }
 
     fn collect(&mut self) {
+        if let Some(rules) = self.desk.shop.mailbox.collect_rules() {
+            self.desk.rules = rules;
+        }
         for done in self.desk.shop.mailbox.collect() {
             self.visit(done.token, |connection, desk| connection.done(desk, done));
         }
@@ -291,6 +291,8 @@ mod tests {
     use std::net::TcpStream;
 
     use super::*;
+    use crate::config::Networks;
+    use crate::http::connection::Deadlines;
     use crate::http::reply::Reply;
 
     fn gate() -> Gate {
@@ -304,14 +306,8 @@ mod tests {
             answer: second,
             answer_to_change: second,
         };
-        let trusted_proxies = Networks::default();
-        Gate::new(
-            poll,
-            listener,
-            Limits { connections: 8, deadlines, trusted_proxies, has_successor: false },
-            shop,
-        )
-        .unwrap()
+        let rules = Rules { deadlines, trusted_proxies: Networks::default() };
+        Gate::new(poll, listener, Limits { connections: 8, rules, has_successor: false }, shop).unwrap()
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::parked::Parked;
 
@@ -23,6 +24,8 @@ pub struct Reply {
     pub park: Option<Park>,
     /// What has to be done where the client cannot be given this answer.
     pub if_lost: Option<IfLost>,
+    /// The key that asked, for the access log, where there is a valid one.
+    pub key_id: Option<Uuid>,
 }
 
 /// Takes an answer that is ready and has to wait.
@@ -63,7 +66,8 @@ impl Reply {
 
     fn empty(status: u16) -> Reply {
         let body = Cow::Borrowed(&[][..]);
-        Reply { status, content_type: None, headers: Vec::new(), body, park: None, if_lost: None }
+        let headers = Vec::new();
+        Reply { status, content_type: None, headers, body, park: None, if_lost: None, key_id: None }
     }
 
     /// The same answer, to be given once whoever `park` hands it to completes it.

@@ -153,10 +153,12 @@ pub fn dispatch(keys: &Keys, request: &Request<'_>) -> Reply {
             let caller = keys.admit(request.authorization, request.deadline)?;
             // Whoever has a valid key hears of its end with every answer, refusals included.
             let expires_soon = caller.expires_soon();
+            let key_id = Some(caller.id);
             let reply = keys
                 .allow(&caller, access)
                 .and_then(|()| handler(keys, &Call { request, caller, id: found.id }))
                 .unwrap_or_else(|error| logged(&error, request));
+            let reply = Reply { key_id, ..reply };
             Ok(match expires_soon {
                 Some(end) => reply.header("X-Auth-Key-Expires", written(end)),
                 None => reply,

@@ -1,7 +1,10 @@
 //! What the server says about itself, answered at the gate: these never wait for a worker or a database.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use log::Level;
 
 use super::reply::{Asked, Reply};
 use crate::metrics::Metrics;
@@ -14,6 +17,35 @@ const FRESH_FOR: Duration = Duration::from_millis(1900);
 const FRESH_RENDERINGS: u32 = 100;
 const RENDERING_WINDOW: Duration = Duration::from_millis(100);
 
+/// The target of lines about requests.
+const ACCESS: &str = concat!(env!("CARGO_CRATE_NAME"), "::access");
+
+/// Failed requests that get a line each, in a second; a database that is away makes thousands.
+const FAILURE_LINES: u32 = 10;
+
+/// Which failed requests get a line.
+struct Failures {
+    second: Mutex<(Instant, u32)>,
+    unlogged: AtomicU64,
+}
+
+impl Failures {
+    fn new() -> Failures {
+        Failures { second: Mutex::new((Instant::now(), 0)), unlogged: AtomicU64::new(0) }
+    }
+
+    fn is_logged(&self, now: Instant) -> bool {
+        let mut second = self.second.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if now.saturating_duration_since(second.0) >= Duration::from_secs(1) {
+            *second = (now, 0);
+        }
+        second.1 += 1;
+        let is_logged = second.1 <= FAILURE_LINES;
+        self.unlogged.fetch_add(u64::from(!is_logged), Ordering::Relaxed);
+        is_logged
+    }
+}
+
 /// The server's own state, shared by the gate, the workers and the threads that watch the database.
 pub struct Vitals {
     pub metrics: Arc<Metrics>,
@@ -21,6 +53,9 @@ pub struct Vitals {
     draining: OnceLock<Instant>,
     database_seen: Mutex<Option<Instant>>,
     rendered: Mutex<Rendered>,
+    /// Every answer is a line of the log.
+    pub access_log: AtomicBool,
+    failures: Failures,
     /// The path at which we ask ourselves, for the watchdog; nobody else knows it.
     probe: OnceLock<String>,
 }
@@ -44,6 +79,8 @@ impl Vitals {
             database_seen: Mutex::new(None),
             rendered: Mutex::new(rendered),
             probe: OnceLock::new(),
+            access_log: AtomicBool::new(false),
+            failures: Failures::new(),
         }
     }
 
@@ -66,6 +103,11 @@ impl Vitals {
         self.draining.get().map_or(Duration::ZERO, Instant::elapsed)
     }
 
+    /// How many failed requests got no line since this was last asked.
+    pub fn unlogged_failures(&self) -> u64 {
+        self.failures.unlogged.swap(0, Ordering::Relaxed)
+    }
+
     /// From now on requests for this path are probes.
     pub fn expect_probe(&self, path: &str) {
         let _ = self.probe.set(path.to_owned());
@@ -75,18 +117,31 @@ impl Vitals {
         self.probe.get().is_some_and(|probe| probe == path)
     }
 
-    /// Counts an answer, and logs it for whoever asks for that much.
-    pub fn answered(&self, asked: &Asked, status: u16, duration: Duration) {
+    /// Counts an answer, and logs it: where an access log is wanted, and where the request failed.
+    pub fn answered(&self, asked: &Asked, reply: &Reply, duration: Duration) {
         if asked.route == PROBE {
             return;
         }
-        self.metrics.answered(asked.method, asked.route, status, duration.as_secs_f64());
-        log::debug!(
+        self.metrics.answered(asked.method, asked.route, reply.status, duration.as_secs_f64());
+        // 500 has a line of its own, with the cause. That the server is not ready is no failure of `/ready`.
+        let has_failed = reply.status == 503 && asked.route != "/ready";
+        let level = if has_failed && self.failures.is_logged(Instant::now()) {
+            Level::Warn
+        } else if self.access_log.load(Ordering::Relaxed) {
+            Level::Info
+        } else {
+            Level::Debug
+        };
+        log::log!(
+            target: ACCESS,
+            level,
             method = asked.method,
             route = asked.route,
-            status = status,
+            status = reply.status,
             milliseconds = duration.as_secs_f64() * 1e3,
+            bytes = if asked.method == "HEAD" { 0 } else { reply.body.len() },
             client:% = asked.client,
+            key_id = reply.key_id.map(|id| id.to_string()),
             request_id = &*asked.request_id;
             "answered"
         );
@@ -150,6 +205,16 @@ pub fn openapi(_vitals: &Vitals) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_of_failures_is_no_flood_of_lines() {
+        let failures = Failures::new();
+        let now = Instant::now();
+        let logged = |at| (0..100).filter(|_| failures.is_logged(at)).count();
+        assert_eq!(logged(now), FAILURE_LINES as usize);
+        assert_eq!(logged(now + Duration::from_secs(1)), FAILURE_LINES as usize);
+        assert_eq!(failures.unlogged.load(Ordering::Relaxed), 2 * (100 - u64::from(FAILURE_LINES)));
+    }
 
     #[test]
     fn a_flood_of_scrapers_renders_only_so_often() {

@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 
 use mio::{Token, Waker};
 
+use super::connection::Rules;
 use super::parked::Parked;
 use super::peer::{Peer, Stage};
 use super::reply::{self, Asked, Error, Reply};
 use super::routes::Request;
 use super::vitals::Vitals;
+use crate::background::restart_on_panic;
 use crate::metrics::Rejection;
 
 /// A request that waited for longer, while others wait behind it, is turned away instead of served: whoever asks now is
@@ -135,17 +137,29 @@ impl Queue {
 /// Where workers leave word for the gate.
 pub struct Mailbox {
     done: Mutex<Vec<Done>>,
+    rules: Mutex<Option<Rules>>,
     waker: Waker,
 }
 
 impl Mailbox {
     pub fn new(waker: Waker) -> Mailbox {
-        Mailbox { done: Mutex::new(Vec::new()), waker }
+        Mailbox { done: Mutex::new(Vec::new()), rules: Mutex::new(None), waker }
     }
 
     fn post(&self, done: Done) {
         self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(done);
         self.wake();
+    }
+
+    /// Has the gate go by these from now on.
+    pub fn post_rules(&self, rules: Rules) {
+        *self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(rules);
+        self.wake();
+    }
+
+    /// The rules that were posted last, once.
+    pub fn collect_rules(&self) -> Option<Rules> {
+        self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
     }
 
     /// Makes the gate look around: also at whether we are draining.
@@ -227,9 +241,10 @@ pub fn start(shop: &Arc<Shop>, counts: Counts, directory: &Path) -> io::Result<V
             let changes = number >= counts.reads;
             let name =
                 if changes { format!("change-{}", number - counts.reads) } else { format!("read-{number}") };
+            let mut line = Some(line);
             std::thread::Builder::new().name(name).spawn(move || {
                 let queue = if changes { &shop.changes } else { &shop.reads };
-                work(&shop, queue, Some(line), &directory);
+                restart_on_panic(|| work(&shop, queue, line.take(), &directory));
             })
         })
         .collect()
@@ -319,7 +334,7 @@ fn write(shop: &Shop, peer: &Peer, asked: &Asked, reply: &Reply, out: &mut Vec<u
     // Counted before the client can see the answer, so that whoever asks for metrics next finds it there.
     let now = Instant::now();
     shop.vitals.metrics.requests_in_flight.dec();
-    shop.vitals.answered(asked, reply.status, now.duration_since(asked.at));
+    shop.vitals.answered(asked, reply, now.duration_since(asked.at));
     let (rest, close, is_there) = match peer.write(out) {
         Ok(written) => (out[written..].to_vec(), close, true),
         Err(_) => (Vec::new(), true, false),
@@ -436,6 +451,33 @@ mod tests {
             assert!(panicked.contains("X-Request-Id: the-id\r\n"), "{panicked}");
             assert!(ask(&shop, "/fine").starts_with("HTTP/1.1 200 "));
         }
+        shop.close();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    }
+
+    /// What a panic carries may panic itself when it is thrown away, where nothing catches that.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose, again");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_dies_comes_back() {
+        let handle = |request: &Request<'_>| {
+            if request.path == "/dies" {
+                std::panic::panic_any(Bomb);
+            }
+            Reply::bytes(200, "application/json", &b"{}"[..])
+        };
+        let (_poll, shop) = Shop::for_tests(8, Box::new(handle));
+        let workers = start(&shop, Counts { reads: 1, changes: 0 }, &std::env::temp_dir()).unwrap();
+        let (client, peer) = connection();
+        assert!(shop.reads.push(job(peer, "/dies", "the-id")));
+        assert!(ask(&shop, "/fine").starts_with("HTTP/1.1 200 "), "by the same one");
+        drop(client);
         shop.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     }

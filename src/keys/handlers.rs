@@ -210,7 +210,15 @@ fn generate() -> Result<Plaintext, Error> {
 /// Who did what to which key.
 fn log_change(call: &Call<'_>, what: &str, id: Uuid, name: &str) {
     let (caller, client) = (&call.caller, call.request.client);
-    log::info!(key_id:% = id, name = name, by:% = caller.id, by_name = caller.name, client:% = client; "{what}");
+    log::info!(
+        key_id:% = id,
+        name = name,
+        by:% = caller.id,
+        by_name = caller.name,
+        client:% = client,
+        request_id = call.request.id;
+        "{what}"
+    );
 }
 
 /// Text as a field value that every proxy passes on unchanged: what is not visible ASCII, and `%`, is

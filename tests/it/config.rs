@@ -65,8 +65,11 @@ fn every_setting_is_checked_wherever_it_comes_from() {
         let flag = format!("--{}", key.replace('_', "-"));
         let variable = format!("CLOACINA_{}", key.to_uppercase());
         let scratch = Scratch::new();
-        serve(&scratch, &["--database-url", URL, &flag, "nonsense"])
-            .failed(2, &[&flag, "`nonsense`", "must be"]);
+        // A switch has no value on the command line.
+        if default != "false" {
+            serve(&scratch, &["--database-url", URL, &flag, "nonsense"])
+                .failed(2, &[&flag, "`nonsense`", "must be"]);
+        }
         scratch
             .run_with(&[(&variable, "nonsense")], &["config", "list"])
             .failed(2, &[&variable, "`nonsense`"]);
@@ -82,7 +85,7 @@ fn every_setting_is_checked_wherever_it_comes_from() {
         scratch.run(&["config", "get", key]).printed(&format!("{default}\n"));
         seen += 1;
     }
-    assert_eq!(seen, 14);
+    assert_eq!(seen, 15);
 }
 
 #[test]
@@ -377,4 +380,53 @@ fn secrets_in_files_may_end_like_on_windows() {
     };
     get("database_url").printed(&format!("{URL}\n"));
     get("bootstrap_key").printed(&format!("{URL}\n"));
+}
+
+/// `scripts/deploy/config.toml` has every setting that `serve --help` has, in its order, with its help and its default.
+#[test]
+fn the_example_names_every_setting_and_its_default() {
+    let example = include_str!("../../scripts/deploy/config.toml");
+    let help = Scratch::new().run(&["serve", "--help"]).stdout;
+    let keys = |line: &str| {
+        line.split_once("key: ").map(|(_, rest)| rest.split([',', ']']).next().unwrap().to_owned())
+    };
+    let settings: Vec<String> = help.lines().filter_map(keys).collect();
+    let lines: Vec<&str> = example.lines().collect();
+    let given: Vec<_> = lines.iter().filter_map(|line| line.strip_prefix("# ")?.split_once(" = ")).collect();
+    assert_eq!(given.iter().map(|(key, _)| (*key).to_owned()).collect::<Vec<_>>(), settings);
+    assert!(
+        lines.iter().all(|line| line.is_empty() || line.starts_with("# ")),
+        "it changes nothing as it is"
+    );
+    for (key, value) in given {
+        let at = lines.iter().position(|line| line.starts_with(&format!("# {key} = "))).unwrap();
+        let explained = lines[at - 1].strip_prefix("# ").unwrap();
+        let explained = explained.strip_suffix(" This is an example.").unwrap_or(explained);
+        assert!(help.contains(explained), "{key}: {explained}");
+        let scratch = Scratch::new();
+        let default = scratch.run(&["config", "get", key]);
+        scratch.write_config(&format!("{key} = {value}\n"));
+        let taken = scratch.run(&["config", "get", key]);
+        assert_eq!(taken.code, Some(0), "{key}: {taken:?}");
+        if default.code == Some(0) {
+            assert_eq!(taken.stdout, default.stdout, "{key}");
+        } else {
+            assert!(lines[at - 1].ends_with(" This is an example."), "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_switch_is_true_or_false() {
+    let scratch = Scratch::new();
+    scratch.run(&["config", "get", "access_log"]).printed("false\n");
+    scratch.run(&["config", "set", "access_log", "true"]).printed("");
+    assert_eq!(scratch.config(), "access_log = true\n");
+    scratch.run(&["config", "get", "access_log"]).printed("true\n");
+    scratch.run(&["config", "set", "access_log", "on"]).failed(2, &["`access_log`", "must be true or false"]);
+    scratch.write_config("access_log = 'true'\n");
+    scratch
+        .run(&["config", "list"])
+        .failed(2, &["`access_log` must be true or false, and is of type string"]);
+    scratch.run(&["serve", "--access-log=true"]).failed(2, &["the flag `--access-log` takes no value"]);
 }

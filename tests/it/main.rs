@@ -11,6 +11,7 @@
 mod scratch;
 mod support;
 
+mod access_log;
 mod adoption;
 mod backup;
 mod bare_host;
@@ -57,6 +58,7 @@ mod secrets;
 mod semantics;
 mod servers;
 mod shutdown;
+mod signals;
 mod slow_clients;
 mod slow_links;
 mod start;

@@ -28,7 +28,7 @@ fn the_settings_are_those_of_serve() {
         .skip(1)
         // `--check` is a flag, but no setting.
         .filter(|flag| flag.contains("[env: "))
-        .map(|flag| format!("--{}", flag.split(' ').next().unwrap()))
+        .map(|flag| format!("--{}", flag.split_whitespace().next().unwrap()))
         .collect();
     assert!(flags.len() > 10, "{help}");
     assert_eq!(rows("--"), flags);

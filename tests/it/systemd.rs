@@ -307,6 +307,9 @@ fn the_unit_starts_the_server() {
     supervisor.expect("WATCHDOG=1");
     let key = fs::read_to_string(home.join("bootstrap-key")).unwrap();
     assert!(server.lets_in(key.trim_end()));
+    let reload = setting(unit, "ExecReload").replace("$MAINPID", &server.pid().to_string());
+    assert!(Command::new("sh").args(["-c", &reload]).status().unwrap().success());
+    server.stderr_with("SIGHUP");
     server.terminate().expect_code(0);
     assert_eq!(setting(unit, "Type"), "notify");
     assert_eq!(setting(unit, "User"), "cloacina", "whom cloacinactl.sysusers makes");

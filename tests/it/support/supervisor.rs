@@ -40,6 +40,8 @@ impl Supervisor {
         match self.socket.recv(&mut message) {
             Ok(count) => Some(String::from_utf8(message[..count].to_vec()).unwrap()),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+            // A wait with a deadline is not taken up again after a signal, such as that of a child that stops.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.message(within),
             Err(error) => panic!("the notification socket: {error}"),
         }
     }
