@@ -87,22 +87,41 @@ pub struct Asked {
     pub end: Option<End>,
 }
 
-/// When a key shall expire, and the field that says so.
+/// When a key shall expire, as the field of that name says it.
 #[derive(Debug, Clone, Copy)]
-pub struct End {
-    pub at: OffsetDateTime,
-    pub field: &'static str,
+pub enum End {
+    ExpiresAt(OffsetDateTime),
+    ExpiresIn(Duration),
+}
+
+impl End {
+    pub fn field(self) -> &'static str {
+        match self {
+            End::ExpiresAt(_) => "expires_at",
+            End::ExpiresIn(_) => "expires_in",
+        }
+    }
+
+    /// # Errors
+    /// That is not after `now`, or too far.
+    pub fn at(self, now: OffsetDateTime) -> Result<OffsetDateTime, &'static str> {
+        let at = match self {
+            End::ExpiresAt(at) => at,
+            End::ExpiresIn(duration) => expiry::after(now, duration)?,
+        };
+        if at > now { Ok(at) } else { Err("must lie in the future") }
+    }
 }
 
 impl Asked {
     /// # Errors
     /// 415, 400 or 422, with what is wrong with which field.
-    pub fn read(request: &Request<'_>, now: OffsetDateTime) -> Result<Asked, Error> {
+    pub fn read(request: &Request<'_>) -> Result<Asked, Error> {
         let fields = &json_object(request)?;
         know(fields, &["name", "permissions", "role", "expires_at", "expires_in"])?;
         let name = text(fields, "name")?.ok_or_else(|| wrong("name", "missing"))?;
         check_name(name).map_err(|line| wrong("name", line))?;
-        Ok(Asked { name: name.to_owned(), permission: permission(fields)?, end: end(fields, now)? })
+        Ok(Asked { name: name.to_owned(), permission: permission(fields)?, end: end(fields)? })
     }
 }
 
@@ -195,27 +214,26 @@ fn permission(fields: &Map<String, Value>) -> Result<Permission, Error> {
     })
 }
 
-fn end(fields: &Map<String, Value>, now: OffsetDateTime) -> Result<Option<End>, Error> {
-    let (field, at) = match (text(fields, "expires_at")?, text(fields, "expires_in")?) {
-        (None, None) => return Ok(None),
-        (Some(_), Some(_)) => {
-            return Err(wrong("expires_in", "stands beside expires_at; only one of them may"));
+fn end(fields: &Map<String, Value>) -> Result<Option<End>, Error> {
+    match (text(fields, "expires_at")?, text(fields, "expires_in")?) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(wrong("expires_in", "stands beside expires_at; only one of them may")),
+        (Some(at), None) => {
+            expiry::moment(at).map(|at| Some(End::ExpiresAt(at))).map_err(|line| wrong("expires_at", line))
         }
-        (Some(at), None) => ("expires_at", expiry::moment(at).map_err(|line| wrong("expires_at", line))?),
-        (None, Some(after)) => {
-            let duration = expiry::duration(after).map_err(|line| wrong("expires_in", line))?;
-            ("expires_in", expiry::after(now, duration).map_err(|line| wrong("expires_in", line))?)
-        }
-    };
-    if at <= now {
-        return Err(wrong(field, "must lie in the future"));
+        (None, Some(text)) => expiry::duration(text)
+            .map(|duration| Some(End::ExpiresIn(duration)))
+            .map_err(|line| wrong("expires_in", line)),
     }
-    Ok(Some(End { at, field }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn now() -> OffsetDateTime {
+        expiry::moment("2026-01-01T00:00:00Z").unwrap()
+    }
 
     fn read(body: &str) -> Result<Asked, (u16, String)> {
         let request = Request {
@@ -230,8 +248,11 @@ mod tests {
             client: std::net::Ipv4Addr::LOCALHOST.into(),
             deadline: std::time::Instant::now(),
         };
-        let now = expiry::moment("2026-01-01T00:00:00Z").unwrap();
-        Asked::read(&request, now).map_err(|error| match error {
+        let read = Asked::read(&request).and_then(|asked| match asked.end {
+            Some(end) => end.at(now()).map(|_| asked).map_err(|line| wrong(end.field(), line)),
+            None => Ok(asked),
+        });
+        read.map_err(|error| match error {
             Error::BadRequest(line) => (400, line),
             Error::Unprocessable(line) => (422, line),
             other => (other.status(), String::new()),
@@ -250,7 +271,7 @@ mod tests {
             Permission::Read
         );
         assert!(read(&format!(r#"{{"name":"{}"}}"#, "\u{e9}".repeat(255))).is_ok());
-        let end = read(r#"{"name":"x","expires_in":"1d"}"#).unwrap().end.unwrap().at;
+        let end = read(r#"{"name":"x","expires_in":"1d"}"#).unwrap().end.unwrap().at(now()).unwrap();
         assert_eq!(expiry::written(end), "2026-01-02T00:00:00+00:00");
     }
 

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lru::LruCache;
 
@@ -17,8 +17,8 @@ pub struct Cache {
 }
 
 struct State {
-    /// `None`: switched off.
-    keys: Option<LruCache<KeyHash, (Arc<Caller>, Instant)>>,
+    /// Each until a time `since_boot`. `None`: switched off.
+    keys: Option<LruCache<KeyHash, (Arc<Caller>, Duration)>>,
     /// Grows whenever what was read from the database before may be out of date.
     generation: u64,
     /// Until when, since boot, we would have heard of changes by other servers.
@@ -48,21 +48,24 @@ impl Cache {
 
     /// Who this key belongs to, or a ticket for the lookup that has to find out.
     pub fn get(&self, hash: &KeyHash) -> Result<Arc<Caller>, Ticket> {
+        let now = since_boot();
         let mut state = self.state();
-        if state.trusted_until.is_none_or(|until| since_boot() >= until) {
+        if state.trusted_until.is_none_or(|until| now >= until) {
             return Err(Ticket(None));
         }
         let generation = state.generation;
         let found = state.keys.as_mut().and_then(|keys| keys.get(hash));
         match found {
-            Some((caller, until)) if Instant::now() < *until => Ok(Arc::clone(caller)),
+            Some((caller, until)) if now < *until => Ok(Arc::clone(caller)),
             _ => Err(Ticket(Some(generation))),
         }
     }
 
-    /// Remembers what a lookup found, unless something has changed since its ticket was drawn.
-    pub fn put(&self, ticket: Ticket, hash: KeyHash, caller: Arc<Caller>) {
-        let until = Instant::now() + self.ttl;
+    /// Remembers what a lookup found until the key may have ended, a time `since_boot`, unless something has changed
+    /// since the ticket was drawn.
+    pub fn put(&self, ticket: Ticket, hash: KeyHash, caller: Arc<Caller>, ends: Option<Duration>) {
+        let oldest = since_boot().saturating_add(self.ttl);
+        let until = ends.map_or(oldest, |ends| ends.min(oldest));
         let mut state = self.state();
         let is_fresh = ticket.0 == Some(state.generation);
         if let Some(keys) = state.keys.as_mut().filter(|_| is_fresh) {
@@ -115,7 +118,7 @@ mod tests {
 
     fn remember(cache: &Cache, key: &str) {
         let Err(ticket) = cache.get(&KeyHash::of(key)) else { panic!("{key} is there already") };
-        cache.put(ticket, KeyHash::of(key), Arc::new(Caller::for_tests(key)));
+        cache.put(ticket, KeyHash::of(key), Arc::new(Caller::for_tests(key)), None);
     }
 
     fn has(cache: &Cache, key: &str) -> bool {
@@ -140,7 +143,7 @@ mod tests {
         let cache = trusted(8, LONG);
         let Err(ticket) = cache.get(&KeyHash::of("a")) else { panic!() };
         cache.clear();
-        cache.put(ticket, KeyHash::of("a"), Arc::new(Caller::for_tests("a")));
+        cache.put(ticket, KeyHash::of("a"), Arc::new(Caller::for_tests("a")), None);
         assert!(!has(&cache, "a"));
         remember(&cache, "a");
         assert!(has(&cache, "a"));
@@ -155,7 +158,7 @@ mod tests {
         assert!(!has(&cache, "a"));
         let Err(ticket) = cache.get(&KeyHash::of("a")) else { panic!() };
         cache.trust_until(since_boot() + LONG);
-        cache.put(ticket, KeyHash::of("a"), Arc::new(Caller::for_tests("a")));
+        cache.put(ticket, KeyHash::of("a"), Arc::new(Caller::for_tests("a")), None);
         assert!(!has(&cache, "a"), "its lookup began before there was trust");
         remember(&cache, "a");
         cache.distrust();
@@ -177,11 +180,17 @@ mod tests {
         let ttl = Duration::from_millis(20);
         let cache = trusted(8, ttl);
         remember(&cache, "a");
-        let remembered = Instant::now();
-        while remembered.elapsed() <= ttl {
+        let remembered = since_boot();
+        while since_boot() <= remembered + ttl {
             std::thread::yield_now();
         }
         assert!(!has(&cache, "a"));
+        let cache = trusted(8, LONG);
+        for (ends, is_there) in [(since_boot(), false), (since_boot() + LONG, true)] {
+            let Err(ticket) = cache.get(&KeyHash::of("a")) else { panic!() };
+            cache.put(ticket, KeyHash::of("a"), Arc::new(Caller::for_tests("a")), Some(ends));
+            assert_eq!(has(&cache, "a"), is_there);
+        }
     }
 
     #[test]

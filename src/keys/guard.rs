@@ -6,12 +6,12 @@ use std::time::Instant;
 use time::{Duration, OffsetDateTime};
 
 use super::key::{self, KeyHash};
-use super::{Caller, Keys, Permission};
+use super::{Caller, DatabaseClock, Keys, Permission};
 use crate::http::reply::Error;
 use crate::http::routes::Access;
 use crate::metrics::AuthFailure;
 use crate::store::StoreError;
-use crate::store::keys::KeyRow;
+use crate::store::keys::Lookup;
 
 /// From so long before its expiry on, answers to a key say when that is.
 const WARNED_BEFORE: Duration = Duration::days(7);
@@ -60,17 +60,14 @@ impl Keys {
             }
             Err(ticket) => {
                 self.metrics.cache_misses.inc();
-                let row = self.store.find(hash.as_str(), until).map_err(Refusal::Store)?;
-                let caller = Arc::new(valid(row).map_err(Refusal::Because)?);
-                self.cache.put(ticket, hash, Arc::clone(&caller));
+                let found = self.store.find(hash.as_str(), until).map_err(Refusal::Store)?;
+                let (caller, ends) = valid(found).map_err(Refusal::Because)?;
+                let caller = Arc::new(caller);
+                self.cache.put(ticket, hash, Arc::clone(&caller), ends);
                 caller
             }
         };
-        let now = OffsetDateTime::now_utc();
-        if caller.expires_at.is_some_and(|end| end <= now) {
-            return Err(Refusal::Because(AuthFailure::Expired));
-        }
-        self.uses.note(&caller, now);
+        self.uses.note(&caller);
         Ok(caller)
     }
 
@@ -85,7 +82,7 @@ impl Keys {
 impl Caller {
     /// When the key expires, once that is near.
     pub fn expires_soon(&self) -> Option<OffsetDateTime> {
-        self.expires_at.filter(|end| *end - OffsetDateTime::now_utc() <= WARNED_BEFORE)
+        self.expires_at.filter(|end| *end - self.clock.now() <= WARNED_BEFORE)
     }
 }
 
@@ -94,20 +91,27 @@ enum Refusal {
     Store(StoreError),
 }
 
-/// The row of a key that is not revoked. Expiry is looked at with each use.
-fn valid(row: Option<KeyRow>) -> Result<Caller, AuthFailure> {
-    match row {
-        None => Err(AuthFailure::Unknown),
-        Some(row) if row.revoked_at.is_some() => Err(AuthFailure::Revoked),
-        Some(row) => Ok(Caller {
-            id: row.id,
-            name: row.name,
-            permissions: row.permissions,
-            created_at: row.created_at,
-            expires_at: row.expires_at,
-            noted_use: row.last_used_at.map_or(0, OffsetDateTime::unix_timestamp).into(),
-        }),
+/// The owner of a valid key, and when its life has run out, `since_boot`. The database's clock alone decides: from that
+/// time on it is asked again, so a cached key is refused in the second in which it ends, whatever our own clock says.
+fn valid(found: Option<Lookup>) -> Result<(Caller, Option<std::time::Duration>), AuthFailure> {
+    let Lookup { row, now, asked, answered } = found.ok_or(AuthFailure::Unknown)?;
+    if row.revoked_at.is_some() {
+        return Err(AuthFailure::Revoked);
     }
+    if row.expires_at.is_some_and(|end| end <= now) {
+        return Err(AuthFailure::Expired);
+    }
+    let ends = row.expires_at.map(|end| asked.saturating_add((end - now).unsigned_abs()));
+    let caller = Caller {
+        id: row.id,
+        name: row.name,
+        permissions: row.permissions,
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        noted_use: row.last_used_at.map_or(0, OffsetDateTime::unix_timestamp).into(),
+        clock: DatabaseClock { then: now, since_boot: answered },
+    };
+    Ok((caller, ends))
 }
 
 /// The token of `Bearer <token>` (RFC 6750, 2.1): the scheme in any case, one or more spaces, visible ASCII. More

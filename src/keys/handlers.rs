@@ -17,9 +17,8 @@ use crate::store::keys::{NewKey, Revocation, Rotated, Successor};
 
 /// `POST /auth/keys`: makes a key and shows it, this once.
 pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
-    let now = OffsetDateTime::now_utc();
-    let asked = Asked::read(call.request, now)?;
-    let expires_at = keys.bounded_end(asked.end, now)?;
+    let asked = Asked::read(call.request)?;
+    let expires_at = keys.end(asked.end, call.request.deadline)?;
     let key = generate()?;
     let hash = key.hash();
     let new = NewKey {

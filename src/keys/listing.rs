@@ -9,6 +9,8 @@ use crate::http::reply::Error;
 use crate::store::keys::{KeyRow, Position};
 
 const LARGEST_PAGE: usize = 1000;
+/// 24 November 4714 BC, the first day of PostgreSQL's calendar.
+const FIRST_TIMESTAMP: OffsetDateTime = time::macros::datetime!(-4713-11-24 0:00 UTC);
 
 /// The value of one parameter of a query, decoded; `None` where it does not stand.
 ///
@@ -136,6 +138,10 @@ fn read_cursor(text: &str) -> Option<Position> {
     }
     let micros = u64::from_str_radix(micros, 16).ok()? as i64;
     let created_at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()?;
+    // Earlier ones are out of PostgreSQL's range, and no row has one.
+    if created_at < FIRST_TIMESTAMP {
+        return None;
+    }
     Some(Position { created_at, id: Uuid::try_parse(id).ok()? })
 }
 

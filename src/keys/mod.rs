@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::config::Settings;
 use crate::http::reply::Error;
 use crate::metrics::Metrics;
+use crate::store::changes::since_boot;
 use crate::store::{Store, StoreError};
 use cache::Cache;
 use lost::Lost;
@@ -61,6 +62,23 @@ pub struct Caller {
     pub expires_at: Option<OffsetDateTime>,
     /// The last use that was noted, in seconds since 1970; 0: none.
     pub noted_use: AtomicI64,
+    pub clock: DatabaseClock,
+}
+
+/// The database's clock as a lookup saw it; it goes on by our own count of time, not by what our clock says it is.
+#[derive(Debug, Clone, Copy)]
+pub struct DatabaseClock {
+    pub then: OffsetDateTime,
+    /// When that was, `since_boot`.
+    pub since_boot: Duration,
+}
+
+impl DatabaseClock {
+    pub fn now(self) -> OffsetDateTime {
+        self.then.saturating_add(
+            time::Duration::try_from(since_boot().saturating_sub(self.since_boot)).unwrap_or_default(),
+        )
+    }
 }
 
 /// What a key may do. Only `Admin` manages keys; what the others mean is up to whoever asks.
@@ -107,6 +125,7 @@ impl Caller {
             created_at: OffsetDateTime::UNIX_EPOCH,
             expires_at: None,
             noted_use: AtomicI64::new(0),
+            clock: DatabaseClock { then: OffsetDateTime::UNIX_EPOCH, since_boot: Duration::ZERO },
         }
     }
 }
@@ -138,17 +157,22 @@ impl Keys {
         self.lost.revoke(&self.store, self.database_timeout);
     }
 
-    /// When a new key ends: as asked for, within the longest life that is allowed.
+    /// When a new key ends: as asked for, within the longest life that is allowed, by the database's clock. Where
+    /// neither says anything, that is not asked.
     ///
     /// # Errors
-    /// It was asked for a longer life.
-    fn bounded_end(
-        &self,
-        asked: Option<body::End>,
-        now: OffsetDateTime,
-    ) -> Result<Option<OffsetDateTime>, Error> {
-        let field = asked.map_or("expires_at", |end| end.field);
-        expiry::bounded(asked.map(|end| end.at), self.max_lifetime, now)
+    /// 422: it has ended already, or would live for longer.
+    fn end(&self, asked: Option<body::End>, until: Instant) -> Result<Option<OffsetDateTime>, Error> {
+        if asked.is_none() && self.max_lifetime.is_zero() {
+            return Ok(None);
+        }
+        let now = self.store.now(until)?;
+        let field = asked.map_or("expires_at", body::End::field);
+        asked
+            .map(|end| end.at(now))
+            .transpose()
+            .map_err(str::to_owned)
+            .and_then(|at| expiry::bounded(at, self.max_lifetime, now))
             .map_err(|line| body::wrong(field, line))
     }
 

@@ -25,8 +25,9 @@ impl Uses {
         self.pending.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// A key was let in at `now`.
-    pub fn note(&self, caller: &Caller, now: OffsetDateTime) {
+    /// A key was let in now, by the database's clock: several servers write to one row.
+    pub fn note(&self, caller: &Caller) {
+        let now = caller.clock.now();
         let seconds = now.unix_timestamp();
         let before = caller.noted_use.load(Ordering::Relaxed);
         // A clock that was set back must not silence it until it has caught up.

@@ -49,7 +49,8 @@ pub enum Step<'a> {
 const LOCK: i64 = 0x636c_6f61_6170_706c;
 
 const KNOWN: &str =
-    "SELECT id, key_hash::text, name::text, COALESCE(permissions::text, ''), NULLIF(expires_at, 'infinity'),
+    "SELECT id, key_hash::text, name::text, COALESCE(permissions::text, ''), 
+            CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN GREATEST(expires_at, '1970-01-01T00:00:00Z') END,
             revoked_at IS NOT NULL, rotated_at IS NOT NULL, declared
      FROM api_keys WHERE declared OR key_hash = ANY(string_to_array($1, ',')) ORDER BY created_at, id";
 /// The clock rather than the transaction, so that listings have them in the order of the file.

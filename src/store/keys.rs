@@ -1,7 +1,7 @@
 //! The statements on `api_keys`.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use postgres::types::private::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type};
@@ -9,6 +9,7 @@ use postgres::{Client, GenericClient, Row, Statement};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::changes::since_boot;
 use super::pool::Session;
 use super::{Committed, Store, StoreError};
 
@@ -25,6 +26,19 @@ pub struct KeyRow<T = String> {
     pub prefix: Option<T>,
     pub expires_at: Option<OffsetDateTime>,
     pub last_used_at: Option<OffsetDateTime>,
+}
+
+/// What a lookup found, and the two clocks by which its age counts from then on.
+#[derive(Debug)]
+pub struct Lookup {
+    pub row: KeyRow,
+    /// The database's clock.
+    pub now: OffsetDateTime,
+    /// `since_boot`, before the database was asked. What is left of a life at `now` ends no earlier than counted from
+    /// here.
+    pub asked: Duration,
+    /// `since_boot`, when the answer was there. Counted from here, the database's clock is never ahead of itself.
+    pub answered: Duration,
 }
 
 /// What a new row needs. PostgreSQL says when it was made.
@@ -112,17 +126,19 @@ pub enum Revocation {
     Unknown,
 }
 
-/// Every column of `KeyRow`, in its order. Adopted tables may have `varchar` where we have `text`, and ends that no
-/// RFC 3339 can write: those far ahead are never, those far back have come.
+/// Every column of `KeyRow`, in its order. Adopted tables may have `varchar` where we have `text`, and times that no
+/// RFC 3339 can write: ends far ahead are never, whatever else is far away is as far as can be written.
 macro_rules! columns {
     () => {
-        "id, COALESCE(name::text, ''), COALESCE(permissions::text, ''), created_at, revoked_at, prefix::text,
+        "id, COALESCE(name::text, ''), COALESCE(permissions::text, ''), created_at,
+         CASE WHEN revoked_at IS NOT NULL
+              THEN LEAST(GREATEST(revoked_at, '1970-01-01T00:00:00Z'), '9999-12-31T23:59:59Z') END, prefix::text,
          CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN GREATEST(expires_at, '1970-01-01T00:00:00Z') END,
-         last_used_at"
+         CASE WHEN last_used_at < '10000-01-01T00:00:00Z' THEN GREATEST(last_used_at, '1970-01-01T00:00:00Z') END"
     };
 }
 
-const FIND: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE key_hash = $1");
+const FIND: &str = concat!("SELECT ", columns!(), ", now() FROM api_keys WHERE key_hash = $1");
 const INSERT: &str = "INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, expires_at)
      VALUES ($1, $2, $3, $4, $5, now(), $6) RETURNING created_at";
 const LIST: &str = concat!(
@@ -176,7 +192,8 @@ pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result
 /// one has written: PostgreSQL reads a row again when it had to wait for its lock.
 const ROTATE: &str = "WITH old AS (
          SELECT id, COALESCE(name::text, '') AS name, COALESCE(permissions::text, '') AS permissions, expires_at,
-                make_interval(secs => ceil(extract(epoch FROM NULLIF(expires_at, 'infinity') - created_at))) AS lifetime,
+                make_interval(secs => ceil(extract(epoch FROM
+                    CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN expires_at END - created_at))) AS lifetime,
                 rotated_at IS NOT NULL AS was_rotated,
                 rotated_at IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS may_rotate
          FROM api_keys WHERE id = $1 FOR UPDATE
@@ -205,7 +222,8 @@ const WRITE_USES: &str = "WITH used AS (
      )
      SELECT id FROM used JOIN api_keys USING (id)
      WHERE (last_used_at IS NULL OR last_used_at < at) AND id NOT IN (SELECT id FROM written)";
-const LAST_USED: &str = "SELECT last_used_at FROM api_keys WHERE id = $1";
+const LAST_USED: &str = "SELECT CASE WHEN last_used_at < '10000-01-01T00:00:00Z'
+            THEN GREATEST(last_used_at, '1970-01-01T00:00:00Z') END FROM api_keys WHERE id = $1";
 
 /// What every session of the pool has prepared.
 pub struct Statements {
@@ -283,10 +301,19 @@ impl Store {
     ///
     /// # Errors
     /// See `StoreError`; so for all of these.
-    pub fn find(&self, hash: &str, until: Instant) -> Result<Option<KeyRow>, StoreError> {
+    pub fn find(&self, hash: &str, until: Instant) -> Result<Option<Lookup>, StoreError> {
         self.read(until, |Session { client, statements, .. }| {
-            client.query_opt(&statements.find, &[&Unlogged(hash)])?.as_ref().map(key_row).transpose()
+            let asked = since_boot();
+            let row = client.query_opt(&statements.find, &[&Unlogged(hash)])?;
+            let answered = since_boot();
+            let lookup = |row: &Row| Ok(Lookup { row: key_row(row)?, now: row.try_get(8)?, asked, answered });
+            row.as_ref().map(lookup).transpose()
         })
+    }
+
+    /// The database's clock, which decides when a key ends.
+    pub fn now(&self, until: Instant) -> Result<OffsetDateTime, StoreError> {
+        self.read(until, |Session { client, .. }| client.query_one("SELECT now()", &[])?.try_get(0))
     }
 
     /// Adds a key and returns when it was made.

@@ -4,6 +4,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use crate::keys::INVALID;
+use crate::rotation::rotate;
 use crate::support::postgres::Database;
 use crate::support::server::Server;
 use crate::support::wait_for;
@@ -91,4 +92,29 @@ fn ends_are_written_in_utc() {
         let end = OffsetDateTime::parse(made["expires_at"].as_str().unwrap(), &Rfc3339).unwrap();
         assert!(before + length <= end && end <= OffsetDateTime::now_utc() + length, "{asked}: {end}");
     }
+}
+
+/// An end is the same second everywhere: in the answer, in the listing, and in the table by which a key is let in.
+#[test]
+fn ends_have_no_fractions() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    for end in [
+        r#""expires_at":"2999-12-31T23:59:59.999999Z""#,
+        r#""expires_at":"2999-12-31T23:59:59.5+01:00""#,
+        r#""expires_in":"30d""#,
+    ] {
+        let old = server.make_key(&admin, &format!(r#"{{"name":"n",{end}}}"#));
+        let new = rotate(&server, old.id(), &admin, r#"{"grace":"1h"}"#);
+        let newest = rotate(&server, new.id(), &admin, "");
+        for id in [old.id(), new.id(), newest.id()] {
+            let stored: OffsetDateTime =
+                database.value(&format!("SELECT expires_at FROM api_keys WHERE id = '{id}'"));
+            assert_eq!(stored.nanosecond(), 0, "{end}: {stored}");
+        }
+        assert_eq!(new.moment("old_key_expires_at").nanosecond(), 0);
+    }
+    let stored: OffsetDateTime = database.value("SELECT max(expires_at) FROM api_keys");
+    assert_eq!(stored.to_string(), "2999-12-31 23:59:59.0 +00:00:00");
 }

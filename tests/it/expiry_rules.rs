@@ -73,8 +73,10 @@ fn the_warning_begins_seven_days_before() {
         let response = server.get("/auth/verify", Some(key.key())).expect_status(204);
         let after = OffsetDateTime::now_utc();
         let warned = response.header(EXPIRES).is_some();
-        assert!(!warned || after >= begins, "warned at {after}, before {begins}");
-        assert!(warned || before < begins, "not warned at {before}, after {begins}");
+        // A cached key's server counts from a lookup, which took its time.
+        let slack = Duration::seconds(1);
+        assert!(!warned || after + slack >= begins, "warned at {after}, before {begins}");
+        assert!(warned || before < begins + slack, "not warned at {before}, after {begins}");
         warned.then_some(())
     });
 }

@@ -153,6 +153,34 @@ fn a_locked_row_holds_up_nothing() {
     written(&database, &id);
 }
 
+/// What one server could not write for a while is older than what another has written meanwhile.
+#[test]
+fn an_older_use_never_replaces_a_newer_one() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let (id, key) = server.create_key(&admin, "shared");
+    let mut locker = database.client();
+    let mut lock = locker.transaction().unwrap();
+    lock.batch_execute(&format!("SELECT FROM api_keys WHERE id = '{id}' FOR UPDATE")).unwrap();
+    assert!(server.knows(&key));
+    let_a_batch_pass(&server, &database, &admin);
+    // As another server would write it, a while later.
+    let newer: OffsetDateTime = lock
+        .query_one(
+            &format!("UPDATE api_keys SET last_used_at = now() + interval '5min' WHERE id = '{id}' RETURNING last_used_at"),
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    lock.commit().unwrap();
+    // What is left from before is in the first of these.
+    for _ in 0..2 {
+        let_a_batch_pass(&server, &database, &admin);
+    }
+    assert_eq!(last_used(&database, &id), Some(newer));
+}
+
 #[test]
 fn a_clean_stop_writes_what_was_noted() {
     let database = Database::new();

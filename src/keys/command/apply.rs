@@ -35,7 +35,7 @@ pub fn run(
     let settings = settings()?;
     let store = Store::for_command(&settings)?;
     let until = until() + TIME_FOR_A_KEY * u32::try_from(wanted.len()).unwrap_or(u32::MAX);
-    let now = OffsetDateTime::now_utc();
+    let now = store.now(until).map_err(failed)?;
     let plan = |known: &[KnownKey]| Plan::new(&wanted, &ids, known, settings.max_key_lifetime, now);
     let planned = if dry_run {
         plan(&store.known_keys(&hashes, until).map_err(failed)?)

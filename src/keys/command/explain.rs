@@ -3,8 +3,6 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
-use time::OffsetDateTime;
-
 use super::super::expiry;
 use super::super::key::{self, KeyHash};
 use super::{failed, shown, until};
@@ -12,7 +10,7 @@ use crate::cli;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::store::Store;
-use crate::store::keys::KeyRow;
+use crate::store::keys::Lookup;
 
 // The help text of `keys explain` promises these.
 const MALFORMED: u8 = 10;
@@ -27,8 +25,8 @@ pub fn run(settings: impl FnOnce() -> Result<Settings, Failure>) -> Result<ExitC
         Err((code, text)) => (code, text),
         Ok(key) => {
             let store = Store::for_command(&settings()?)?;
-            let row = store.find(KeyHash::of(key).as_str(), until()).map_err(failed)?;
-            of_row(key, row.as_ref(), OffsetDateTime::now_utc())
+            let found = store.find(KeyHash::of(key).as_str(), until()).map_err(failed)?;
+            of_row(key, found.as_ref())
         }
     };
     cli::print(&text)?;
@@ -88,8 +86,8 @@ fn well_formed(input: &[u8]) -> Result<&str, (u8, String)> {
     Ok(key)
 }
 
-fn of_row(key: &str, row: Option<&KeyRow>, now: OffsetDateTime) -> (u8, String) {
-    let Some(row) = row else {
+fn of_row(key: &str, found: Option<&Lookup>) -> (u8, String) {
+    let Some(Lookup { row, now, .. }) = found else {
         let hint = match key::starts_like_ours(key) && !key::looks_like_ours(key) {
             true => format!(
                 "; it begins like a key of this server, which has {} characters, but has {}: was all of it copied?",
@@ -105,7 +103,7 @@ fn of_row(key: &str, row: Option<&KeyRow>, now: OffsetDateTime) -> (u8, String) 
     };
     let (code, state) = match (row.revoked_at, row.expires_at) {
         (Some(moment), _) => (REVOKED, format!("revoked: on {}", expiry::written(moment))),
-        (None, Some(end)) if end <= now => (EXPIRED, format!("expired: on {}", expiry::written(end))),
+        (None, Some(end)) if end <= *now => (EXPIRED, format!("expired: on {}", expiry::written(end))),
         (None, _) => (0, "valid".to_owned()),
     };
     let expires = row.expires_at.map_or("never".to_owned(), expiry::written);

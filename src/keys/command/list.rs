@@ -19,7 +19,7 @@ const PAGE: i64 = 1000;
 const LEAST_NAME_CHARACTERS: usize = 12;
 
 pub fn run(store: &Store, json: bool, active: bool) -> Result<(), Failure> {
-    let now = OffsetDateTime::now_utc();
+    let now = store.now(until()).map_err(failed)?;
     let mut rows = all(store)?;
     rows.retain(|row| !active || state(row, now) == "valid");
     cli::print(&if json { array(&rows)? } else { table(&rows, now, terminal_width()) })

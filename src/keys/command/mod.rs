@@ -11,10 +11,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::body::{check_name, read_grace};
+use super::body::{End, check_name, read_grace};
 use super::key::Plaintext;
 use super::{ALREADY_ROTATED, Permission, expiry, fresh_id};
 use crate::cli::{self, KeysAction};
@@ -117,20 +116,24 @@ fn create(
             .ok_or_else(|| wrong("--permissions", &format!("expected {}", Permission::NAMES)))?,
         None => Permission::Admin,
     };
-    let now = OffsetDateTime::now_utc();
-    let asked = match expires_in {
-        Some(text) => {
-            let end = expiry::duration(text).and_then(|duration| expiry::after(now, duration));
-            let end = end.map_err(|line| wrong("--expires-in", line))?;
-            if end <= now {
-                return Err(wrong("--expires-in", "must lie in the future"));
-            }
-            Some(end)
-        }
-        None => None,
-    };
+    let asked = expires_in.map(expiry::duration).transpose().map_err(|line| wrong("--expires-in", line))?;
+    if asked.is_some_and(|duration| duration.is_zero()) {
+        return Err(wrong("--expires-in", "must lie in the future"));
+    }
     let settings = settings()?;
-    let expires_at = expiry::bounded(asked, settings.max_key_lifetime, now)
+    let longest = settings.max_key_lifetime;
+    // That needs no clock, so the database is left alone.
+    if !longest.is_zero() && asked.is_some_and(|duration| duration.unsigned_abs() > longest) {
+        let line = format!("must not be more than {}s: keys live no longer here", longest.as_secs());
+        return Err(wrong("--expires-in", &line));
+    }
+    let store = Store::for_command(&settings)?;
+    let now = store.now(until()).map_err(failed)?;
+    let expires_at = asked
+        .map(|duration| End::ExpiresIn(duration).at(now))
+        .transpose()
+        .map_err(str::to_owned)
+        .and_then(|end| expiry::bounded(end, longest, now))
         .map_err(|line| wrong("--expires-in", &line))?;
     let (id, key) = (id()?, generated()?);
     let hash = key.hash();
@@ -142,7 +145,6 @@ fn create(
         permissions: permission.name(),
         expires_at,
     };
-    let store = Store::for_command(&settings)?;
     warn_unless_confirmed(&store.insert(&new, until()).map_err(failed)?);
     cli::remark(&format!("created {} {id}", shown(name)));
     hand_over(&store, id, &key)

@@ -17,6 +17,8 @@ pub struct Cluster {
     programs: Programs,
     directory: PathBuf,
     port: u16,
+    /// How far its clock is off, as faketime takes it.
+    clock: Option<&'static str>,
     /// Ends when its standard input is closed, which the kernel does when we are killed.
     supervisor: Child,
 }
@@ -34,12 +36,21 @@ rm -rf "$directory"
 
 impl Cluster {
     pub fn start() -> Cluster {
+        Cluster::start_at(None)
+    }
+
+    /// One whose clock is off by so much, such as `+1h`, while it runs as fast as ours.
+    pub fn with_clock(off: &'static str) -> Cluster {
+        Cluster::start_at(Some(off))
+    }
+
+    fn start_at(clock: Option<&'static str>) -> Cluster {
         let programs = Programs::find();
         programs.remove_leftovers();
         let directory = directory::fresh_path("pg");
         fs::create_dir(&directory).unwrap();
         let supervisor = programs.supervise(&directory);
-        let mut cluster = Cluster { programs, directory, port: 0, supervisor };
+        let mut cluster = Cluster { programs, directory, port: 0, clock, supervisor };
         if let Some((user, group)) = cluster.programs.run_as {
             std::os::unix::fs::chown(&cluster.directory, Some(user), Some(group)).unwrap();
         }
@@ -126,9 +137,11 @@ impl Cluster {
     }
 
     fn try_restart(&self) -> bool {
-        let started = self
-            .programs
-            .command("pg_ctl")
+        let mut pg_ctl = match self.clock {
+            None => self.programs.command("pg_ctl"),
+            Some(off) => self.programs.command_at(off, "pg_ctl"),
+        };
+        let started = pg_ctl
             .arg("-D")
             .arg(self.data())
             .arg("-l")
@@ -239,11 +252,29 @@ impl Programs {
     }
 
     fn command(&self, program: &str) -> Command {
-        let words = self.words(program);
+        Programs::run(&self.words(program))
+    }
+
+    fn run(words: &[OsString]) -> Command {
         let mut command = Command::new(&words[0]);
         // Our own directory may be closed to that user.
         command.args(&words[1..]).current_dir("/").env_remove("PGDATA").stdin(Stdio::null());
         command
+    }
+
+    /// The same with a clock that is off. Its files keep their times, and what it waits for takes as long as ever.
+    fn command_at(&self, off: &str, program: &str) -> Command {
+        // The program faketime itself would wait for all that it starts, so it only says where its library is.
+        let library = Command::new("faketime").args(["-f", off, "printenv", "LD_PRELOAD"]).output();
+        let library = library.expect("the tests need faketime: run scripts/install-tools.sh faketime");
+        let library = String::from_utf8(library.stdout).unwrap();
+        // For PostgreSQL's user alone: what the library leaves behind belongs to the user that loads it first.
+        let clock = ["env", &format!("LD_PRELOAD={}", library.trim()), &format!("FAKETIME={off}")];
+        let still = ["FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"];
+        let mut words = self.words(program);
+        let at = words.len() - 1;
+        words.splice(at..at, clock.into_iter().chain(still).map(OsString::from));
+        Programs::run(&words)
     }
 
     fn supervise(&self, directory: &Path) -> Child {
