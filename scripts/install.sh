@@ -95,7 +95,7 @@ act() {
 # Whether a file or directory is there with this mode and is root's, or in another root directory ours.
 is_ours() { [ ! -L "$1" ] && [ "$(stat -c '%a %u' "$1" 2>/dev/null)" = "$2 $owner" ]; }
 
-# Makes a file the same as another, whole or not at all.
+# Makes a file the same as another, whole or not at all: by renaming, since a program that runs cannot be written to.
 place() {
     local source=$1 target=$2 mode=$3 new
     if is_ours "$target" "$mode" && cmp -s "$source" "$target"; then return 0; fi
@@ -148,6 +148,11 @@ fi
 
 # --- everything that can be wrong, before anything is changed -------------------------------------------------------
 
+# Not one of that name on the PATH.
+case $binary in
+*/*) ;;
+*) binary=./$binary ;;
+esac
 if [ ! -f "$binary" ] || [ ! -x "$binary" ]; then fail "$binary is not a program"; fi
 version=$(timeout -k 5 10 "$binary" --version 2>/dev/null) || version=
 case $version in

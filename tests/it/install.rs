@@ -167,6 +167,25 @@ fn an_url_may_end_like_on_windows() {
     assert_eq!(root.text(SECRET), format!("{URL}\n"));
 }
 
+/// The program of the last time runs, so that writing to its file would be `Text file busy`.
+#[test]
+fn a_program_that_runs_is_replaced() {
+    let root = Root::new();
+    root.install();
+    fs::remove_file(root.path(PROGRAM)).unwrap();
+    fs::copy("/bin/sleep", root.path(PROGRAM)).unwrap();
+    let mut running = Command::new(root.path(PROGRAM)).arg("600").spawn().unwrap();
+    let busy = fs::File::options().write(true).open(root.path(PROGRAM));
+    let outcome = root.install();
+    let runs = running.try_wait().unwrap().is_none();
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(busy.is_err_and(|error| error.kind() == std::io::ErrorKind::ExecutableFileBusy));
+    outcome.expect(0, "write");
+    assert!(runs, "it goes on as it was");
+    root.expect_installed();
+}
+
 #[test]
 fn a_dry_run_changes_nothing() {
     let root = Root::new();
@@ -258,6 +277,7 @@ fn what_is_wrong_is_said_before_anything_is_changed() {
         (&["--uninstall", program], "", 2, "neither a BINARY"),
         (&["--database-url-file"], "", 2, "--database-url-file needs a value"),
         (&["--database-url-file", "", program], "", 2, "is empty"),
+        (&["nonexistent"], "", 1, "nonexistent is not a program"),
         (&["/nonexistent"], "", 1, "/nonexistent is not a program"),
         (&["/bin/true"], "", 1, "/bin/true is no cloacinactl"),
         (&[program], "", 1, "--database-url-file FILE"),

@@ -52,6 +52,7 @@ mod protected;
 mod proxies;
 mod quickstart;
 mod readme;
+mod release;
 mod revocation;
 mod rotation;
 mod rotation_rules;
