@@ -234,6 +234,14 @@ fn expectations() {
         // The connection goes on as if nothing had been.
         assert_eq!(connection.ask("GET", "/health", None, None).status, 200);
     }
+    // A body in chunks is waited for as well.
+    let mut connection = Connection::open(server.address);
+    let length = format!("Content-Length: {}", content.len());
+    connection
+        .send(head("HTTP/1.1", "100-continue").replace(&length, "Transfer-Encoding: chunked").as_bytes());
+    assert_eq!(connection.receive("POST").status, 100);
+    connection.send(format!("{:x}\r\n{content}\r\n0\r\n\r\n", content.len()).as_bytes());
+    connection.receive("POST").expect_status(201);
     // Whoever sends the body at once needs no permission, and may or may not get it.
     let mut connection = Connection::open(server.address);
     connection.send(format!("{}{content}", head("HTTP/1.1", "100-continue")).as_bytes());

@@ -1,13 +1,17 @@
 //! Connections: many requests on one, clients that talk nonsense, and clients that leave.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 use crate::framing::{SMUGGLED, impatient};
-use crate::support::Seeded;
 use crate::support::http::{self, Connection};
 use crate::support::postgres::Database;
 use crate::support::server::Server;
 use crate::support::wait_for;
+use crate::support::{PATIENCE, Seeded};
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
@@ -112,6 +116,34 @@ fn a_read_that_fills_its_buffer_is_not_the_last() {
         // It goes on as if nothing had been.
         assert_eq!(connection.ask("GET", "/health", None, None).status, 200);
     }
+}
+
+/// What the socket does not take at once comes later, each byte once.
+#[test]
+fn answers_that_do_not_fit_come_whole() {
+    const COUNT: usize = 300;
+    let database = Database::new();
+    let server = Server::start(&database);
+    let expected = server.get("/openapi.json", None).expect_status(200).body;
+    // A window this small is full long before the last answer.
+    let socket = Socket::new(Domain::for_address(server.address), Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&server.address.into()).unwrap();
+    let mut client = TcpStream::from(socket);
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(&http::request("GET", "/openapi.json", None, None).repeat(COUNT)).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    // The thread that answers this has been as far as it could get with the others.
+    wait_for("the first answers", || {
+        let answered = server.metric("cloacina_http_requests_total", &[("route", "/openapi.json")]);
+        assert!(answered < COUNT as f64, "everything fitted");
+        (answered > 1.0).then_some(())
+    });
+    let mut said = Vec::new();
+    client.read_to_end(&mut said).unwrap();
+    let responses = http::responses(&said);
+    assert_eq!(responses.len(), COUNT);
+    assert!(responses.iter().all(|response| response.status == 200 && response.body == expected));
 }
 
 #[test]
