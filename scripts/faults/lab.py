@@ -184,13 +184,13 @@ def children(parent):
 
 
 class Server:
-    def __init__(self, url, *flags, home=None, before=(), wait=True, environment=None):
+    def __init__(self, url, *flags, home=None, before=(), wait=True, environment=None, stderr=None):
         self.home = home or tempfile.mkdtemp(prefix="home-", dir=SCRATCH)
         self.out = open(f"{self.home}/stdout", "wb+")
         self.err = open(f"{self.home}/stderr", "wb+")
         command = [*before, BINARY, "--home", self.home, "serve", "--bind", "127.0.0.1:0", "--database-url", url, *flags]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.err, env={"PATH": os.environ["PATH"], **(environment or {})}
+            command, stdin=subprocess.DEVNULL, stdout=self.out, stderr=stderr or self.err, env={"PATH": os.environ["PATH"], **(environment or {})}
         )
         started.append(self)
         self.address = None

@@ -216,4 +216,47 @@ def full_disk(cluster, short):
     row("a full disk under the log, then room again", figures, set(statuses) == {201} and said == 1 and whole)
 
 
-ROWS = [ten_at_once, killed_starts, drained, passed_socket, clock_jumps, full_disk]
+def unread_log(cluster, short):
+    """stderr is a full pipe, or the log file a terminal: both take a little, and then nothing, for as long as nobody reads."""
+    seconds = 4 if short else 15
+    base, _ = under_load(cluster, seconds)
+    reader, writer = os.pipe()
+    worst, verdict = under_load(cluster, seconds, stderr=writer)
+    ok = worst < base + lab.limit(10) and verdict == "exit 0"
+    row("a stderr that nobody reads", f"p99 {worst:.1f} ms (else {base:.1f}), SIGTERM: {verdict}", ok)
+    master, terminal = os.openpty()
+    home = tempfile.mkdtemp(prefix="home-", dir=lab.SCRATCH)
+    os.mkdir(f"{home}/logs", 0o700)
+    os.symlink(os.ttyname(terminal), f"{home}/logs/cloacina-server.log")
+    worst, verdict = under_load(cluster, seconds, home=home)
+    ok = worst < base + lab.limit(10) and verdict == "exit 0"
+    row("a log file that hangs", f"p99 {worst:.1f} ms (else {base:.1f}), SIGTERM: {verdict}", ok)
+    for end in (reader, writer, master, terminal):
+        os.close(end)
+
+
+def under_load(cluster, seconds, **how):
+    """The worst p99 of ordinary requests beside changes, refusals and debug lines, and how the server ends."""
+    environment = {"RUST_LOG": "debug"}
+    server = lab.Server(cluster.url(cluster.database()), environment=environment, **how)
+    key = server.key()
+    asks = [("/health", None), ("/auth/verify", key), ("/auth/keys?limit=5", key)]
+    good = load.beside(load.probe, server.address, seconds, asks)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        made, _ = server.create(key)
+        server.ask("DELETE", f"/auth/keys/{made}", key)
+        server.ask("GET", "/auth/keys", "nobody-has-this-key")
+    times, wrong = good()
+    worst = max(lab.share(of, 0.99) for of in times.values())
+    server.process.send_signal(signal.SIGTERM)
+    try:
+        code = server.process.wait(lab.limit(3))
+        verdict = f"exit {code}" if not wrong else f"{len(wrong)} wrong answers, exit {code}"
+    except subprocess.TimeoutExpired:
+        verdict = "still there"
+    server.stop()
+    return worst, verdict
+
+
+ROWS = [ten_at_once, killed_starts, drained, passed_socket, clock_jumps, full_disk, unread_log]
