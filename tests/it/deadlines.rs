@@ -137,6 +137,29 @@ fn a_commit_that_no_standby_confirms_is_told_as_it_is() {
     drop(gone);
 }
 
+/// Neither a server's link, without which it remembers no key, nor what it writes of the use of keys.
+#[test]
+fn what_no_request_waits_for_waits_for_no_standby() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let first = Server::start(&database);
+    let admin = first.bootstrap_key();
+    let key = "a-key-that-was-never-used";
+    insert_key(&database, key, "used", "read");
+    let gone = StandbyGone::on(&database);
+    let hanging = create_until_one_hangs(&database, &first, &admin);
+    let second = Server::start(&database);
+    wait_for("the key to be remembered", || {
+        assert!(second.knows(key));
+        (second.metric("cloacina_auth_cache_hits_total", &[]) > 0.0).then_some(())
+    });
+    wait_for("its use to be written", || {
+        second.get("/auth/whoami", Some(key)).json()["last_used_at"].as_str().map(str::to_owned)
+    });
+    drop(hanging);
+    drop(gone);
+}
+
 #[test]
 fn commands_have_a_deadline_too() {
     let cluster = Cluster::start();
