@@ -164,6 +164,44 @@ def host_gone(_cluster, short):
         ip("netns", "del", name)
 
 
+def standby_gone(cluster, short):
+    """Every commit waits for a synchronous standby that does not come. Who reads must not notice."""
+    server, key, name = lab.database_with(cluster)
+    lab.wait_for("it to be ready", lambda: server.ask("GET", "/ready")[0] == 200)
+    seconds, clients = (8, 16) if short else (30, 64)
+    creation = lab.request("POST", "/auth/keys", key, {"name": "without-standby"})
+    paths = {"/auth/verify": (204, key), "/auth/whoami": (200, key), "/auth/keys?limit=5": (200, key), "/ready": (200, None)}
+    cluster.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+    cluster.sql("postgres", "SELECT pg_reload_conf()")
+    try:
+        pressing = load.beside(load.press, server.address, [creation], clients, seconds)
+        hanging = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        lab.wait_for("a commit that hangs", lambda: cluster.sql("postgres", hanging) != "0")
+        watches = {path: Watch(server, path, who) for path, (_, who) in paths.items()}
+        outcomes, lost = pressing()
+        seen = {path: watch.end() for path, watch in watches.items()}
+        most = int(cluster.sql("postgres", hanging))
+    finally:
+        cluster.sql("postgres", "ALTER SYSTEM RESET synchronous_standby_names")
+        cluster.sql("postgres", "SELECT pg_reload_conf()")
+    wrong = [(path, said) for path, (good, _) in paths.items() for _, said, _ in seen[path] if said != good]
+    slowest = max(took for looks in seen.values() for _, _, took in looks)
+    made, refused = len(outcomes.get(201, [])), len(outcomes.get(503, []))
+    longest = max((took for all in outcomes.values() for took in all), default=0.0)
+    back = time.monotonic()
+    lab.wait_for("keys to be made again", lambda: server.ask("POST", "/auth/keys", key, {"name": "again"})[0] == 201)
+    back = time.monotonic() - back
+    rows = int(cluster.sql(name, "SELECT count(*) FROM api_keys WHERE name = 'without-standby' AND revoked_at IS NULL"))
+    figures = (
+        f"{sum(map(len, seen.values()))} reads, slowest {slowest * 1000:.0f} ms, other answers {wrong[:3]}; creations 201 {made}, 503 {refused}, "
+        f"lost {lost}, longest {longest:.1f} s, rows {rows}, still hanging {most}; made again after {back:.1f} s"
+    )
+    # Those that were under way when the clients went may have been made.
+    told = set(outcomes) <= {201, 503} and made <= rows <= made + clients
+    row(f"a synchronous standby gone for {seconds} s, {clients} clients creating", figures, not wrong and told and not lost and slowest < lab.limit(1) and longest < lab.limit(6))
+    server.stop()
+
+
 def small_pool(cluster, short):
     server, key, _ = lab.database_with(cluster, flags=("--pool-size", "2"))
     seconds = 5 if short else 15
@@ -176,4 +214,4 @@ def small_pool(cluster, short):
     server.stop()
 
 
-ROWS = [stopped, restarted, hung, host_gone, small_pool]
+ROWS = [stopped, restarted, hung, host_gone, standby_gone, small_pool]

@@ -27,7 +27,7 @@ struct State {
 struct Statement {
     number: u64,
     until: Instant,
-    token: CancelToken,
+    token: Arc<CancelToken>,
     is_cancelled: bool,
 }
 
@@ -47,7 +47,7 @@ impl Running {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn begin(&self, token: CancelToken, until: Instant) -> u64 {
+    fn begin(&self, token: Arc<CancelToken>, until: Instant) -> u64 {
         let mut state = self.state();
         state.last_number += 1;
         let number = state.last_number;
@@ -74,7 +74,7 @@ impl Running {
             for statement in state.statements.iter_mut().filter(|statement| !statement.is_cancelled) {
                 if statement.until <= now {
                     statement.is_cancelled = true;
-                    cancel(dialer, statement.token.clone());
+                    cancel(dialer, Arc::clone(&statement.token));
                 }
             }
             let left = state.statements.iter().filter(|statement| !statement.is_cancelled);
@@ -91,7 +91,7 @@ impl Running {
 }
 
 /// On a thread of its own, since the request needs a connection, which the database may not give.
-fn cancel(dialer: &Weak<Dialer>, token: CancelToken) {
+fn cancel(dialer: &Weak<Dialer>, token: Arc<CancelToken>) {
     let Some(dialer) = dialer.upgrade() else { return };
     let thread = std::thread::Builder::new().name("cancel-one".to_owned());
     let spawned = thread.spawn(move || {
@@ -110,7 +110,7 @@ pub struct Watched(Arc<Running>);
 impl Watched {
     /// Does this, and has what runs on the session then cancelled at that moment. Whether that was asked for: the
     /// session must not be used again then, since the request may reach PostgreSQL later than the statement's end.
-    pub fn run<T>(&self, token: CancelToken, until: Instant, run: impl FnOnce() -> T) -> (T, bool) {
+    pub fn run<T>(&self, token: Arc<CancelToken>, until: Instant, run: impl FnOnce() -> T) -> (T, bool) {
         let number = self.0.begin(token, until);
         let result = run();
         (result, self.0.end(number))

@@ -152,7 +152,12 @@ impl Store {
         let mut session = self.session(until)?;
         let (result, is_cancelled) = self.run(&mut session, until, write);
         match result {
-            Ok(value) => Ok(Committed { value, is_confirmed: !is_cancelled }),
+            Ok(value) => {
+                if is_cancelled {
+                    log::warn!("a commit took too long, and a synchronous standby may not have it");
+                }
+                Ok(Committed { value, is_confirmed: !is_cancelled })
+            }
             Err(error) if session.is_dead(&error) => {
                 self.dialer.forget(&session);
                 Err(StoreError::Unknown(describe(&error)))

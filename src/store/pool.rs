@@ -86,7 +86,7 @@ impl Dialer {
 pub struct Session {
     pub client: Client,
     pub statements: Statements,
-    pub cancel: CancelToken,
+    pub cancel: Arc<CancelToken>,
     epoch: u64,
     /// A statement has failed in a way that leaves nothing to hope for.
     dead: bool,
@@ -103,7 +103,7 @@ impl Session {
     ) -> Result<Session, postgres::Error> {
         client.batch_execute(&format!("SET statement_timeout = {}", statement_timeout.as_millis()))?;
         let statements = Statements::prepare(&mut client)?;
-        let cancel = client.cancel_token();
+        let cancel = Arc::new(client.cancel_token());
         Ok(Session { client, statements, cancel, epoch, dead: false, silent: false })
     }
 

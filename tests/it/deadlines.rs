@@ -148,7 +148,8 @@ fn what_no_request_waits_for_waits_for_no_standby() {
     insert_key(&database, key, "used", "read");
     let gone = StandbyGone::on(&database);
     let hanging = create_until_one_hangs(&database, &first, &admin);
-    let second = Server::start(&database);
+    // So that what does wait is not given up while we look.
+    let second = Start::on(&database).arguments(["--database-timeout", "10m"]).serving();
     wait_for("the key to be remembered", || {
         assert!(second.knows(key));
         (second.metric("cloacina_auth_cache_hits_total", &[]) > 0.0).then_some(())
