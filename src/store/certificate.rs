@@ -1,21 +1,34 @@
-//! What TLS to the database needs of a server's certificate and its library does not tell: its times, its public key,
-//! and its hash for channel binding (X.509, RFC 5280; RFC 5929, 4.1).
+//! What TLS to the database needs of a certificate beyond rustls: its public key, also in version 1, by the parser that
+//! verifies it; its times and its hash for channel binding, which that parser does not tell (X.509, RFC 5280; RFC 5929, 4.1).
 
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use time::OffsetDateTime;
 use time::macros::format_description;
+use tokio_rustls::rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use webpki::EndEntityCert;
+
+/// Whether it is of version 1, which has no extensions. The parser takes those as roots alone.
+pub fn is_version_1(certificate: &CertificateDer<'_>) -> bool {
+    matches!(EndEntityCert::try_from(certificate), Err(webpki::Error::UnsupportedCertVersion))
+}
+
+/// Its public key. One parser finds this and verifies the certificate, so both speak of the same key.
+///
+/// # Errors
+/// It is no certificate, or one that cannot be understood.
+pub fn public_key(
+    certificate: &CertificateDer<'_>,
+) -> Result<SubjectPublicKeyInfoDer<'static>, webpki::Error> {
+    Ok(webpki::spki_for_anchor(&webpki::anchor_from_trusted_cert(certificate)?))
+}
 
 /// The parts of a certificate in DER. Nothing has been verified.
 pub struct Certificate<'a> {
     whole: &'a [u8],
     /// The algorithm of its signature, and all that is said of it.
     signed_by: &'a [u8],
-    /// Whether it is of a version that can have some.
-    pub has_extensions: bool,
     not_before: String,
     not_after: String,
-    /// Its SubjectPublicKeyInfo.
-    pub key: &'a [u8],
 }
 
 const INTEGER: u8 = 0x02;
@@ -31,8 +44,7 @@ impl<'a> Certificate<'a> {
         let mut certificate = Reader(Reader(der).next(SEQUENCE)?.content);
         let mut to_be_signed = Reader(certificate.next(SEQUENCE)?.content);
         let signed_by = certificate.next(SEQUENCE)?.content;
-        let has_extensions = to_be_signed.0.first() == Some(&VERSION);
-        if has_extensions {
+        if to_be_signed.0.first() == Some(&VERSION) {
             to_be_signed.next(VERSION)?;
         }
         let _serial = to_be_signed.next(INTEGER)?;
@@ -40,9 +52,7 @@ impl<'a> Certificate<'a> {
         let _issuer = to_be_signed.next(SEQUENCE)?;
         let mut validity = Reader(to_be_signed.next(SEQUENCE)?.content);
         let (not_before, not_after) = (validity.time()?, validity.time()?);
-        let _subject = to_be_signed.next(SEQUENCE)?;
-        let key = to_be_signed.next(SEQUENCE)?.whole;
-        Some(Certificate { whole: der, signed_by, has_extensions, not_before, not_after, key })
+        Some(Certificate { whole: der, signed_by, not_before, not_after })
     }
 
     /// Whether this moment, in seconds since 1970, lies within its times.
@@ -92,7 +102,6 @@ struct Reader<'a>(&'a [u8]);
 struct Element<'a> {
     tag: u8,
     content: &'a [u8],
-    whole: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
@@ -109,7 +118,7 @@ impl<'a> Reader<'a> {
         };
         let (whole, rest) = self.0.split_at_checked(start.checked_add(length)?)?;
         self.0 = rest;
-        Some(Element { tag: *tag, content: &whole[start..], whole })
+        Some(Element { tag: *tag, content: &whole[start..] })
     }
 
     fn next(&mut self, tag: u8) -> Option<Element<'a>> {
@@ -156,7 +165,6 @@ mod tests {
     fn times() {
         let der = made(&[0x2a], &[]);
         let certificate = Certificate::read(&der).unwrap();
-        assert!(certificate.key.ends_with(b"key"));
         for (second, valid) in
             [(0, false), (9, false), (10, true), (20, true), (21, false), (u64::MAX, false)]
         {

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
-use super::certificate::Certificate;
+use super::certificate::public_key;
 use super::verifier::Authorities;
 use crate::failure::Failure;
 
@@ -69,9 +69,10 @@ pub fn client(certificate: &Path, key: &Path) -> Result<CertifiedKey, Failure> {
         .ok_or_else(|| {
             wrong("there is no private key in it, unencrypted and in PEM (`openssl pkey` decrypts one)")
         })?;
-    let of_certificate = chain.first().and_then(|first| Certificate::read(first)).map(|read| read.key);
-    let of_key = secret.public_key();
-    if of_certificate != of_key.as_ref().map(|key| key.as_ref()) {
+    let of_certificate = chain.first().map(public_key).transpose().map_err(|error| {
+        self::wrong("sslcert", certificate, &format!("its first certificate cannot be understood: {error:?}"))
+    })?;
+    if of_certificate != secret.public_key() {
         return Err(wrong(&format!("it is not the key of sslcert={}", certificate.display())));
     }
     Ok(CertifiedKey::new(chain, secret))

@@ -8,11 +8,11 @@ use tokio_rustls::rustls::client::{verify_server_cert_signed_by_trust_anchor, ve
 use tokio_rustls::rustls::crypto::{
     WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature_with_raw_key,
 };
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, is_version_1, public_key};
 
 #[derive(Debug)]
 pub struct Verifier {
@@ -66,12 +66,11 @@ impl Verifier {
 
 /// For the library, which knows no other version than 3.
 fn parsed<'a>(certificate: &'a CertificateDer<'a>) -> Result<ParsedCertificate<'a>, Error> {
-    match Certificate::read(certificate) {
-        Some(read) if read.has_extensions => ParsedCertificate::try_from(certificate),
-        Some(_) => {
+    match is_version_1(certificate) {
+        false => ParsedCertificate::try_from(certificate),
+        true => {
             Err(Error::General("it has no extensions (version 1); make one with a subjectAltName".to_owned()))
         }
-        None => Err(CertificateError::BadEncoding.into()),
     }
 }
 
@@ -111,8 +110,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let read = Certificate::read(certificate).ok_or(CertificateError::BadEncoding)?;
-        let key = SubjectPublicKeyInfoDer::from(read.key);
+        let key = public_key(certificate).map_err(|_| CertificateError::BadEncoding)?;
         verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
     }
 

@@ -35,6 +35,7 @@ mod floods;
 mod framing;
 mod guide;
 mod health;
+mod impostors;
 mod install;
 mod keys;
 mod keys_apply;
