@@ -49,6 +49,11 @@ impl Uses {
             log::debug!("cannot write when keys were last used: {error}");
             ids
         });
+        self.keep(&batch, left);
+    }
+
+    /// Keeps what was not written.
+    fn keep(&self, batch: &HashMap<Uuid, OffsetDateTime>, left: Vec<Uuid>) {
         let mut pending = self.pending();
         for id in left {
             if let Some(used) = batch.get(&id) {
@@ -56,5 +61,40 @@ impl Uses {
                 pending.entry(id).or_insert(*used);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EARLIER: OffsetDateTime = time::macros::datetime!(2027-01-31 12:00:00 UTC);
+    const LATER: OffsetDateTime = time::macros::datetime!(2027-01-31 12:01:00 UTC);
+
+    #[test]
+    fn a_use_is_noted_once_a_minute() {
+        let (uses, caller) = (Uses::default(), Caller::for_tests("busy"));
+        let noted = |now| {
+            uses.note(&caller, now);
+            std::mem::take(&mut *uses.pending()).remove(&caller.id)
+        };
+        assert_eq!(noted(EARLIER), Some(EARLIER));
+        assert_eq!(noted(EARLIER), None);
+        assert_eq!(noted(LATER - time::Duration::SECOND), None);
+        assert_eq!(noted(LATER), Some(LATER));
+        // A clock that was set back.
+        assert_eq!(noted(EARLIER), Some(EARLIER));
+    }
+
+    #[test]
+    fn what_was_not_written_gives_way_to_what_was_noted_meanwhile() {
+        let (uses, caller) = (Uses::default(), Caller::for_tests("patient"));
+        let other = Uuid::from_u128(1);
+        uses.note(&caller, EARLIER);
+        let mut batch = std::mem::take(&mut *uses.pending());
+        batch.insert(other, EARLIER);
+        uses.note(&caller, LATER);
+        uses.keep(&batch, vec![caller.id, other]);
+        assert_eq!(*uses.pending(), HashMap::from([(caller.id, LATER), (other, EARLIER)]));
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::process::Command;
 use std::thread;
 
 use crate::scratch::{Outcome, Scratch, mode, outcome};
@@ -250,6 +251,52 @@ fn set_replaces_the_file_whole() {
     scratch.run(&["config", "set", "workers", "9"]).printed("");
     assert_ne!(fs::metadata(scratch.home("config.toml")).unwrap().ino(), before);
     assert_eq!(std::io::read_to_string(held).unwrap(), "workers = 8\n");
+}
+
+/// What a shell does first, and then the program in its place, under the same process id.
+fn after(scratch: &Scratch, prelude: &str, arguments: &[&str]) -> Outcome {
+    let program = scratch.command(&[]);
+    let mut command = Command::new("sh");
+    command.env_clear().env("HOME", scratch.path()).current_dir(scratch.path());
+    command.args(["-c", &format!("{prelude}; exec \"$@\""), "sh"]).arg(program.get_program()).args(arguments);
+    outcome(command.output().unwrap())
+}
+
+#[test]
+fn a_set_that_died_is_in_nobodys_way() {
+    let scratch = Scratch::new();
+    scratch.write_config("workers = 8\n");
+    let left = "echo 'workers = 9' > .cloacina/.config.toml.$$.new";
+    after(&scratch, left, &["config", "set", "queue", "7"]).printed("");
+    assert_eq!(scratch.config(), "workers = 8\nqueue = 7\n");
+    assert_eq!(fs::read_dir(scratch.home("")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_set_without_room_changes_nothing_and_leaves_nothing_behind() {
+    let scratch = Scratch::new();
+    scratch.write_config("workers = 8\n");
+    let no_room = "trap '' XFSZ; ulimit -f 0";
+    after(&scratch, no_room, &["config", "set", "queue", "7"]).failed(1, &["cannot write", "config.toml"]);
+    assert_eq!(scratch.config(), "workers = 8\n");
+    assert_eq!(fs::read_dir(scratch.home("")).unwrap().count(), 1);
+}
+
+/// root may set what another user's server reads.
+#[test]
+fn a_set_leaves_the_file_its_owner() {
+    let scratch = Scratch::new();
+    scratch.write_config("workers = 8\n");
+    let file = scratch.home("config.toml");
+    let (user, group) = {
+        let ours = fs::metadata(&file).unwrap();
+        if ours.uid() == 0 { (12_345, 12_346) } else { (ours.uid(), ours.gid()) }
+    };
+    std::os::unix::fs::chown(&file, Some(user), Some(group)).unwrap();
+    scratch.run(&["config", "set", "queue", "7"]).printed("");
+    let now = fs::metadata(&file).unwrap();
+    assert_eq!((now.uid(), now.gid()), (user, group));
+    assert_eq!(mode(&file), 0o600);
 }
 
 #[test]

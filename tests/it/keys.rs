@@ -169,6 +169,25 @@ fn refusals_are_counted_by_reason() {
 }
 
 #[test]
+fn what_is_looked_up_counts_as_a_miss_and_what_is_remembered_as_a_hit() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let (_, key) = server.create_key(&admin, "counted");
+    let count = |which: &str| server.metric(&format!("cloacina_auth_cache_{which}_total"), &[]);
+    let (hits, misses) = (count("hits"), count("misses"));
+    assert!(server.lets_in(&key));
+    assert_eq!((count("hits"), count("misses")), (hits, misses + 1.0));
+    // At the start, and after a disturbance of the link, nothing is remembered for a while.
+    wait_for("a use from memory", || {
+        let (hits, misses) = (count("hits"), count("misses"));
+        assert!(server.lets_in(&key));
+        assert_eq!(count("hits") + count("misses"), hits + misses + 1.0);
+        (count("hits") > hits).then_some(())
+    });
+}
+
+#[test]
 fn keys_of_other_lengths_go_the_normal_way() {
     let database = Database::new();
     let server = Server::start(&database);
