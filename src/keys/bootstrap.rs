@@ -1,8 +1,8 @@
 //! The first key: made only when the table has none, and on disk before its row is committed.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use postgres::Client;
@@ -133,7 +133,6 @@ impl KeyFile<'_> {
         }
         let unfinished = self.home.join(UNFINISHED);
         let written = (|| {
-            DirBuilder::new().recursive(true).mode(0o700).create(self.home)?;
             write_private(&unfinished, text.as_bytes())?;
             fs::rename(&unfinished, self.path)?;
             File::open(self.home)?.sync_all()
@@ -162,5 +161,29 @@ impl KeyFile<'_> {
             .map(|suffix| named(&suffix))
             .find(|path| !path.exists())
             .unwrap_or_else(|| named(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_aside_never_takes_the_place_of_what_was() {
+        let home = std::env::temp_dir().join(format!("cloacinactl-aside-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&home);
+        fs::create_dir(&home).unwrap();
+        let path = home.join(FILE);
+        let file = KeyFile { home: &home, path: &path };
+        for text in ["a", "b", "c", "d"] {
+            fs::write(&path, text).unwrap();
+            file.set_aside(text).unwrap();
+        }
+        let texts =
+            fs::read_dir(&home).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+        let mut texts: Vec<_> = texts.collect();
+        texts.sort();
+        assert_eq!(texts, ["a", "b", "c", "d"]);
+        fs::remove_dir_all(&home).unwrap();
     }
 }

@@ -10,6 +10,7 @@ use crate::store::describe;
 
 /// How often the database is asked for news when it sends none. Well below a lease.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+const _: () = assert!(3 * ASK_EVERY.as_millis() < LEASE.as_millis());
 /// Between two attempts to reach a database that is gone.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 

@@ -57,6 +57,11 @@ fn stopped() {
     server.get("/metrics", None).expect_status(200);
     cluster.restart();
     wait_until_well(&server, &key);
+    wait_for("the link to be back", || {
+        server.log().contains("the link to the database is back").then_some(())
+    });
+    // However often it was tried meanwhile.
+    assert_eq!(server.log().matches("no link to the database").count(), 1, "{}", server.log());
 }
 
 #[test]

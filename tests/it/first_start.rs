@@ -4,10 +4,11 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::keys::hash;
-use crate::support::Seeded;
 use crate::support::directory::Directory;
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
+use crate::support::wire::Wire;
+use crate::support::{Seeded, wait_for};
 
 #[test]
 fn killed_at_random_points() {
@@ -40,6 +41,33 @@ fn killed_at_random_points() {
         }
     }
     assert_eq!(killed, 16);
+}
+
+/// Killed when the row is about to be committed: its key is on disk by then, whole, and becomes the first key.
+#[test]
+fn killed_just_before_the_commit() {
+    let database = Database::new();
+    let home = Directory::new();
+    let wire = Wire::start(database.host_and_port());
+    let url = database.url_through(wire.port);
+    let starting = wire.hold_when("INSERT INTO api_keys", || {
+        Start::without_database().database_url(&url).home(&home).starting()
+    });
+    assert!(!home.join("bootstrap-key").exists(), "the row could still be refused");
+    wire.hold_when("COMMIT", || wire.let_all_through());
+    let written = fs::read_to_string(home.join("bootstrap-key")).unwrap();
+    starting.kill();
+    wire.cut();
+    wait_for("the session to end", || {
+        let sessions: i64 = database.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+        (sessions == 0).then_some(())
+    });
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM api_keys"), 0);
+    let server = Start::on(&database).home(&home).serving();
+    assert_eq!(server.bootstrap_key(), written.trim_end());
+    assert!(server.lets_in(&server.bootstrap_key()));
 }
 
 /// Each in a home of its own: one of them makes the key, and all of them know it.

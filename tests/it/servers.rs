@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::keys_command::keys;
 use crate::support::http::{self, Connection};
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
@@ -71,6 +72,30 @@ fn a_revocation_leaves_the_link_as_it_is() {
     }
     wait_for("both servers to have caught up", || (seen() >= seen_before + 5).then_some(()));
     assert_eq!(links(), before);
+}
+
+/// A notification may be missed by a server that listens, and a number may not.
+#[test]
+fn a_change_that_is_numbered_and_not_announced_is_found() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    warm(&server, &server.bootstrap_key());
+    let number: i64 = database.value("SELECT nextval('api_key_changes')");
+    wait_for("the server to have caught up", || {
+        (database.value::<i64>("SELECT seen FROM auth_caches") >= number).then_some(())
+    });
+}
+
+/// Others would wait for it.
+#[test]
+fn a_server_that_has_stopped_has_no_row() {
+    let database = Database::new();
+    let servers = [Server::start(&database), Server::start(&database)];
+    let rows = || -> i64 { database.value("SELECT count(*) FROM auth_caches") };
+    for (server, left) in servers.into_iter().zip([1, 0]) {
+        server.terminate().expect_code(0);
+        assert_eq!(rows(), left);
+    }
 }
 
 /// One server of which the link to the database passes a wire of ours, and another.
@@ -185,6 +210,18 @@ fn a_server_that_was_killed() {
         pair.one.delete(&format!("/auth/keys/{id}"), &pair.admin).expect_status(200);
         assert!(began.elapsed() < LEASE_AND_SLACK, "DELETE took {:?}", began.elapsed());
     }
+    let left: i64 = pair.database.value("SELECT count(*) FROM auth_caches");
+    assert_eq!(left, 1, "only the living server has a row");
+}
+
+/// Nor does it hold up a second command.
+#[test]
+fn a_server_that_was_killed_is_forgotten_by_a_command_too() {
+    let pair = Pair::start();
+    let (id, _) = pair.cached_key();
+    pair.wired.signal("KILL");
+    let _ = pair.wired.ended();
+    assert_eq!(keys(&pair.database, &["revoke", &id]).code, Some(0));
     let left: i64 = pair.database.value("SELECT count(*) FROM auth_caches");
     assert_eq!(left, 1, "only the living server has a row");
 }

@@ -10,6 +10,7 @@ use crate::support::http;
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
 use crate::support::wait_for;
+use crate::support::wire::Wire;
 
 /// By which a server says that its cache is empty.
 const CATCHES_UP: &str = "UPDATE auth_caches SET seen";
@@ -108,6 +109,21 @@ fn a_revocation_that_is_repeated_elsewhere_waits_as_well() {
     assert!(!passes(&pair.wired, &key), "a revoked key is let in");
 }
 
+/// What it changes itself it need not hear of.
+#[test]
+fn a_server_without_a_link_knows_of_its_own_changes() {
+    let pair = Pair::start();
+    let (revoked_id, revoked) = pair.cached_key();
+    let (rotated_id, rotated) = pair.cached_key();
+    assert!(pair.wire.go_dead(LISTENS) >= 1);
+    pair.wired.delete(&format!("/auth/keys/{revoked_id}"), &pair.admin).expect_status(200);
+    assert!(!passes(&pair.wired, &revoked), "a revoked key is let in");
+    warm(&pair.wired, &rotated);
+    assert!(pair.wire.go_dead(LISTENS) >= 1);
+    pair.wired.post(&format!("/auth/keys/{rotated_id}/rotate"), &pair.admin, "{}").expect_status(201);
+    assert!(!passes(&pair.wired, &rotated), "a key that was rotated is let in");
+}
+
 /// Each of them ends a key, and none of them is done before every server knows.
 #[test]
 fn every_way_to_end_a_key_waits_for_a_link_that_is_dead() {
@@ -161,4 +177,18 @@ fn a_change_is_heard_of_though_its_maker_is_cut_off() {
         answer.join().unwrap().expect_status(status);
         assert!(!passes(&other, &key), "a revoked key is let in");
     }
+}
+
+/// The same where no other server hears of it: each of them has its lease, and that has to end.
+#[test]
+fn a_maker_that_is_cut_off_sits_the_leases_out() {
+    let pair = Pair::start();
+    let wire = Wire::start(pair.database.host_and_port());
+    let maker = Start::without_database().database_url(&pair.database.url_through(wire.port)).serving();
+    let (id, key) = pair.cached_key();
+    assert!(pair.wire.go_dead(LISTENS) >= 1);
+    let answer = wire.hold_when(ANNOUNCES, || revoking(&maker, &pair.admin, &id));
+    wire.cut_for_good();
+    answer.join().unwrap().expect_status(200);
+    assert!(!passes(&pair.wired, &key), "a revoked key is let in");
 }

@@ -46,20 +46,36 @@ impl Wired {
         if up { &mut self.up } else { &mut self.down }
     }
 
-    /// Whether these bytes execute a prepared statement with this text in it: a Bind message (PostgreSQL, 55.7) that
-    /// begins them names the statement, as the Parse message before it did.
-    fn executes(&self, bytes: &[u8], text: &str) -> bool {
-        // The last one: a statement that is not kept has another name each time.
-        let Some(at) = self.sent.windows(text.len()).rposition(|window| window == text.as_bytes()) else {
-            return false;
-        };
-        // Its name, `s` and a number, ends with the last zero byte before.
+    /// Whether one of these messages (PostgreSQL, 55.7) executes a statement with this text in it.
+    fn executes(&self, messages: &[u8], text: &str) -> bool {
+        let mut rest = messages;
+        while let [kind, a, b, c, d, ..] = *rest {
+            let end = 1 + u32::from_be_bytes([a, b, c, d]) as usize;
+            let body = rest.get(5..end).unwrap_or_default();
+            let is_it = match kind {
+                b'Q' => find(body, text.as_bytes()).is_some(),
+                // The empty name of a portal, then that of the statement.
+                b'B' => self
+                    .name_of(text)
+                    .is_some_and(|name| body.get(1..).is_some_and(|rest| rest.starts_with(name))),
+                _ => false,
+            };
+            if is_it {
+                return true;
+            }
+            rest = rest.get(end..).unwrap_or_default();
+        }
+        false
+    }
+
+    /// What the last Parse message with this text has named its statement, an `s`, a number and a zero byte: one that is
+    /// not kept has another name each time.
+    fn name_of(&self, text: &str) -> Option<&[u8]> {
+        let at = self.sent.windows(text.len()).rposition(|window| window == text.as_bytes())?;
         let before = &self.sent[..at];
-        let Some(end) = before.iter().rposition(|byte| *byte == 0) else { return false };
-        let Some(start) = before[..end].iter().rposition(|byte| *byte == b's') else { return false };
-        // Kind, length, and the empty name of the portal come first.
-        bytes.first() == Some(&b'B')
-            && bytes.get(6..).is_some_and(|rest| rest.starts_with(&before[start..=end]))
+        let end = before.iter().rposition(|byte| *byte == 0)?;
+        let start = before[..end].iter().rposition(|byte| *byte == b's')?;
+        Some(&before[start..=end])
     }
 }
 
@@ -155,10 +171,10 @@ impl Wire {
     #[track_caller]
     pub fn hold_when<T>(&self, text: &str, cause: impl FnOnce() -> T) -> T {
         let mut wiring = self.state.wiring.lock().unwrap();
-        (wiring.watched, wiring.held) = (Some(text.to_owned()), None);
+        wiring.watched = Some(text.to_owned());
         drop(wiring);
         let caused = cause();
-        self.wait_until(&format!("an execution of {text:?}"), |wiring| wiring.held.is_some());
+        self.wait_until(&format!("an execution of {text:?}"), |wiring| wiring.watched.is_none());
         caused
     }
 
