@@ -27,7 +27,10 @@ impl Uses {
 
     /// A key was let in now, by the database's clock: several servers write to one row.
     pub fn note(&self, caller: &Caller) {
-        let now = caller.clock.now();
+        self.note_at(caller, caller.clock.now());
+    }
+
+    fn note_at(&self, caller: &Caller, now: OffsetDateTime) {
         let seconds = now.unix_timestamp();
         let before = caller.noted_use.load(Ordering::Relaxed);
         // A clock that was set back must not silence it until it has caught up.
@@ -75,7 +78,7 @@ mod tests {
     fn a_use_is_noted_once_a_minute() {
         let (uses, caller) = (Uses::default(), Caller::for_tests("busy"));
         let noted = |now| {
-            uses.note(&caller, now);
+            uses.note_at(&caller, now);
             std::mem::take(&mut *uses.pending()).remove(&caller.id)
         };
         assert_eq!(noted(EARLIER), Some(EARLIER));
@@ -90,10 +93,10 @@ mod tests {
     fn what_was_not_written_gives_way_to_what_was_noted_meanwhile() {
         let (uses, caller) = (Uses::default(), Caller::for_tests("patient"));
         let other = Uuid::from_u128(1);
-        uses.note(&caller, EARLIER);
+        uses.note_at(&caller, EARLIER);
         let mut batch = std::mem::take(&mut *uses.pending());
         batch.insert(other, EARLIER);
-        uses.note(&caller, LATER);
+        uses.note_at(&caller, LATER);
         uses.keep(&batch, vec![caller.id, other]);
         assert_eq!(*uses.pending(), HashMap::from([(caller.id, LATER), (other, EARLIER)]));
     }
