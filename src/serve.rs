@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use postgres::Client;
+use postgres::Transaction;
 
 use crate::background::Background;
 use crate::config::{self, Settings};
@@ -66,8 +66,9 @@ pub fn serve(load: impl Fn() -> Result<Settings, Failure> + Send + 'static) -> R
     };
     let metrics = Arc::new(Metrics::new()?);
     let before_first = || bootstrap::check_place(&settings.home);
-    let first =
-        |client: &mut Client| bootstrap::run(client, &settings.home, settings.bootstrap_key.as_deref());
+    let first = |transaction: Transaction<'_>| {
+        bootstrap::run(transaction, &settings.home, settings.bootstrap_key.as_deref())
+    };
     let store = Store::start(settings, Arc::clone(&metrics), before_first, first)?;
     let vitals = Arc::new(Vitals::new(Arc::clone(&metrics)));
     vitals.access_log.store(settings.access_log, Ordering::Relaxed);

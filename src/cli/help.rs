@@ -99,8 +99,8 @@ Usage: cloacinactl [--home DIR] keys create --name NAME [--permissions P] [--exp
        cloacinactl [--home DIR] keys apply FILE [--dry-run]
 
 Works straight on the database, whether a server runs or not: whoever lost every key but holds the database gets back
-in with `keys create`. Servers that share the database act upon a change before the command ends. The database is
-migrated first, as `serve` does; a first key is not made.
+in with `keys create`. Servers that share the database act upon a change before the command ends. Only `serve` migrates
+a database: in one that is new, or older than this program, nothing is changed, and the command says so and fails.
 
 `cloacinactl keys ACTION --help` says more. These settings count, as for `serve`:
 ",

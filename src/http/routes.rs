@@ -46,7 +46,9 @@ pub struct Call<'a> {
 pub enum Access {
     /// Keys with the permission `admin`.
     Admin,
-    /// Any valid key; the handler decides the rest.
+    /// Any valid key but a tenant's; the handler decides the rest.
+    ServerKey,
+    /// Any valid key.
     AnyKey,
 }
 
@@ -111,9 +113,9 @@ pub const ROUTES: &[Route] = &[
     by_worker("GET", "/auth/keys", Access::Admin, keys::list, "list API keys"),
     by_worker("DELETE", "/auth/keys/self", Access::AnyKey, keys::revoke_self, "revoke the key that asks"),
     by_worker("DELETE", "/auth/keys/{id}", Access::Admin, keys::revoke, "revoke key"),
-    by_worker("POST", "/auth/keys/{id}/rotate", Access::AnyKey, keys::rotate, "replace key by a new one"),
+    by_worker("POST", "/auth/keys/{id}/rotate", Access::ServerKey, keys::rotate, "replace key by a new one"),
     by_worker("GET", "/auth/whoami", Access::AnyKey, keys::whoami, "describe the key that asks"),
-    by_worker("GET", "/auth/verify", Access::AnyKey, keys::verify, "check a key for a proxy"),
+    by_worker("GET", "/auth/verify", Access::ServerKey, keys::verify, "check a key for a proxy"),
 ];
 
 /// A row, and what its `{id}` stands for in this path.

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use postgres::Client;
+use postgres::Transaction;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -54,18 +54,18 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes the first key and its file, if there is no key at all. One server at a time: the caller holds the lock.
+/// Makes the first key and its file, if there is no key at all, and commits. One server at a time: the transaction has
+/// the lock.
 ///
 /// # Errors
 /// The file or the row could not be written. The database is unchanged then.
-pub fn run(client: &mut Client, home: &Path, chosen: Option<&str>) -> Result<(), Failure> {
+pub fn run(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) -> Result<(), Failure> {
     let failed = |error: postgres::Error| {
         Failure::Runtime(format!("cannot make the bootstrap key: {}", crate::store::describe(&error)))
     };
-    if !rows::is_empty(client).map_err(failed)? {
+    if !rows::is_empty_still(&mut transaction).map_err(failed)? {
         return Ok(());
     }
-    let mut transaction = client.transaction().map_err(failed)?;
     let path = home.join(FILE);
     let key = first_key(&path, chosen)?;
     let hash = key.hash();

@@ -43,7 +43,8 @@ impl Keys {
     pub fn allow(&self, caller: &Caller, access: Access) -> Result<(), Error> {
         match access {
             Access::Admin if caller.permission() != Some(Permission::Admin) => Err(self.forbid()),
-            Access::Admin | Access::AnyKey => Ok(()),
+            Access::ServerKey if caller.is_tenants => Err(self.forbid()),
+            Access::Admin | Access::ServerKey | Access::AnyKey => Ok(()),
         }
     }
 
@@ -108,6 +109,7 @@ fn valid(found: Option<Lookup>) -> Result<(Caller, Option<std::time::Duration>),
         permissions: row.permissions,
         created_at: row.created_at,
         expires_at: row.expires_at,
+        is_tenants: row.is_tenants,
         noted_use: row.last_used_at.map_or(0, OffsetDateTime::unix_timestamp).into(),
         clock: DatabaseClock { then: now, since_boot: answered },
     };

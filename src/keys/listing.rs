@@ -203,6 +203,7 @@ mod tests {
             prefix: None,
             expires_at: None,
             last_used_at: Some(OffsetDateTime::UNIX_EPOCH + time::Duration::SECOND),
+            is_tenants: false,
         };
         let json = |row: &KeyRow<&str>| {
             let mut out = Vec::new();

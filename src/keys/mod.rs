@@ -60,6 +60,8 @@ pub struct Caller {
     pub permissions: String,
     pub created_at: OffsetDateTime,
     pub expires_at: Option<OffsetDateTime>,
+    /// A later server's key for a tenant, which does not exist here: it opens nothing.
+    pub is_tenants: bool,
     /// The last use that was noted, in seconds since 1970; 0: none.
     pub noted_use: AtomicI64,
     pub clock: DatabaseClock,
@@ -111,9 +113,9 @@ impl Permission {
 }
 
 impl Caller {
-    /// `None` for what an older server may have stored and nobody here knows: it opens nothing.
+    /// `None` for what an older server may have stored and nobody here knows, and for a tenant's key: it opens nothing.
     pub fn permission(&self) -> Option<Permission> {
-        Permission::parse(&self.permissions)
+        Permission::parse(&self.permissions).filter(|_| !self.is_tenants)
     }
 
     #[cfg(test)]
@@ -124,6 +126,7 @@ impl Caller {
             permissions: "admin".to_owned(),
             created_at: OffsetDateTime::UNIX_EPOCH,
             expires_at: None,
+            is_tenants: false,
             noted_use: AtomicI64::new(0),
             clock: DatabaseClock { then: OffsetDateTime::UNIX_EPOCH, since_boot: Duration::ZERO },
         }

@@ -7,26 +7,13 @@ use postgres::Client;
 use super::keys::{self, Statements};
 use super::migrations::{self, State};
 use super::pool::SESSION_WAIT;
+use super::schema::Schema;
 use super::{describe, first_value, is_true, start};
 use crate::config::Settings;
 use crate::failure::Failure;
 
 /// A line about something that is in order, or what is wrong with it.
 pub type Finding = Result<String, Failure>;
-
-/// The columns that a table of an older server has to have.
-const ADOPTED: &str = "SELECT id, key_hash, name, permissions, created_at, revoked_at FROM api_keys";
-/// What the server does, and where. A sequence has privileges of its own.
-const NEEDED: &str = "SELECT string_agg(needed || ' on ' || name, ', ') FROM (VALUES
-         ('SELECT', 'api_keys'), ('INSERT', 'api_keys'), ('UPDATE', 'api_keys'), ('SELECT', 'auth_caches'),
-         ('INSERT', 'auth_caches'), ('UPDATE', 'auth_caches'), ('DELETE', 'auth_caches'),
-         ('USAGE', 'api_key_changes'), ('SELECT', 'api_key_changes')) AS needs (needed, name)
-     WHERE NOT CASE name WHEN 'api_key_changes' THEN has_sequence_privilege(name, needed)
-                         ELSE has_table_privilege(name, needed) END";
-/// Tables that a migration has to change, and that somebody else owns.
-const FOREIGN: &str = "SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_class
-     WHERE oid IN (to_regclass('api_keys'), to_regclass('auth_caches'), to_regclass('refinery_schema_history'))
-       AND NOT pg_has_role(relowner, 'USAGE')";
 
 /// Waits for nobody who is still coming up.
 pub fn database(settings: &Settings) -> Vec<Finding> {
@@ -75,61 +62,67 @@ impl Look {
             true => self.wrong(&format!("it is PostgreSQL {version}; 15 or later is needed")),
             false => self.fine(&format!("is PostgreSQL {version}")),
         }
+        // The same look as that of a start, so that both say the same.
         match migrations::state(&mut self.client) {
-            Err(failure) => self.findings.push(Err(failure)),
-            Ok(State::Current) => self.look_at_schema()?,
-            Ok(State::Behind { from, to }) => self.look_before_migration(from, to)?,
+            Err(failure) => self.wrong(&failure.to_string()),
+            Ok((State::Current, schema)) => {
+                self.look_at_schema();
+                self.look_at_keys(&schema, true)?;
+            }
+            Ok((State::Behind { from: 0, .. }, schema)) if !schema.has_keys => {
+                self.look_at_others(&schema)?
+            }
+            Ok((State::Behind { from, to }, schema)) => {
+                match from {
+                    0 => self.fine("has a table api_keys of another server, which is adopted"),
+                    _ => self.fine(&format!("is migrated from version {from} to {to}")),
+                }
+                self.look_at_keys(&schema, false)?;
+            }
         }
         Ok(())
     }
 
-    fn look_at_schema(&mut self) -> Result<(), postgres::Error> {
-        if let Some(missing) = first_value(&mut self.client, NEEDED)? {
-            self.wrong(&format!(
-                "the user may not do what the server does: {missing}; make it the owner, or grant that"
-            ));
-            return Ok(());
-        }
+    fn look_at_schema(&mut self) {
         match Statements::prepare(&mut self.client) {
             Ok(_) => self.fine("needs no migration: its schema is that of this program"),
             Err(error) => self.wrong(&format!("the table api_keys is not as expected: {}", describe(&error))),
         }
-        self.look_for_keys()
     }
 
-    fn look_before_migration(&mut self, from: i32, to: i32) -> Result<(), postgres::Error> {
-        if !is_true(&mut self.client, "SELECT has_schema_privilege(current_schema(), 'CREATE')")? {
-            let schema = first_value(&mut self.client, "SELECT current_schema()")?.unwrap_or_default();
-            self.wrong(&format!(
-                "the user may not create tables in schema {schema}; make it the database's owner"
-            ));
-        }
-        if let Some(foreign) = first_value(&mut self.client, FOREIGN)? {
-            self.wrong(&format!("the user has to own {foreign} to migrate"));
-        }
-        let has_table = is_true(&mut self.client, "SELECT to_regclass('api_keys') IS NOT NULL")?;
-        match (from, has_table) {
-            (0, false) => {
-                self.fine("is empty, and its schema is made");
-                self.fine("has no key, so a bootstrap key is made");
-                return Ok(());
+    /// A database without keys of any server: what else is there stays.
+    fn look_at_others(&mut self, schema: &Schema) -> Result<(), postgres::Error> {
+        let others = first_value(
+            &mut self.client,
+            "SELECT string_agg(format('%s in schema %I', count, nspname), ', ' ORDER BY nspname)
+             FROM (SELECT nspname, count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                   WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname <> 'information_schema' AND nspname !~ '^pg_'
+                     AND relname <> 'refinery_schema_history'
+                   GROUP BY nspname) AS counted",
+        )?;
+        let found = match others {
+            None => "is empty".to_owned(),
+            Some(others) => {
+                format!("has no table api_keys, but other tables and views ({others}), which stay")
             }
-            (0, true) => match self.client.prepare(ADOPTED) {
-                Ok(_) => self.fine("has a table api_keys of another server, which is adopted"),
-                Err(error) => {
-                    self.wrong(&format!("the table api_keys cannot be adopted: {}", describe(&error)));
-                    return Ok(());
-                }
-            },
-            _ => self.fine(&format!("is migrated from version {from} to {to}")),
-        }
-        self.look_for_keys()
+        };
+        self.fine(&format!("{found}; the server's tables are made in schema {}", schema.name));
+        self.fine("has no key, so a bootstrap key is made");
+        Ok(())
     }
 
-    fn look_for_keys(&mut self) -> Result<(), postgres::Error> {
+    fn look_at_keys(&mut self, schema: &Schema, is_migrated: bool) -> Result<(), postgres::Error> {
         match keys::is_empty(&mut self.client)? {
             true => self.fine("has no key, so a bootstrap key is made"),
             false => self.fine("has keys, so no bootstrap key is made"),
+        }
+        let tenants = keys::count_tenants(&mut self.client, schema, is_migrated)?;
+        if tenants > 0 {
+            self.fine(&format!(
+                "has {tenants} {} of tenants (with tenant_id, or admin without is_admin): here they open only \
+                 /auth/whoami and their own revocation",
+                if tenants == 1 { "key" } else { "keys" }
+            ));
         }
         Ok(())
     }

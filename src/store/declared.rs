@@ -45,8 +45,9 @@ pub enum Step<'a> {
     Revoke(Uuid),
 }
 
-/// Session lock of whoever applies a file: two of them would each plan on what the other is about to change.
-const LOCK: i64 = 0x636c_6f61_6170_706c;
+/// One file is applied at a time: two would each plan on what the other is about to change. Keeps no server from its
+/// work, and only a role that may change keys can take it.
+const LOCK: &str = "LOCK TABLE api_keys IN SHARE UPDATE EXCLUSIVE MODE";
 
 const KNOWN: &str =
     "SELECT id, key_hash::text, name::text, COALESCE(permissions::text, ''), 
@@ -55,9 +56,11 @@ const KNOWN: &str =
      FROM api_keys WHERE declared OR key_hash = ANY(string_to_array($1, ',')) ORDER BY created_at, id";
 /// The clock rather than the transaction, so that listings have them in the order of the file.
 const CREATE: &str =
-    "INSERT INTO api_keys (id, key_hash, name, permissions, created_at, expires_at, declared)
-     VALUES ($1, $2, $3, $4, clock_timestamp(), $5, true)";
-const CHANGE: &str = "UPDATE api_keys SET name = $2, permissions = $3, expires_at = $4 WHERE id = $1";
+    "INSERT INTO api_keys (id, key_hash, name, permissions, created_at, expires_at, declared, is_admin)
+     VALUES ($1, $2, $3, $4::text, clock_timestamp(), $5, true, $4::text = 'admin')";
+const CHANGE: &str =
+    "UPDATE api_keys SET name = $2, permissions = $3::text, expires_at = $4, is_admin = ($3::text = 'admin')
+     WHERE id = $1";
 const REVOKE: &str = "UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL";
 
 fn known(
@@ -105,7 +108,7 @@ impl Store {
     ) -> Result<Committed<()>, StoreError> {
         self.write(until, |Session { client, .. }| {
             let mut transaction = client.transaction()?;
-            transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
+            transaction.batch_execute(LOCK)?;
             let steps = plan(known(&mut transaction, hashes, " FOR UPDATE")?);
             for step in &steps {
                 take(&mut transaction, step)?;

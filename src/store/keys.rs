@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use postgres::types::private::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type};
-use postgres::{Client, GenericClient, Row, Statement};
+use postgres::{Client, GenericClient, Row, Statement, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::changes::since_boot;
 use super::pool::Session;
+use super::schema::Schema;
 use super::{Committed, Store, StoreError};
 
 /// A row of `api_keys`, without the hash. Its texts are its own, or still PostgreSQL's answer.
@@ -26,6 +27,8 @@ pub struct KeyRow<T = String> {
     pub prefix: Option<T>,
     pub expires_at: Option<OffsetDateTime>,
     pub last_used_at: Option<OffsetDateTime>,
+    /// A later server's row for a tenant, which does not exist here.
+    pub is_tenants: bool,
 }
 
 /// What a lookup found, and the two clocks by which its age counts from then on.
@@ -134,13 +137,15 @@ macro_rules! columns {
          CASE WHEN revoked_at IS NOT NULL
               THEN LEAST(GREATEST(revoked_at, '1970-01-01T00:00:00Z'), '9999-12-31T23:59:59Z') END, prefix::text,
          CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN GREATEST(expires_at, '1970-01-01T00:00:00Z') END,
-         CASE WHEN last_used_at < '10000-01-01T00:00:00Z' THEN GREATEST(last_used_at, '1970-01-01T00:00:00Z') END"
+         CASE WHEN last_used_at < '10000-01-01T00:00:00Z' THEN GREATEST(last_used_at, '1970-01-01T00:00:00Z') END,
+         tenant_id IS NOT NULL OR permissions = 'admin' AND COALESCE(NOT is_admin, false)"
     };
 }
 
 const FIND: &str = concat!("SELECT ", columns!(), ", now() FROM api_keys WHERE key_hash = $1");
-const INSERT: &str = "INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, expires_at)
-     VALUES ($1, $2, $3, $4, $5, now(), $6) RETURNING created_at";
+const INSERT: &str =
+    "INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, expires_at, is_admin)
+     VALUES ($1, $2, $3, $4, $5::text, now(), $6, $5::text = 'admin') RETURNING created_at";
 const LIST: &str = concat!(
     "SELECT ",
     columns!(),
@@ -162,8 +167,9 @@ const REVOKE: &str = "WITH revoked AS (
 ///
 /// # Errors
 /// The session broke.
-pub fn is_absent_or_empty(client: &mut Client) -> Result<bool, postgres::Error> {
-    Ok(super::is_true(client, "SELECT to_regclass('api_keys') IS NULL")? || is_empty(client)?)
+pub fn is_absent_or_empty(transaction: &mut Transaction<'_>) -> Result<bool, postgres::Error> {
+    let row = transaction.query_one("SELECT to_regclass('api_keys') IS NULL", &[])?;
+    Ok(row.try_get(0)? || is_empty_still(transaction)?)
 }
 
 /// Whether there is no key at all, valid or not.
@@ -172,6 +178,41 @@ pub fn is_absent_or_empty(client: &mut Client) -> Result<bool, postgres::Error> 
 /// The session broke, or the table is not there.
 pub fn is_empty(client: &mut Client) -> Result<bool, postgres::Error> {
     super::is_true(client, "SELECT NOT EXISTS (SELECT FROM api_keys)")
+}
+
+/// How many keys are tenants', in a table that may not have been migrated yet: then null is no admin.
+///
+/// # Errors
+/// The session broke.
+pub fn count_tenants(
+    client: &mut Client,
+    schema: &Schema,
+    is_migrated: bool,
+) -> Result<u64, postgres::Error> {
+    let tenant = if schema.has_tenant_id { "tenant_id IS NOT NULL" } else { "false" };
+    let no_admin = match (schema.has_is_admin, is_migrated) {
+        (true, true) => "permissions = 'admin' AND NOT is_admin",
+        (true, false) => "permissions = 'admin' AND is_admin IS NOT TRUE",
+        (false, _) => "false",
+    };
+    let query = format!("SELECT count(*) FROM api_keys WHERE {tenant} OR {no_admin}");
+    Ok(super::first_value(client, &query)?.and_then(|count| count.parse().ok()).unwrap_or_default())
+}
+
+/// Keeps all others from adding a key until the transaction ends. Only a role that may change keys can do that.
+///
+/// # Errors
+/// Another session has the table, or the session broke.
+pub fn lock(transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+    transaction.batch_execute("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE")
+}
+
+/// Whether there is no key at all, now that nobody can add one.
+///
+/// # Errors
+/// The session broke.
+pub fn is_empty_still(transaction: &mut Transaction<'_>) -> Result<bool, postgres::Error> {
+    transaction.query_one("SELECT NOT EXISTS (SELECT FROM api_keys)", &[])?.try_get(0)
 }
 
 /// Adds the first key, as part of its caller's transaction.
@@ -192,6 +233,7 @@ pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result
 /// one has written: PostgreSQL reads a row again when it had to wait for its lock.
 const ROTATE: &str = "WITH old AS (
          SELECT id, COALESCE(name::text, '') AS name, COALESCE(permissions::text, '') AS permissions, expires_at,
+                tenant_id, is_admin,
                 make_interval(secs => ceil(extract(epoch FROM
                     CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN expires_at END - created_at))) AS lifetime,
                 rotated_at IS NOT NULL AS was_rotated,
@@ -202,8 +244,8 @@ const ROTATE: &str = "WITH old AS (
                 expires_at = LEAST(old.expires_at, date_trunc('second', now() + make_interval(secs => $5)))
          FROM old WHERE api_keys.id = old.id AND may_rotate RETURNING api_keys.expires_at
      ), made AS (
-         INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, expires_at, rotated_from)
-         SELECT $2, $3, $4, name, permissions, now(),
+         INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, tenant_id, is_admin, expires_at, rotated_from)
+         SELECT $2, $3, $4, name, permissions, now(), tenant_id, is_admin,
                 CASE WHEN ends < '10000-01-01T00:00:00Z' THEN date_trunc('second', ends)
                      WHEN ends IS NOT NULL THEN '9999-12-31T23:59:59Z' END, id
          FROM old, LATERAL (SELECT LEAST(now() + lifetime, now() + make_interval(secs => $6)) AS ends) AS bounded
@@ -293,6 +335,7 @@ fn key_row<'a, T: FromSql<'a>>(row: &'a Row) -> Result<KeyRow<T>, postgres::Erro
         prefix: row.try_get(5)?,
         expires_at: row.try_get(6)?,
         last_used_at: row.try_get(7)?,
+        is_tenants: row.try_get(8)?,
     })
 }
 
@@ -306,7 +349,7 @@ impl Store {
             let asked = since_boot();
             let row = client.query_opt(&statements.find, &[&Unlogged(hash)])?;
             let answered = since_boot();
-            let lookup = |row: &Row| Ok(Lookup { row: key_row(row)?, now: row.try_get(8)?, asked, answered });
+            let lookup = |row: &Row| Ok(Lookup { row: key_row(row)?, now: row.try_get(9)?, asked, answered });
             row.as_ref().map(lookup).transpose()
         })
     }

@@ -1,36 +1,31 @@
 //! The files in `migrations/`, embedded, run in one transaction by one server at a time.
 
-use std::cmp::Ordering;
+use std::time::Duration;
 
-use postgres::Client;
+use postgres::{Client, SimpleQueryMessage, Transaction};
+use refinery::Migration;
 
+use super::describe;
+use super::keys;
+use super::locks::{self, EARLIER_RELEASES, Stopped};
+use super::schema::{self, Schema};
 use crate::failure::Failure;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
-/// The version of the newest file there. Known here, since refinery takes more than a millisecond to tell.
-const NEWEST: i32 = 6;
-
-/// Session lock of whoever migrates or bootstraps, in the database's own space of advisory locks: "cloacina" in ASCII.
-const LOCK: i64 = 0x636c_6f61_6369_6e61;
-
-/// Holds the lock until `unlock`, or until the session ends: others wait, for as long as it takes.
-///
-/// # Errors
-/// The session broke.
-pub fn lock(client: &mut Client) -> Result<(), postgres::Error> {
-    client.batch_execute(&format!("SELECT pg_advisory_lock({LOCK})"))
-}
-
-/// Lets the next one in.
-///
-/// # Errors
-/// The session broke, which lets the next one in as well.
-pub fn unlock(client: &mut Client) -> Result<(), postgres::Error> {
-    client.batch_execute(&format!("SELECT pg_advisory_unlock({LOCK})"))
-}
+/// The names of the files there, from version 1 on. Known here, since refinery takes more than a millisecond to tell.
+const NAMES: [&str; 7] = [
+    "api_keys",
+    "key_life",
+    "auth_caches",
+    "rotation",
+    "declared_keys",
+    "old_rows",
+    "tenants_of_later_servers",
+];
+const NEWEST: usize = NAMES.len();
 
 /// Where a schema is, seen from this binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,71 +33,198 @@ pub enum State {
     /// As this binary needs it.
     Current,
     /// `run` would bring it from one version to the other; 0 is before the first migration.
-    Behind { from: i32, to: i32 },
+    Behind { from: usize, to: usize },
 }
 
-/// Looks at the schema's version and changes nothing.
+/// Looks at the schema and its version and changes nothing.
 ///
 /// # Errors
-/// The database is newer than the binary, its history is another one, or it does not say.
-pub fn state(client: &mut Client) -> Result<State, Failure> {
-    let from = version(client).map_err(|error| failure(&super::describe(&error)))?;
-    match from.cmp(&NEWEST) {
-        Ordering::Less => {
-            let known = embedded::migrations::runner();
-            let applied = match from {
-                0 => Vec::new(),
-                _ => known.get_applied_migrations(client).map_err(|error| failure(&cause_of(&error)))?,
-            };
-            match applied.iter().find(|migration| !known.get_migrations().contains(migration)) {
-                Some(foreign) => Err(failure(&format!("its history has {foreign}, which is not ours"))),
-                None => Ok(State::Behind { from, to: NEWEST }),
-            }
-        }
-        Ordering::Equal => Ok(State::Current),
-        Ordering::Greater => Err(Failure::Runtime(format!(
-            "the database is newer than this program: its schema has version {from}, this program (version {}) \
+/// The database is newer than the binary, its tables or its history are another program's, the user may not do what the
+/// server does or what a migration does, or the session broke.
+pub fn state(client: &mut Client) -> Result<(State, Schema), Failure> {
+    let schema = schema::inspect(client)?;
+    let history = history(client, &schema).map_err(|error| failure(&describe(&error)))?;
+    if let Some(foreign) = history.iter().find(|entry| entry.is_foreign()) {
+        return Err(failure(&format!(
+            "the history {}.refinery_schema_history has V{}__{}, which is not ours (if this is another program's, \
+             give the server a database or a schema of its own)",
+            schema.name, foreign.version, foreign.name
+        )));
+    }
+    let from = history.len();
+    if let Some(newer) =
+        history.last().filter(|entry| usize::try_from(entry.version).is_ok_and(|at| at > NEWEST))
+    {
+        return Err(Failure::Runtime(format!(
+            "the database is newer than this program: its schema has version {}, this program (version {}) \
              knows versions up to {NEWEST}; run the program that migrated it, or a later one",
+            newer.version,
             env!("CARGO_PKG_VERSION")
-        ))),
+        )));
+    }
+    if let Some((_, missing)) = history.iter().zip(1..).find(|(entry, version)| entry.version != *version) {
+        return Err(failure(&format!("its history lacks V{missing}")));
+    }
+    if from == NEWEST {
+        return Ok((State::Current, schema));
+    }
+    check_checksums(&history)?;
+    check_owner(client, &schema)?;
+    if from < 2 && schema.has_keys {
+        check_hashes(client, &schema)?;
+    }
+    Ok((State::Behind { from, to: NEWEST }, schema))
+}
+
+/// A line of the history.
+struct Entry {
+    version: i32,
+    name: String,
+    checksum: String,
+}
+
+impl Entry {
+    /// Whether no release of this program can have written it.
+    fn is_foreign(&self) -> bool {
+        match usize::try_from(self.version) {
+            Ok(version) if version > NEWEST => false,
+            Ok(version) => version.checked_sub(1).is_none_or(|index| NAMES[index] != self.name),
+            Err(_) => true,
+        }
     }
 }
 
-/// The version of the schema; 0 before the first migration.
-fn version(client: &mut Client) -> Result<i32, postgres::Error> {
-    // Every start asks this, and few have anything to migrate: a query each, nothing prepared.
-    if !super::is_true(client, "SELECT to_regclass('refinery_schema_history') IS NOT NULL")? {
-        return Ok(0);
+fn history(client: &mut Client, schema: &Schema) -> Result<Vec<Entry>, postgres::Error> {
+    // Every start asks this, and few have anything to migrate: one query, nothing prepared.
+    if !schema.has_history {
+        return Ok(Vec::new());
     }
-    let version = super::first_value(client, "SELECT max(version) FROM refinery_schema_history")?;
-    Ok(version.and_then(|version| version.parse().ok()).unwrap_or(0))
+    let messages = client.simple_query(&format!(
+        "SELECT version, name, checksum FROM {}.refinery_schema_history ORDER BY version",
+        schema.name
+    ))?;
+    let entries = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(Entry {
+            version: row.get(0).and_then(|version| version.parse().ok()).unwrap_or_default(),
+            name: row.get(1).unwrap_or_default().to_owned(),
+            checksum: row.get(2).unwrap_or_default().to_owned(),
+        }),
+        _ => None,
+    });
+    Ok(entries.collect())
 }
 
-/// Brings the schema up to what this binary needs.
+/// All migrations, the first one first.
+fn known() -> Vec<Migration> {
+    let mut known = embedded::migrations::runner().get_migrations().clone();
+    known.sort();
+    known
+}
+
+fn check_checksums(history: &[Entry]) -> Result<(), Failure> {
+    match known().iter().zip(history).find(|(known, entry)| known.checksum().to_string() != entry.checksum) {
+        Some((_, other)) => {
+            Err(failure(&format!("its history has V{}__{}, which is not ours", other.version, other.name)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a migration needs beyond what the server does.
+fn check_owner(client: &mut Client, schema: &Schema) -> Result<(), Failure> {
+    let schema = schema.name.replace('\'', "''");
+    let query = format!(
+        "SELECT string_agg(problem, '; ') FROM (
+             SELECT format('user %s may not create tables in schema %s; make it the database''s owner', current_user,
+                           '{schema}'::regnamespace) AS problem
+             WHERE NOT has_schema_privilege('{schema}'::regnamespace, 'CREATE')
+             UNION ALL
+             SELECT format('user %s has to own %s to migrate', current_user, string_agg(relname, ', ' ORDER BY relname))
+             FROM pg_class
+             WHERE relnamespace = '{schema}'::regnamespace AND NOT pg_has_role(relowner, 'USAGE')
+               AND relname IN ('api_keys', 'auth_caches', 'api_key_changes', 'refinery_schema_history')
+             HAVING count(*) > 0
+         ) AS problems"
+    );
+    let problems = super::first_value(client, &query).map_err(|error| failure(&describe(&error)))?;
+    problems.map_or(Ok(()), |problems| Err(failure(&problems)))
+}
+
+/// An adopted table may have no unique index on the hashes yet; the second migration makes one.
+fn check_hashes(client: &mut Client, schema: &Schema) -> Result<(), Failure> {
+    let table = format!("{}.api_keys", schema.name);
+    let query = format!("SELECT EXISTS (SELECT FROM {table} GROUP BY key_hash HAVING count(key_hash) > 1)");
+    match super::is_true(client, &query).map_err(|error| failure(&describe(&error)))? {
+        true => Err(failure(&format!("the table {table} has a key_hash twice, and each has to be unique"))),
+        false => Ok(()),
+    }
+}
+
+/// Brings the schema up to what this binary needs, unless another server does so first. Where there is no key yet,
+/// `before_first` comes before anything is changed.
 ///
 /// # Errors
-/// A statement failed; nothing has changed then.
-pub fn run(client: &mut Client) -> Result<(), Failure> {
-    let runner = embedded::migrations::runner().set_grouped(true);
-    let report = runner.run(client).map_err(|error| failure(&cause_of(&error)))?;
-    for migration in report.applied_migrations() {
+/// A statement failed, or another session kept a lock for longer than `limit`; nothing has changed then.
+pub fn run(
+    client: &mut Client,
+    limit: Duration,
+    mut before_first: impl FnMut() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (_, schema) = state(client)?;
+    let known = known();
+    let failed = |error: postgres::Error| Stopped::by(NOTHING_CHANGED, &error);
+    let applied = locks::with_locks(client, NOTHING_CHANGED, limit, |mut transaction| {
+        let unapplied = lock(&mut transaction, &schema, &known).map_err(failed)?;
+        if !unapplied.is_empty() && keys::is_absent_or_empty(&mut transaction).map_err(failed)? {
+            before_first().map_err(Stopped::Failed)?;
+        }
+        migrate(&mut transaction, unapplied).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(unapplied)
+    })?;
+    for migration in applied {
         log::info!("migrated the database: {migration}");
+    }
+    // Where another server did it, that one may be a later release.
+    if applied.is_empty() { state(client).map(drop) } else { Ok(()) }
+}
+
+/// Keeps all others from migrating until the transaction ends: what is left to do then.
+fn lock<'a>(
+    transaction: &mut Transaction<'_>,
+    schema: &Schema,
+    known: &'a [Migration],
+) -> Result<&'a [Migration], postgres::Error> {
+    // An earlier release knows only the first lock, and every role can take that one.
+    transaction.batch_execute(&format!(
+        "SELECT pg_advisory_xact_lock({EARLIER_RELEASES});
+         SET LOCAL search_path = {};
+         CREATE TABLE IF NOT EXISTS refinery_schema_history (
+             version int4 PRIMARY KEY, name varchar(255), applied_on varchar(255), checksum varchar(255));
+         LOCK TABLE refinery_schema_history IN SHARE ROW EXCLUSIVE MODE",
+        schema.name
+    ))?;
+    let row = transaction.query_one("SELECT count(*) FROM refinery_schema_history", &[])?;
+    let from = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(usize::MAX);
+    Ok(known.get(from..).unwrap_or_default())
+}
+
+fn migrate(transaction: &mut Transaction<'_>, unapplied: &[Migration]) -> Result<(), postgres::Error> {
+    for migration in unapplied {
+        transaction.batch_execute(migration.sql().unwrap_or_default())?;
+        transaction.execute(
+            "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
+             VALUES ($1, $2, to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), $3)",
+            &[&migration.version(), &migration.name(), &migration.checksum().to_string()],
+        )?;
     }
     Ok(())
 }
 
-/// Without PostgreSQL's own detail.
-fn cause_of(error: &refinery::Error) -> String {
-    use std::error::Error as _;
-    let cause = error.source().map(|cause| match cause.downcast_ref::<postgres::Error>() {
-        Some(cause) => super::describe(cause),
-        None => cause.to_string(),
-    });
-    cause.unwrap_or_else(|| error.to_string())
-}
+const NOTHING_CHANGED: &str = "cannot migrate the database; nothing was changed";
 
 fn failure(cause: &str) -> Failure {
-    Failure::Runtime(format!("cannot migrate the database; nothing was changed: {cause}"))
+    Failure::Runtime(format!("{NOTHING_CHANGED}: {cause}"))
 }
 
 #[cfg(test)]
@@ -110,8 +232,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_is_the_newest() {
-        let known = embedded::migrations::runner();
-        assert_eq!(known.get_migrations().iter().map(refinery::Migration::version).max(), Some(NEWEST));
+    fn the_names_are_those_of_the_files() {
+        let known = known();
+        let names: Vec<_> = known.iter().map(|migration| (migration.version(), migration.name())).collect();
+        assert_eq!(names, (1..).zip(NAMES).collect::<Vec<_>>());
     }
 }

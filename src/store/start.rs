@@ -3,10 +3,11 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use postgres::Client;
+use postgres::{Client, Transaction};
 
 use super::cancel::Running;
 use super::connector::{Connector, may_come_up};
+use super::locks::{self, Stopped};
 use super::migrations::State;
 use super::pool::{self, Dialer, SESSION_WAIT, Session};
 use super::{COMMAND_LIMIT, Store, describe, keys, migrations};
@@ -17,20 +18,22 @@ use crate::metrics::Metrics;
 const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 impl Store {
-    /// Connects, migrates, does `first` before any other server may do the same, and opens the pool with one session.
-    /// Where there is no key yet, `before_first` comes before anything is changed.
+    /// Connects, migrates, and opens the pool with one session. Where there is no key yet, `before_first` comes before
+    /// anything is changed, and `first` makes it and commits, while no other server may do the same.
     ///
     /// # Errors
     /// One line that says which database, and why not.
     pub fn start(
         settings: &Settings,
         metrics: Arc<Metrics>,
-        before_first: impl FnOnce() -> Result<(), Failure>,
-        first: impl FnOnce(&mut Client) -> Result<(), Failure>,
+        before_first: impl FnMut() -> Result<(), Failure>,
+        first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
-        let timeout = settings.database_timeout;
-        let (dialer, session) = prepare(settings, SESSION_WAIT, timeout, before_first, first)?;
-        let pool = pool::open(&dialer, session, settings.pool_size, timeout);
+        let dialer = dialer(settings, SESSION_WAIT)?;
+        let mut client = connect(&dialer, settings.database_wait)?;
+        prepare(&mut client, settings.database_wait, before_first, first)?;
+        let session = first_session(&dialer, client, settings.database_timeout)?;
+        let pool = pool::open(&dialer, session, settings.pool_size, settings.database_timeout);
         let running = Running::start(&dialer).map_err(no_thread)?;
         Ok(Store { pool, dialer, running, metrics })
     }
@@ -40,18 +43,59 @@ impl Store {
         self.dialer.start();
     }
 
-    /// The same for a command that does one thing and ends. It makes no first key. Nobody waits for its answer within
-    /// a second, and the database may be far away.
+    /// For a command that changes keys and ends: it migrates nothing and makes no first key.
     ///
     /// # Errors
-    /// As `start`.
-    pub fn for_command(settings: &Settings) -> Result<Store, Failure> {
-        let (dialer, session) = prepare(settings, COMMAND_LIMIT, COMMAND_LIMIT, || Ok(()), |_| Ok(()))?;
+    /// As `start`, and if the database is not as a server of this release would leave it.
+    pub fn to_change(settings: &Settings) -> Result<Store, Failure> {
+        let (dialer, session) = migrated(settings, "")?;
         let pool = pool::open(&dialer, session, settings.pool_size, COMMAND_LIMIT);
         dialer.start();
         let running = Running::start(&dialer).map_err(no_thread)?;
         Ok(Store { pool, dialer, running, metrics: Arc::new(Metrics::new()?) })
     }
+
+    /// For a command that only looks, on a single session that cannot change anything.
+    ///
+    /// # Errors
+    /// As `to_change`.
+    pub fn to_look(settings: &Settings) -> Result<Store, Failure> {
+        let (dialer, session) = migrated(settings, "SET default_transaction_read_only = on")?;
+        let pool = pool::open(&dialer, session, 1, COMMAND_LIMIT);
+        let running = Running::start(&dialer).map_err(no_thread)?;
+        Ok(Store { pool, dialer, running, metrics: Arc::new(Metrics::new()?) })
+    }
+}
+
+/// Connects to a database that needs no migration, and does `setup` there.
+fn migrated(settings: &Settings, setup: &str) -> Result<(Arc<Dialer>, Session), Failure> {
+    let dialer = dialer(settings, COMMAND_LIMIT)?;
+    let mut client = connect(&dialer, settings.database_wait)?;
+    let place = &dialer.connector.place;
+    let (state, _) = migrations::state(&mut client)?;
+    if let State::Behind { from, to } = state {
+        let what = match from {
+            0 => "has not been set up yet".to_owned(),
+            from => format!("has version {from} of the schema, and this program needs {to}"),
+        };
+        return Err(Failure::Runtime(format!(
+            "{place} {what}; nothing was changed: start `cloacinactl serve` there once, which migrates it"
+        )));
+    }
+    client.batch_execute(setup).map_err(|error| lost(place, &error))?;
+    let session = first_session(&dialer, client, COMMAND_LIMIT)?;
+    Ok((dialer, session))
+}
+
+fn first_session(dialer: &Dialer, client: Client, statement_timeout: Duration) -> Result<Session, Failure> {
+    Session::first(client, statement_timeout).map_err(|error| {
+        let place = &dialer.connector.place;
+        Failure::Runtime(format!("the table api_keys of {place} is not as expected: {}", describe(&error)))
+    })
+}
+
+fn lost(place: &str, error: &postgres::Error) -> Failure {
+    Failure::Runtime(format!("lost {place}: {}", describe(error)))
 }
 
 fn no_thread(error: std::io::Error) -> Failure {
@@ -68,32 +112,25 @@ pub fn dialer(settings: &Settings, session_wait: Duration) -> Result<Arc<Dialer>
     Ok(Arc::new(Dialer::new(Connector::new(url)?, session_wait)))
 }
 
-/// Connects, migrates, and does `first` before any other server may do the same. Its connection goes on as the pool's
-/// first session.
+/// Migrates, and makes the first key. Other servers may be doing the same; for their locks it waits for `limit` each.
 fn prepare(
-    settings: &Settings,
-    session_wait: Duration,
-    statement_timeout: Duration,
-    before_first: impl FnOnce() -> Result<(), Failure>,
-    first: impl FnOnce(&mut Client) -> Result<(), Failure>,
-) -> Result<(Arc<Dialer>, Session), Failure> {
-    let dialer = dialer(settings, session_wait)?;
-    let place = &dialer.connector.place;
-    let mut client = connect(&dialer, settings.database_wait)?;
-    let broken = |error: postgres::Error| Failure::Runtime(format!("lost {place}: {}", describe(&error)));
-    migrations::lock(&mut client).map_err(broken)?;
-    if migrations::state(&mut client)? != State::Current {
-        if keys::is_absent_or_empty(&mut client).map_err(broken)? {
-            before_first()?;
-        }
-        migrations::run(&mut client)?;
+    client: &mut Client,
+    limit: Duration,
+    before_first: impl FnMut() -> Result<(), Failure>,
+    mut first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    const WHAT: &str = "cannot make the bootstrap key";
+    let failed = |error: postgres::Error| Failure::Runtime(format!("{WHAT}: {}", describe(&error)));
+    if migrations::state(client)?.0 != State::Current {
+        migrations::run(client, limit, before_first)?;
     }
-    first(&mut client)?;
-    migrations::unlock(&mut client).map_err(broken)?;
-    let session = Session::first(client, statement_timeout).map_err(|error| {
-        Failure::Runtime(format!("the table api_keys of {place} is not as expected: {}", describe(&error)))
-    })?;
-    Ok((dialer, session))
+    if !keys::is_empty(client).map_err(failed)? {
+        return Ok(());
+    }
+    locks::with_locks(client, WHAT, limit, |mut transaction| {
+        keys::lock(&mut transaction).map_err(|error| Stopped::by(WHAT, &error))?;
+        first(transaction).map_err(Stopped::Failed)
+    })
 }
 
 /// A connection to a database that may still be coming up.

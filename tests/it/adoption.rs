@@ -147,6 +147,7 @@ fn the_command_goes_on_with_a_database_of_the_first_release() {
     let database = Database::new();
     database.execute(FIRST_RELEASE);
     insert_rows(&database);
+    drop(Server::start(&database));
     let listed = keys(&database, &["list"]);
     assert_eq!(worked(&listed).len(), 3);
     let old_id: String = database.value("SELECT id::text FROM api_keys WHERE name = 'old'");

@@ -43,7 +43,7 @@ impl Declaration<'_> {
     }
 }
 
-fn entry(name: &str, key: &str, permissions: &str, more: &str) -> String {
+pub fn entry(name: &str, key: &str, permissions: &str, more: &str) -> String {
     let sha256 = hash(key);
     format!("[[key]]\nname = \"{name}\"\nsha256 = \"{sha256}\"\npermissions = \"{permissions}\"\n{more}\n")
 }

@@ -91,9 +91,11 @@ fn locked_out_and_back_in() {
 #[test]
 fn what_a_new_key_may_do_and_until_when() {
     let database = Database::new();
+    drop(Server::start(&database));
+    database.execute("DELETE FROM api_keys");
     let outcome = keys(&database, &["create", "--name=ci", "--permissions", "read", "--expires-in", "90d"]);
     let key = created(&outcome);
-    // The database was empty: it is migrated, and no key but this one is made.
+    // There was none: no key but this one is made.
     assert_eq!(database.value::<i64>("SELECT count(*) FROM api_keys"), 1);
     assert!(database.value::<bool>(
         "SELECT permissions = 'read' AND expires_at BETWEEN now() + '89 days' AND now() + '91 days' FROM api_keys"
@@ -121,6 +123,8 @@ fn what_a_new_key_may_do_and_until_when() {
 #[test]
 fn the_longest_life_that_is_allowed_counts_here_too() {
     let database = Database::new();
+    drop(Server::start(&database));
+    database.execute("DELETE FROM api_keys");
     let limit = ["--max-key-lifetime", "30d"];
     let create = |arguments: &[&str]| {
         keys(&database, &[&["create", "--name", "x"], arguments, limit.as_slice()].concat())

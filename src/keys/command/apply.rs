@@ -33,7 +33,7 @@ pub fn run(
     // Made before the transaction begins: for want of random bytes, nothing is begun.
     let ids = wanted.iter().map(|_| id()).collect::<Result<Vec<_>, _>>()?;
     let settings = settings()?;
-    let store = Store::for_command(&settings)?;
+    let store = if dry_run { Store::to_look(&settings)? } else { Store::to_change(&settings)? };
     let until = until() + TIME_FOR_A_KEY * u32::try_from(wanted.len()).unwrap_or(u32::MAX);
     let now = store.now(until).map_err(failed)?;
     let plan = |known: &[KnownKey]| Plan::new(&wanted, &ids, known, settings.max_key_lifetime, now);

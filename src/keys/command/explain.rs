@@ -24,7 +24,7 @@ pub fn run(settings: impl FnOnce() -> Result<Settings, Failure>) -> Result<ExitC
     let (code, text) = match well_formed(&input) {
         Err((code, text)) => (code, text),
         Ok(key) => {
-            let store = Store::for_command(&settings()?)?;
+            let store = Store::to_look(&settings()?)?;
             let found = store.find(KeyHash::of(key).as_str(), until()).map_err(failed)?;
             of_row(key, found.as_ref())
         }
@@ -107,8 +107,14 @@ fn of_row(key: &str, found: Option<&Lookup>) -> (u8, String) {
         (None, _) => (0, "valid".to_owned()),
     };
     let expires = row.expires_at.map_or("never".to_owned(), expiry::written);
+    let tenants = match row.is_tenants {
+        true => {
+            " (but it is a tenant's key of a later server: here it opens only /auth/whoami and its own revocation)"
+        }
+        false => "",
+    };
     let text = format!(
-        "{state}\nid: {}\nname: {}\npermissions: {}\nexpires: {expires}\n",
+        "{state}\nid: {}\nname: {}\npermissions: {}{tenants}\nexpires: {expires}\n",
         row.id,
         shown(&row.name),
         shown(&row.permissions)

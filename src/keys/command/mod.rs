@@ -94,7 +94,7 @@ fn carry_out(
             create(settings, name, permissions.as_deref(), expires_in.as_deref())?;
         }
         KeysAction::List { json, active } => {
-            list::run(&Store::for_command(&settings()?)?, *json, *active)?;
+            list::run(&Store::to_look(&settings()?)?, *json, *active)?;
         }
         KeysAction::Revoke { id } => revoke(settings, id)?,
         KeysAction::Rotate { id, grace } => rotate(settings, id, grace.as_deref())?,
@@ -127,7 +127,7 @@ fn create(
         let line = format!("must not be more than {}s: keys live no longer here", longest.as_secs());
         return Err(wrong("--expires-in", &line));
     }
-    let store = Store::for_command(&settings)?;
+    let store = Store::to_change(&settings)?;
     let now = store.now(until()).map_err(failed)?;
     let expires_at = asked
         .map(|duration| End::ExpiresIn(duration).at(now))
@@ -164,7 +164,7 @@ fn hand_over(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), Failure> {
 
 fn revoke(settings: impl FnOnce() -> Result<Settings, Failure>, id: &str) -> Result<(), Failure> {
     let id = key_id(id)?;
-    let store = Store::for_command(&settings()?)?;
+    let store = Store::to_change(&settings()?)?;
     let revocation = store.revoke(id, until()).map_err(failed)?;
     if revocation.value == Revocation::Unknown {
         return Err(Failure::Runtime(format!("there is no key {id}")));
@@ -200,7 +200,7 @@ fn rotate(
         grace_seconds: grace.as_seconds_f64(),
         longest_seconds: (!longest.is_zero()).then_some(longest.as_secs_f64()),
     };
-    let store = Store::for_command(&settings)?;
+    let store = Store::to_change(&settings)?;
     let rotated = store.rotate(old, &successor, until()).map_err(failed)?;
     warn_unless_confirmed(&rotated);
     let made = match rotated.value {

@@ -1,0 +1,45 @@
+//! Which schema our tables are in, and whether what has their names there is ours. Changes nothing.
+
+use postgres::{Client, SimpleQueryMessage};
+
+use super::describe;
+use crate::failure::Failure;
+
+/// The schema in which `api_keys` lies, or would be made, and what of it is there.
+pub struct Schema {
+    /// As SQL writes it.
+    pub name: String,
+    pub has_history: bool,
+    pub has_keys: bool,
+    /// Whether `api_keys` has the columns with which later servers tell tenants' keys.
+    pub has_tenant_id: bool,
+    pub has_is_admin: bool,
+}
+
+/// Looks at every table, sequence and index that has one of our names.
+///
+/// # Errors
+/// One of them is another program's, or the user may not do with it what the server does: all that has to be otherwise.
+pub fn inspect(client: &mut Client) -> Result<Schema, Failure> {
+    let failed = |error: postgres::Error| Failure::Runtime(describe(&error));
+    let messages = client.simple_query(include_str!("schema.sql")).map_err(failed)?;
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let column = |index| row.and_then(|row| row.get(index));
+    if let Some(problems) = column(0) {
+        return Err(Failure::Runtime(format!(
+            "the database cannot be used as it is; nothing was changed: {problems} (if this is another program's, \
+             give the server a database or a schema of its own)"
+        )));
+    }
+    let is_there = |index| column(index) == Some("t");
+    Ok(Schema {
+        name: column(1).unwrap_or_default().to_owned(),
+        has_history: is_there(2),
+        has_keys: is_there(3),
+        has_tenant_id: is_there(4),
+        has_is_admin: is_there(5),
+    })
+}
