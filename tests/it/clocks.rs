@@ -152,6 +152,7 @@ fn last_uses_are_written_by_the_databases_clock() {
 #[test]
 fn commands_go_by_the_databases_clock() {
     for off in OFF.map(Off::new) {
+        Server::migrate(&off.database);
         let scratch = Scratch::new();
         let url = off.database.url();
         let keys = |arguments: &[&str]| {

@@ -10,7 +10,7 @@ use crate::support::cluster::Cluster;
 use crate::support::directory::Directory;
 use crate::support::postgres::Database;
 use crate::support::secured::{Secured, sessions};
-use crate::support::server::Start;
+use crate::support::server::{Server, Start};
 use crate::support::wait_for;
 
 /// A PostgreSQL without TLS, whatever the one of the other tests has.
@@ -344,6 +344,7 @@ fn certificates_of_many_kinds() {
         cluster.configure(settings, rules);
         settings = "";
         let database = Database::in_cluster(&cluster);
+        Server::migrate(&database);
         let own = server.certificate.display();
         let roots = match *verified {
             "itself" => server.certificate.clone(),

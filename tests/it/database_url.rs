@@ -9,7 +9,7 @@ use crate::scratch::Scratch;
 use crate::support::directory::Directory;
 use crate::support::postgres::Database;
 use crate::support::secured::{PASSWORD, Secured};
-use crate::support::server::Start;
+use crate::support::server::{Server, Start};
 
 /// What `keys list` with this URL ends with, and says on stderr.
 fn list(scratch: &Scratch, variables: &[(&str, &str)], url: &str) -> (Option<i32>, String) {
@@ -38,6 +38,7 @@ fn a_slash_in_a_password_puts_none_of_it_into_a_message() {
 fn unix_sockets() {
     let secured = Secured::shared();
     let database = secured.database();
+    Server::migrate(&database);
     let (port, name) = (secured.cluster.port(), database.name());
     let directory = secured.cluster.socket_directory().to_str().unwrap();
     let encoded = directory.replace('/', "%2F");
@@ -78,6 +79,7 @@ fn unix_sockets() {
 fn a_unix_socket_that_knows_its_peer() {
     let secured = Secured::shared();
     let database = secured.database();
+    Server::migrate(&database);
     let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
     let user = user.trim();
     if user != "postgres" {
@@ -109,7 +111,9 @@ struct WithPassword {
 impl WithPassword {
     fn new() -> WithPassword {
         let secured = Secured::shared();
-        WithPassword { secured, database: secured.database(), scratch: Scratch::new() }
+        let database = secured.database();
+        Server::migrate(&database);
+        WithPassword { secured, database, scratch: Scratch::new() }
     }
 
     fn url(&self, parameters: &str) -> String {

@@ -91,8 +91,7 @@ fn locked_out_and_back_in() {
 #[test]
 fn what_a_new_key_may_do_and_until_when() {
     let database = Database::new();
-    drop(Server::start(&database));
-    database.execute("DELETE FROM api_keys");
+    Server::migrate(&database);
     let outcome = keys(&database, &["create", "--name=ci", "--permissions", "read", "--expires-in", "90d"]);
     let key = created(&outcome);
     // There was none: no key but this one is made.
@@ -123,8 +122,7 @@ fn what_a_new_key_may_do_and_until_when() {
 #[test]
 fn the_longest_life_that_is_allowed_counts_here_too() {
     let database = Database::new();
-    drop(Server::start(&database));
-    database.execute("DELETE FROM api_keys");
+    Server::migrate(&database);
     let limit = ["--max-key-lifetime", "30d"];
     let create = |arguments: &[&str]| {
         keys(&database, &[&["create", "--name", "x"], arguments, limit.as_slice()].concat())
@@ -411,6 +409,7 @@ fn a_key_that_cannot_be_shown_is_revoked_again() {
 #[test]
 fn a_list_fits_the_terminal() {
     let database = Database::new();
+    Server::migrate(&database);
     let name = "n".repeat(255);
     worked(&keys(&database, &["create", "--name", &name]));
     let id = id_of(&database, &name);

@@ -213,6 +213,12 @@ impl Server {
         Start::on(database).serving()
     }
 
+    /// Leaves a database as the first start does, but without a key.
+    pub fn migrate(database: &Database) {
+        drop(Server::start(database));
+        database.execute("DELETE FROM api_keys");
+    }
+
     /// Waits for the line that names the address.
     #[track_caller]
     pub fn serving(process: Process, home: Directory) -> Server {
