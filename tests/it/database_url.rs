@@ -74,6 +74,30 @@ fn unix_sockets() {
     assert!(stderr.contains(" /nowhere/.s.PGSQL.5432 ") && !stderr.contains("secret"), "{stderr}");
 }
 
+/// Where psql looks when nobody names a host; which of these is there depends on the system.
+#[test]
+fn no_host_is_the_usual_unix_socket() {
+    let usual = ["/var/run/postgresql", "/tmp"].into_iter().find(|path| Path::new(path).is_dir()).unwrap();
+    for url in [
+        "postgresql:///d?port=1&user=u",
+        "postgresql://u@:1/d",
+        "postgresql://u@/d?port=1",
+        "dbname=d user=u port=1",
+        "postgresql://u@:1/d?host=",
+    ] {
+        let arguments = ["keys", "list", "--database-url", url, "--database-wait", "0s"];
+        let place = format!("cannot connect to database `d` at {usual}/.s.PGSQL.1 as user `u`");
+        Scratch::new().run(&arguments).failed(1, &[&place]);
+    }
+    // The same among several: the first of them is not there.
+    let secured = Secured::shared();
+    let database = secured.database();
+    let (port, name) = (secured.cluster.port(), database.name());
+    let directory = secured.cluster.socket_directory().to_str().unwrap();
+    assert_lists(&format!("host=,{directory} port=1,{port} user=postgres dbname={name}"));
+    assert_lists(&format!("postgresql://postgres@:1,127.0.0.1:{port}/{name}"));
+}
+
 /// Whoever runs the program is who PostgreSQL takes it for.
 #[test]
 fn a_unix_socket_that_knows_its_peer() {

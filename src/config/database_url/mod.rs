@@ -4,7 +4,7 @@ mod names;
 mod syntax;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postgres::Config;
@@ -94,6 +94,9 @@ pub fn parse(text: &str) -> Result<DatabaseUrl, String> {
     const FORM: &str = "it must look like postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters \
                         of the password percent-encoded";
     let is_no_url = |reason: &str| format!("is not a database URL ({reason}); {FORM}");
+    if text.trim().is_empty() {
+        return Err(is_no_url("empty"));
+    }
     let parameters = syntax::parameters(text).map_err(is_no_url)?;
     let mut given = Given { config: defaults(), ..Given::default() };
     for (number, (name, value)) in parameters.iter().enumerate() {
@@ -259,10 +262,7 @@ fn one_of<T: Copy>(known: &[(&str, T)], value: &str) -> Result<T, String> {
 
 /// Names, addresses and ports side by side. The error is the reason alone.
 fn hosts(given: &Given) -> Result<Vec<Host>, String> {
-    let count = given.hosts.len().max(given.addresses.len());
-    if count == 0 || given.hosts.iter().any(|name| name.is_empty()) {
-        return Err("no host in it".to_owned());
-    }
+    let count = given.hosts.len().max(given.addresses.len()).max(1);
     // An `@` of the password that was not encoded: the rest of the password would be taken for the host.
     if given.hosts.iter().any(|name| name.contains('@') && !name.starts_with('/')) {
         return Err("an `@` in the host".to_owned());
@@ -276,11 +276,19 @@ fn hosts(given: &Given) -> Result<Vec<Host>, String> {
     let host = |index: usize| {
         let address = given.addresses.get(index).copied();
         // TLS wants a name; where there is none, it is the address.
-        let name = given.hosts.get(index).cloned().or_else(|| address.map(|address| address.to_string()));
+        let named = given.hosts.get(index).filter(|name| !name.is_empty()).cloned();
+        let name = named.or_else(|| address.map(|address| address.to_string()));
         let port = given.ports.get(index).or(given.ports.first()).copied().unwrap_or(5432);
-        Host { name: name.unwrap_or_default(), address, port }
+        Host { name: name.unwrap_or_else(usual_socket_directory), address, port }
     };
     Ok((0..count).map(host).collect())
+}
+
+/// Where PostgreSQL's Unix socket is when the URL names no host: libpq's own default on Debian and most others, else
+/// that of PostgreSQL as it comes from its makers.
+fn usual_socket_directory() -> String {
+    let usual = ["/var/run/postgresql", "/tmp"];
+    usual.into_iter().find(|directory| Path::new(directory).is_dir()).unwrap_or(usual[0]).to_owned()
 }
 
 fn mode(given: &Given) -> Result<SslMode, String> {
