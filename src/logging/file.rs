@@ -285,11 +285,12 @@ mod tests {
     fn a_name_that_is_taken_is_appended_to() {
         let home = Home::new();
         fs::create_dir_all(home.log("")).unwrap();
-        fs::write(home.log("cloacina-server.log.2026-04-02"), "0\n").unwrap();
+        // The power went off in the middle of its last line.
+        fs::write(home.log("cloacina-server.log.2026-04-02"), "{torn").unwrap();
         let mut log = LogFile::new(&home.0);
         log.write(EVENING, b"1\n");
         log.write(MORNING, b"2\n");
-        assert_eq!(home.text("cloacina-server.log.2026-04-02"), "0\n1\n");
+        assert_eq!(home.text("cloacina-server.log.2026-04-02"), "{torn\n1\n");
         assert_eq!(home.text(NAME), "2\n");
     }
 
@@ -310,7 +311,7 @@ mod tests {
     fn fourteen_are_kept_and_nothing_else_is_touched() {
         let home = Home::new();
         fs::create_dir_all(home.log("")).unwrap();
-        let others = ["2026-01-01.gz", "2026-1-01", "2026-13-01", "bak", "2026-01-01 "];
+        let others = ["+2026-01-01", "2026-01-01.gz", "2026-1-01", "2026-13-01", "bak", "2026-01-01 "];
         for other in others {
             fs::write(home.log(&format!("{NAME}.{other}")), "").unwrap();
         }
@@ -345,6 +346,44 @@ mod tests {
         assert_eq!(log.write(now, b"4\n"), [""; 0]);
         assert_eq!(home.text(NAME), "4\n");
         assert_eq!(mode(&home.0), 0o700);
+    }
+
+    #[test]
+    fn another_file_in_its_place_is_gone_on_with() {
+        let home = Home::new();
+        let mut log = LogFile::new(&home.0);
+        let noon = MORNING + Duration::HOUR * 12;
+        log.write(noon, b"1\n");
+        // Within an hour that a clock was put back by, too.
+        for (now, moved) in [(noon + LOOK_EVERY, "moved"), (noon - Duration::HOUR, "moved too")] {
+            fs::rename(home.log(NAME), home.log(moved)).unwrap();
+            fs::write(home.log(NAME), "made by others\n").unwrap();
+            touch(&home.log(NAME), now);
+            log.write(now, b"2\n");
+            assert_eq!(home.text(NAME), "made by others\n2\n");
+        }
+    }
+
+    #[test]
+    fn two_processes_do_not_put_it_away_at_once() {
+        let home = Home::new();
+        let mut log = LogFile::new(&home.0);
+        log.write(EVENING, b"1\n");
+        let other = File::open(home.log("")).unwrap();
+        other.lock().unwrap();
+        assert_eq!(log.write(MORNING, b"2\n"), [""; 0]);
+        assert_eq!(home.text(NAME), "1\n2\n");
+        assert!(!home.log("cloacina-server.log.2026-04-02").exists());
+    }
+
+    #[test]
+    fn a_pipe_is_no_log_file() {
+        let home = Home::new();
+        fs::create_dir_all(home.log("")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(home.log(NAME)).status().unwrap();
+        assert!(made.success());
+        let reports = LogFile::new(&home.0).write(MORNING, b"lost\n");
+        assert!(reports[0].ends_with("it is not a file"), "{reports:?}");
     }
 
     #[test]

@@ -61,6 +61,20 @@ fn a_disk_that_fills_up() {
     server.terminate().expect_code(0);
 }
 
+/// The last block that there is room for ends in the middle of a line. Nobody shall find half of one.
+#[test]
+fn a_disk_that_fills_up_in_the_middle_of_a_line() {
+    let database = Database::new();
+    let server = Start::on(&database).after("trap '' XFSZ; ulimit -f 16").serving();
+    keep_logging(&server, "a line on stderr about it", || server.stderr().contains("cannot write"));
+    let log = server.log();
+    assert!(log.contains("makes-a-line"), "{log}");
+    assert!(log.ends_with('\n'), "{log}");
+    for line in log.lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+}
+
 /// Makes keys and hands back their names, in order: each is a line of the log.
 fn make_keys(server: &Server, count: usize) -> Vec<String> {
     let admin = server.bootstrap_key();
