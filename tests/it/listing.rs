@@ -57,6 +57,31 @@ fn newest_first_and_in_pages() {
     server.get("/auth/keys?limit=1000", Some(&admin)).expect_status(200);
 }
 
+/// As after an import, or where a script makes them in one transaction.
+#[test]
+fn keys_of_one_moment_are_each_in_one_page() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    database.execute(
+        "INSERT INTO api_keys (id, key_hash, name, permissions, created_at)
+         SELECT gen_random_uuid(), number::text, number::text, 'read', '2024-02-29T12:00:00Z' FROM generate_series(1, 25) AS number",
+    );
+    let mut path = "/auth/keys?limit=4".to_owned();
+    let mut names = Vec::new();
+    loop {
+        let page = server.get(&path, Some(&admin)).expect_status(200).json();
+        names.extend(
+            page["keys"].as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap().to_owned()),
+        );
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/auth/keys?limit=4&after={next}");
+    }
+    assert_eq!(names.remove(0), "bootstrap");
+    names.sort_by_key(|name| name.parse::<u32>().unwrap());
+    assert_eq!(names, (1..=25).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
 fn id_of_only_key(database: &Database) -> String {
     database.value("SELECT id::text FROM api_keys")
 }

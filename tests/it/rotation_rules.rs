@@ -40,6 +40,20 @@ fn a_key_may_rotate_itself_whatever_it_may_do() {
     }
 }
 
+/// What the answer says is what is kept.
+#[test]
+fn ends_are_whole_seconds() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let old = server.make_key(&admin, r#"{"name":"n","role":"read","expires_in":"30d"}"#);
+    let body = r#"{"grace":"1h"}"#;
+    server.post(&format!("/auth/keys/{}/rotate", old.id()), &admin, body).expect_status(201);
+    let ends: i64 =
+        database.value("SELECT count(*) FROM api_keys WHERE expires_at = date_trunc('second', expires_at)");
+    assert_eq!(ends, 2, "the old key's and the new one's");
+}
+
 #[test]
 fn others_may_not() {
     let database = Database::new();
