@@ -1,9 +1,9 @@
-//! `serve --check`: everything that a start would stumble over, said at once for a deploy script. Makes nothing, writes
-//! nothing, and waits for nobody.
+//! `serve --check`: everything that a start would stumble over, said at once for a deploy script. Leaves nothing behind,
+//! and waits for nobody.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -90,7 +90,12 @@ fn look_at_home(home: &Path) -> Vec<Finding> {
             let nearest = home.ancestors().skip(1).find(|path| path.exists()).unwrap_or(Path::new("/"));
             return vec![match access(nearest, writable) {
                 _ if !nearest.is_dir() => wrong(home, &format!("{} is not a directory", nearest.display())),
-                Ok(()) => Ok(format!("home {} is made by a start", home.display())),
+                Ok(()) => match try_out(nearest) {
+                    Ok(()) => Ok(format!("home {} is made by a start", home.display())),
+                    Err(error) => {
+                        wrong(home, &format!("it cannot be made in {}: {error}", nearest.display()))
+                    }
+                },
                 Err(error) => {
                     wrong(home, &format!("it cannot be made in {}: {}", nearest.display(), error.desc()))
                 }
@@ -100,6 +105,9 @@ fn look_at_home(home: &Path) -> Vec<Finding> {
     }
     if let Err(error) = access(home, writable) {
         return vec![wrong(home, &error.desc())];
+    }
+    if let Err(error) = try_out(home) {
+        return vec![wrong(home, &error)];
     }
     let key = home.join(bootstrap::FILE);
     let logs = home.join("logs");
@@ -123,6 +131,18 @@ fn look_at_home(home: &Path) -> Vec<Finding> {
         )));
     }
     findings
+}
+
+/// Makes a directory and a file in it, as a start would, and takes both away again: permissions do not tell of a
+/// read-only, full or special file system.
+fn try_out(parent: &Path) -> io::Result<()> {
+    let directory = parent.join(format!(".cloacinactl-check-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&directory)?;
+    let file = directory.join("file");
+    let written = fs::write(&file, "a try\n");
+    let removed = if file.exists() { fs::remove_file(&file) } else { Ok(()) };
+    let emptied = fs::remove_dir(&directory);
+    written.and(removed).and(emptied)
 }
 
 /// What to do about a mode that lets others in, if it does.

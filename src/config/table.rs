@@ -291,7 +291,7 @@ pub static SETTINGS: &[Setting] = &[
         flag: "--database-wait",
         variable: "CLOACINA_DATABASE_WAIT",
         default: Some("30s"),
-        help: "For a PostgreSQL that is still coming up when the server starts.",
+        help: "For a PostgreSQL that is still coming up, or a lock on its tables, when the server starts.",
         take: |settings, value| duration(value, "0s", "1h").map(|value| settings.database_wait = value),
         ..DURATION
     },

@@ -231,3 +231,16 @@ fn an_address_of_another_host() {
     let ended = check(home.path(), &["--bind", "192.0.2.1:8080", "--database-url", &url]);
     says(ended, 1, &["192.0.2.1:8080", "no interface of this host"]);
 }
+
+/// Where permissions would allow it, and nothing can be made all the same.
+#[test]
+fn a_home_on_a_file_system_that_takes_nothing() {
+    let database = Database::new();
+    for home in ["/proc/home", "/sys/home", "/proc/self/home/below"] {
+        says(check_database(Path::new(home), &database, &[]), 1, &["as the home directory", home]);
+    }
+    let parent = Directory::new();
+    says(check_database(&parent.join("a/b"), &database, &[]), 0, &["is made by a start"]);
+    says(check_database(parent.path(), &database, &[]), 0, &["ok: home"]);
+    assert_eq!(tree(parent.path()), Vec::<String>::new(), "nothing is left behind");
+}
