@@ -202,6 +202,20 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         drop(self.supervisor.stdin.take());
         let _ = self.supervisor.wait();
+        if self.clock.is_some() {
+            remove_leftovers_of_faketime();
+        }
+    }
+}
+
+/// Its library keeps a file in shared memory for each process, and a process that is killed leaves it there.
+fn remove_leftovers_of_faketime() {
+    for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let id = name.strip_prefix("faketime_shm_").or_else(|| name.strip_prefix("sem.faketime_sem_"));
+        if id.is_some_and(|id| id.parse::<u32>().is_ok() && !Path::new("/proc").join(id).exists()) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
