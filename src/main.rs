@@ -4,6 +4,7 @@ mod background;
 mod check;
 mod cli;
 mod config;
+mod database_status;
 mod failure;
 mod http;
 mod keys;

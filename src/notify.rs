@@ -90,7 +90,7 @@ impl Notifier {
         while !shop.vitals.is_draining() {
             let began = Instant::now();
             let outcome = probe.ask(limit).map_err(|error| error.to_string()).and_then(|()| {
-                let (taken, database) = (shop.reads.taken(), shop.vitals.database_is_fresh());
+                let (taken, database) = (shop.reads.taken(), shop.vitals.database.answers());
                 let moves = progress.is_made(taken, database, Instant::now());
                 if moves { Ok(()) } else { Err("no worker takes requests any more".to_owned()) }
             });
@@ -349,7 +349,7 @@ mod tests {
         let (stop_looking, looks) = mpsc::channel::<()>();
         let looker = thread::spawn(move || {
             while looks.recv_timeout(SHORT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                fresh.saw_database(Instant::now());
+                fresh.database.reached(Instant::now());
             }
         });
         let standstill = stuck.lock().unwrap();

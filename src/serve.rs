@@ -12,6 +12,7 @@ use postgres::Transaction;
 
 use crate::background::Background;
 use crate::config::{self, Settings};
+use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
 use crate::http::gate::{self, Gate, Limits};
 use crate::http::listener;
@@ -32,6 +33,8 @@ const OWN_DESCRIPTORS: u64 = 64;
 /// How often the database is looked at for `/ready`, and how long that look may take.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
+/// Between two looks, however many requests fail.
+const LOOKS_APART: Duration = Duration::from_millis(20);
 /// What the threads get to end in, also when the drain has used its time up.
 const THREADS_END: Duration = Duration::from_secs(1);
 /// How often refused requests are summed up in a line of the log.
@@ -69,8 +72,9 @@ pub fn serve(load: impl Fn() -> Result<Settings, Failure> + Send + 'static) -> R
     let first = |transaction: Transaction<'_>| {
         bootstrap::run(transaction, &settings.home, settings.bootstrap_key.as_deref())
     };
-    let store = Store::start(settings, Arc::clone(&metrics), before_first, first)?;
-    let vitals = Arc::new(Vitals::new(Arc::clone(&metrics)));
+    let status = Arc::new(DatabaseStatus::default());
+    let store = Store::start(settings, Arc::clone(&metrics), Arc::clone(&status), before_first, first)?;
+    let vitals = Arc::new(Vitals::new(Arc::clone(&metrics), status));
     vitals.access_log.store(settings.access_log, Ordering::Relaxed);
     let keys = Keys::new(store, settings, metrics)
         .map_err(|error| Failure::Runtime(format!("cannot set up the keys: {error:?}")))?;
@@ -97,8 +101,6 @@ pub fn serve(load: impl Fn() -> Result<Settings, Failure> + Send + 'static) -> R
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     // From here on a signal drains; until here there was nothing to drain.
     let _ = serving.set(Arc::clone(&shop));
-    // The first look is before the first request, so that `/ready` is right from then on.
-    look_at_database(&keys, &vitals, settings.database_timeout);
     let watchers = watch(&keys, &vitals).map_err(|error| runtime("cannot start a thread", &error))?;
     if !ignores_hangups {
         let mut reload = Reload { running: settings.clone(), load, shop: Arc::clone(&shop) };
@@ -207,23 +209,18 @@ fn watch(keys: &Arc<Keys>, vitals: &Arc<Vitals>) -> io::Result<Background> {
     Ok(watchers)
 }
 
-/// Takes a session from the pool now and then, so that `/ready` can answer without asking. Nothing here may wait for
-/// the database without a limit: a session that is silent is found out by this thread, and replaced.
+/// Looks at the database now and then, and at once when a request has failed, so that `/ready` can answer without asking.
+/// Nothing here may wait for the database without a limit: a session that is silent is found out by this thread, and
+/// replaced.
 fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
+    vitals.database.watch_from_here();
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
-        look_at_database(keys, vitals, CHECK_LIMIT);
+        keys.store.look(CHECK_LIMIT);
+        // Requests that fail one after another ask for no more looks than these.
+        thread::sleep(LOOKS_APART);
         thread::park_timeout(CHECK_EVERY.saturating_sub(began.elapsed()));
     }
-}
-
-fn look_at_database(keys: &Keys, vitals: &Vitals, limit: Duration) -> bool {
-    let began = Instant::now();
-    let reached = keys.store.check(limit);
-    if reached {
-        vitals.saw_database(began);
-    }
-    reached
 }
 
 /// Does what has to be written or counted from time to time, and once more at the end.

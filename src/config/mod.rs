@@ -37,6 +37,8 @@ pub struct Settings {
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Networks,
     pub database_url: String,
+    /// The file that the URL is from, if it is from one: it is read again for new sessions.
+    pub database_url_file: Option<PathBuf>,
     pub bootstrap_key: Option<String>,
     /// Worker threads.
     pub workers: usize,
@@ -155,6 +157,7 @@ impl Settings {
             bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             trusted_proxies: Networks::default(),
             database_url: String::new(),
+            database_url_file: None,
             bootstrap_key: None,
             workers: 0,
             pool_size: 0,
@@ -270,9 +273,12 @@ impl Sources {
         let value = self.content(&found)?;
         let name = match found.setting.file_for {
             Some(_) => format!("the content of {} ({})", self.file_of(&found).display(), found.name),
-            None => found.name,
+            None => found.name.clone(),
         };
         setting.put(settings, &value, &name)?;
+        if found.setting.file_for == Some("database_url") {
+            settings.database_url_file = Some(self.file_of(&found));
+        }
         Ok(Some(value))
     }
 
@@ -321,27 +327,14 @@ impl Sources {
 
     /// The value itself, also when what was given is the name of a file with the value in it.
     fn content(&self, found: &Found) -> Result<String, Failure> {
-        /// Longer than any URL or key, and short enough for /dev/zero.
-        const MOST_BYTES: u64 = 64 * 1024;
         if found.setting.file_for.is_none() {
             return Ok(found.value.clone());
         }
-        let path = self.file_of(found);
-        let wrong =
-            |what: &str| Failure::Usage(format!("cannot read {} ({}): {what}", path.display(), found.name));
         found.setting.check(&found.value, &found.name)?;
-        let mut bytes = Vec::new();
-        File::open(&path)
-            .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
-            .map_err(|error| wrong(&error.to_string()))?;
-        if bytes.len() as u64 > MOST_BYTES {
-            return Err(wrong("it is longer than 64 KiB"));
-        }
-        let text = String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8"))?;
-        match text.trim_end_matches(['\r', '\n']) {
-            "" => Err(wrong("it is empty")),
-            text => Ok(text.to_owned()),
-        }
+        let path = self.file_of(found);
+        secret_in(&path).map_err(|what| {
+            Failure::Usage(format!("cannot read {} ({}): {what}", path.display(), found.name))
+        })
     }
 
     /// A path in `config.toml` starts where that file is.
@@ -350,5 +343,23 @@ impl Sources {
             Level::File => self.home.join(&found.value),
             _ => PathBuf::from(&found.value),
         }
+    }
+}
+
+/// The secret in a file, without the newline at its end. The error says what is wrong with the file.
+pub fn secret_in(path: &Path) -> Result<String, String> {
+    /// Longer than any URL or key, and short enough for /dev/zero.
+    const MOST_BYTES: u64 = 64 * 1024;
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err("it is longer than 64 KiB".to_owned());
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err("it is empty".to_owned()),
+        text => Ok(text.to_owned()),
     }
 }

@@ -579,7 +579,7 @@ impl Connection {
                     change if change.is_change() && stage != Stage::Queued => {
                         desk.rules.deadlines.answer_to_change
                     }
-                    change if change.is_change() || desk.shop.vitals.database_is_fresh() => {
+                    change if change.is_change() || desk.shop.vitals.database.answers() => {
                         desk.rules.deadlines.answer
                     }
                     _ => desk.rules.deadlines.answer.min(PATIENCE_WHEN_AWAY),

@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::reply::{Asked, Reply};
+use crate::database_status::{DatabaseStatus, Trouble};
 use crate::metrics::Metrics;
-
-/// How long a successful look at the database counts as readiness.
-const FRESH_FOR: Duration = Duration::from_millis(1900);
 
 /// To render the metrics takes the gate longer than anything else that it answers. So many in so long are fresh, which
 /// is enough for every scraper; a flood of requests gets the last of them again.
@@ -49,9 +47,9 @@ impl Failures {
 /// The server's own state, shared by the gate, the workers and the threads that watch the database.
 pub struct Vitals {
     pub metrics: Arc<Metrics>,
+    pub database: Arc<DatabaseStatus>,
     /// Since when.
     draining: OnceLock<Instant>,
-    database_seen: Mutex<Option<Instant>>,
     rendered: Mutex<Rendered>,
     /// Every answer is a line of the log.
     pub access_log: AtomicBool,
@@ -71,22 +69,17 @@ struct Rendered {
 }
 
 impl Vitals {
-    pub fn new(metrics: Arc<Metrics>) -> Vitals {
+    pub fn new(metrics: Arc<Metrics>, database: Arc<DatabaseStatus>) -> Vitals {
         let rendered = Rendered { window: Instant::now(), count: 0, text: Vec::new() };
         Vitals {
             metrics,
+            database,
             draining: OnceLock::new(),
-            database_seen: Mutex::new(None),
             rendered: Mutex::new(rendered),
             probe: OnceLock::new(),
             access_log: AtomicBool::new(false),
             failures: Failures::new(),
         }
-    }
-
-    /// The pool gave out a session, and the database answered on it, at this moment.
-    pub fn saw_database(&self, at: Instant) {
-        *self.database_seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(at);
     }
 
     /// From now on `/ready` says that we are shutting down.
@@ -159,12 +152,6 @@ impl Vitals {
         }
         rendered.text.clone()
     }
-
-    /// Whether the database was reached within the last two seconds.
-    pub fn database_is_fresh(&self) -> bool {
-        let seen = *self.database_seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        seen.is_some_and(|at| at.elapsed() < FRESH_FOR)
-    }
 }
 
 /// `GET /health`: the process is alive.
@@ -172,17 +159,18 @@ pub fn health(_vitals: &Vitals) -> Reply {
     Reply::bytes(200, "application/json", &br#"{"status":"ok"}"#[..])
 }
 
-/// `GET /ready`: the database was reached within the last two seconds, and we are not shutting down.
+/// `GET /ready`: requests can be served from the database, and we are not shutting down.
 pub fn ready(vitals: &Vitals) -> Reply {
-    let not_ready = |body: &'static str| {
-        Reply::bytes(503, "application/json", body.as_bytes()).header("Retry-After", "1")
+    let reason = match vitals.is_draining() {
+        true => Some("shutting down"),
+        false => vitals.database.trouble().map(Trouble::reason),
     };
-    if vitals.is_draining() {
-        not_ready(r#"{"status":"not ready","reason":"shutting down"}"#)
-    } else if vitals.database_is_fresh() {
-        Reply::bytes(200, "application/json", &br#"{"status":"ready"}"#[..])
-    } else {
-        not_ready(r#"{"status":"not ready","reason":"database unreachable"}"#)
+    match reason {
+        None => Reply::bytes(200, "application/json", &br#"{"status":"ready"}"#[..]),
+        Some(reason) => {
+            let body = format!(r#"{{"status":"not ready","reason":"{reason}"}}"#);
+            Reply::bytes(503, "application/json", body.into_bytes()).header("Retry-After", "1")
+        }
     }
 }
 
@@ -218,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_scrapers_renders_only_so_often() {
-        let vitals = Vitals::new(Arc::new(Metrics::new().unwrap()));
+        let vitals = Vitals::new(Arc::new(Metrics::new().unwrap()), Arc::default());
         let now = Instant::now();
         let hits = |now| {
             vitals.metrics.cache_hits.inc();

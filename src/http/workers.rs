@@ -193,7 +193,7 @@ impl Shop {
     /// With nobody in it yet, and the poll that its mailbox wakes.
     pub fn for_tests(queue: usize, handle: Box<Handle>) -> (mio::Poll, Arc<Shop>) {
         let (poll, waker) = super::gate::prepare().unwrap();
-        let vitals = Arc::new(Vitals::new(Arc::new(crate::metrics::Metrics::new().unwrap())));
+        let vitals = Arc::new(Vitals::new(Arc::new(crate::metrics::Metrics::new().unwrap()), Arc::default()));
         let (reads, changes, mailbox) = (Queue::new(queue), Queue::new(queue), Mailbox::new(waker));
         (poll, Arc::new(Shop { reads, changes, mailbox, vitals, handle }))
     }

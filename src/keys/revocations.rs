@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Keys;
+use crate::store::ConnectError;
 use crate::store::changes::{LEASE, Link, News, since_boot};
-use crate::store::describe;
 
 /// How often the database is asked for news when it sends none. Well below a lease.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -33,14 +33,14 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
                         let _ = link.close();
                         return;
                     }
-                    Err(error) => log::debug!("the link to the database broke: {}", describe(&error)),
+                    Err(error) => log::debug!("the link to the database broke: {error}"),
                 }
                 keys.cache.distrust();
                 link.give_up();
             }
             Err(error) if !is_down => {
                 is_down = true;
-                log::warn!("no link to the database, so no key is served from memory: {}", describe(&error));
+                log::warn!("no link to the database, so no key is served from memory: {error}");
             }
             Err(_) => {}
         }
@@ -49,7 +49,7 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
 }
 
 /// Trusts the cache from lease to lease, and empties it whenever a key has changed somewhere.
-fn follow(keys: &Keys, link: &mut Link, stop: &AtomicBool) -> Result<(), postgres::Error> {
+fn follow(keys: &Keys, link: &mut Link, stop: &AtomicBool) -> Result<(), ConnectError> {
     while !stop.load(Ordering::Acquire) {
         match link.wait(ASK_EVERY)? {
             News::None { asked } => keys.cache.trust_until(asked.saturating_add(LEASE)),

@@ -3,6 +3,7 @@
 //! A change is committed first and numbered afterwards (`api_key_changes`). A server that caches keys has a row in
 //! `auth_caches` with the number up to which it has emptied its cache. Whoever made the change waits for the rows.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
@@ -10,6 +11,9 @@ use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::{Client, Statement};
 use uuid::Uuid;
 
+use super::connector::ConnectError;
+use super::pool::{Dialed, Dialer};
+use super::stream::Limit;
 use super::{Store, StoreError};
 
 /// What a notification is sent on; its text means nothing.
@@ -35,6 +39,9 @@ pub fn since_boot() -> Duration {
 /// A server's own session for news. Given up, it is cut off; the row stays until somebody misses it.
 pub struct Link {
     client: Client,
+    limit: Limit,
+    epoch: u64,
+    dialer: Arc<Dialer>,
     server: Uuid,
     seen: i64,
     ask: Statement,
@@ -55,8 +62,9 @@ impl Link {
     /// Listens, and enters the server's row. The cache must be empty and distrusted when this begins.
     ///
     /// # Errors
-    /// The session broke, or the database is read-only.
-    pub fn open(mut client: Client, server: Uuid) -> Result<Link, postgres::Error> {
+    /// There is no session that takes writes, or it broke.
+    fn open(dialer: &Arc<Dialer>, server: Uuid) -> Result<Link, ConnectError> {
+        let Dialed { mut client, limit, epoch } = dialer.dial()?;
         // Nothing that is written here may wait for a synchronous standby: with another primary, it is all made anew.
         client.batch_execute(&format!("SET synchronous_commit = local; LISTEN {CHANNEL}"))?;
         let row = client.query_one(
@@ -71,22 +79,29 @@ impl Link {
         let catch_up = client.prepare(
             "UPDATE auth_caches SET seen = (SELECT last_value FROM api_key_changes) WHERE server = $1 RETURNING seen",
         )?;
-        Ok(Link { client, server, seen: row.try_get(0)?, ask, catch_up })
+        let (seen, dialer) = (row.try_get(0)?, Arc::clone(dialer));
+        Ok(Link { client, limit, epoch, dialer, server, seen, ask, catch_up })
     }
 
     /// Waits for a notification, for at most `limit`, then asks how things stand.
     ///
     /// # Errors
-    /// The session broke, or whoever waited for us has taken our row away: the link has to be opened anew.
-    pub fn wait(&mut self, limit: Duration) -> Result<News, postgres::Error> {
+    /// The session broke, or is on a server whose place another has taken, or whoever waited for us has taken our row
+    /// away: the link has to be opened anew.
+    pub fn wait(&mut self, limit: Duration) -> Result<News, ConnectError> {
+        self.limit.set(None);
         if self.client.notifications().timeout_iter(limit).next()?.is_some() {
             return Ok(News::Change);
         }
         // A query has no time limit, and a link that has gone silent would never be made anew.
+        self.limit.set(Some(Instant::now() + LEASE));
         self.client.is_valid(LEASE)?;
         let asked = since_boot();
         let row = self.client.query_one(&self.ask, &[&self.server])?;
         let last: i64 = row.try_get(0)?;
+        if !self.dialer.is_current(self.epoch) {
+            return Err(ConnectError::Replaced);
+        }
         Ok(if last == self.seen { News::None { asked } } else { News::Change })
     }
 
@@ -94,7 +109,7 @@ impl Link {
     ///
     /// # Errors
     /// As `wait`.
-    pub fn catch_up(&mut self) -> Result<(), postgres::Error> {
+    pub fn catch_up(&mut self) -> Result<(), ConnectError> {
         // Whatever is announced from here on will come again; what was announced before is covered by the number.
         while self.client.notifications().iter().next()?.is_some() {}
         let row = self.client.query_one(&self.catch_up, &[&self.server])?;
@@ -104,6 +119,7 @@ impl Link {
 
     /// Ends a link that broke, without waiting for anything.
     pub fn give_up(self) {
+        self.limit.set(Some(Instant::now()));
         super::pool::release(self);
     }
 
@@ -130,8 +146,8 @@ impl Store {
     ///
     /// # Errors
     /// The database is down or read-only.
-    pub fn link(&self, server: Uuid) -> Result<Link, postgres::Error> {
-        Link::open(self.dialer.dial()?, server)
+    pub fn link(&self, server: Uuid) -> Result<Link, ConnectError> {
+        Link::open(&self.dialer, server)
     }
 
     /// Draws the number of a change, and tells everybody; `None` when nobody else caches. The change must have been

@@ -17,8 +17,8 @@ pub type Finding = Result<String, Failure>;
 
 /// Waits for nobody who is still coming up.
 pub fn database(settings: &Settings) -> Vec<Finding> {
-    let connected = start::dialer(settings, SESSION_WAIT).and_then(|dialer| {
-        let client = start::connect(&dialer, Duration::ZERO)?;
+    let connected = start::dialer(settings, SESSION_WAIT, Duration::ZERO).and_then(|dialer| {
+        let client = start::connect(&dialer, Duration::ZERO)?.client;
         Ok((client, dialer.connector.place.clone()))
     });
     match connected {
@@ -53,9 +53,6 @@ impl Look {
         let client = &mut self.client;
         let version = first_value(client, "SELECT current_setting('server_version')")?.unwrap_or_default();
         let is_old = is_true(client, "SELECT current_setting('server_version_num')::int < 150000")?;
-        if is_true(client, "SELECT current_setting('transaction_read_only') = 'on'")? {
-            self.wrong("it takes no writes: it is a standby, or read-only for this user");
-        }
         // From here on this session could not change anything if it wanted to, and waits for no lock for long.
         self.client.batch_execute("SET default_transaction_read_only = on; SET statement_timeout = '5s'")?;
         match is_old {

@@ -11,22 +11,29 @@ pub mod keys;
 mod locks;
 mod migrations;
 mod password_file;
+mod pinned;
 mod pool;
+mod probe;
 mod schema;
 mod start;
+mod stream;
 mod tls;
 mod verifier;
 
 use std::error::Error as _;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use postgres::error::SqlState;
+use postgres::error::{Severity, SqlState};
 use postgres::{Client, SimpleQueryMessage};
 
+use crate::database_status::DatabaseStatus;
+use crate::failure::Failure;
 use crate::metrics::Metrics;
+pub use connector::ConnectError;
 use pool::{Dialer, Session, Sessions};
+use probe::Probe;
 
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
 const READ_AGAIN_FOR: Duration = Duration::from_secs(2);
@@ -40,6 +47,9 @@ pub struct Store {
     dialer: Arc<Dialer>,
     running: cancel::Watched,
     metrics: Arc<Metrics>,
+    /// What requests find out, and the looks.
+    pub status: Arc<DatabaseStatus>,
+    probe: Mutex<Probe>,
 }
 
 /// Why a statement was not answered. Neither text has a key, a hash or a password in it.
@@ -75,9 +85,9 @@ impl From<postgres::Error> for StoreError {
     fn from(error: postgres::Error) -> StoreError {
         let text = describe(&error);
         let is_passing = match error.code() {
-            Some(code) => is_passing(code),
+            Some(code) => is_fatal(&error) || is_passing(code),
             // Else it is a value that is not what we expect.
-            None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
+            None => ends_session(&error),
         };
         if is_passing { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
     }
@@ -88,6 +98,25 @@ fn is_passing(code: &SqlState) -> bool {
     ["08", "40", "53", "57", "58"].iter().any(|class| code.code().starts_with(class))
         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
         || *code == SqlState::LOCK_NOT_AVAILABLE
+}
+
+/// Whether PostgreSQL ends the session with this error, for whatever reason.
+fn is_fatal(error: &postgres::Error) -> bool {
+    let severity = error.as_db_error().and_then(|error| error.parsed_severity());
+    matches!(severity, Some(Severity::Fatal | Severity::Panic))
+}
+
+/// Whether nothing more can be done with a session after this error: PostgreSQL or the network has ended it, or it is
+/// read-only from now on. Of class 57 only a cancelled statement leaves it as it was.
+fn ends_session(error: &postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => {
+            is_fatal(error)
+                || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+                || ["08", "57P"].iter().any(|class| code.code().starts_with(class))
+        }
+        None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
+    }
 }
 
 /// What went wrong, with its cause. PostgreSQL's own detail is left out: it may quote the row, and with it a hash.
@@ -117,6 +146,17 @@ fn is_true(client: &mut Client, query: &str) -> Result<bool, postgres::Error> {
 }
 
 impl Store {
+    fn new(
+        pool: r2d2::Pool<Sessions>,
+        dialer: Arc<Dialer>,
+        metrics: Arc<Metrics>,
+        status: Arc<DatabaseStatus>,
+    ) -> Result<Store, Failure> {
+        let running = cancel::Running::start(&dialer)
+            .map_err(|error| Failure::Runtime(format!("cannot start a thread: {error}")))?;
+        Ok(Store { pool, dialer, running, metrics, status, probe: Mutex::default() })
+    }
+
     /// Runs a statement that may be run again: on a session that turns out to be dead, the next one is tried. All of it
     /// is over at `until`, unless the database is silent.
     fn read<T>(
@@ -130,18 +170,17 @@ impl Store {
             match self.run(&mut session, until, &mut read).0 {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    let session_is_dead = session.is_dead(&error);
-                    let error = StoreError::from(error);
+                    let session_is_dead = self.is_dead(&mut session, &error);
                     if !session_is_dead || Instant::now() >= again_until {
-                        return Err(error);
+                        return Err(StoreError::from(error));
                     }
-                    self.dialer.forget(&session);
                 }
             }
         }
     }
 
-    /// Runs a statement that is never repeated. All of it is over at `until`, unless the database is silent.
+    /// Runs a statement that is never repeated, on a session that has just said that it lives and may write. All of it
+    /// is over at `until`, unless the database is silent.
     ///
     /// # Errors
     /// `Unknown` when the session broke: PostgreSQL may end one between a commit and the word of it. All other errors
@@ -151,7 +190,7 @@ impl Store {
         until: Instant,
         write: impl FnOnce(&mut Session) -> Result<T, postgres::Error>,
     ) -> Result<Committed<T>, StoreError> {
-        let mut session = self.session(until)?;
+        let mut session = self.writable_session(until)?;
         let (result, is_cancelled) = self.run(&mut session, until, write);
         match result {
             Ok(value) => {
@@ -160,11 +199,13 @@ impl Store {
                 }
                 Ok(Committed { value, is_confirmed: !is_cancelled })
             }
-            Err(error) if session.is_dead(&error) => {
-                self.dialer.forget(&session);
-                Err(StoreError::Unknown(describe(&error)))
+            Err(error) => {
+                let is_dead = self.is_dead(&mut session, &error);
+                match is_dead && error.code() != Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
+                    true => Err(StoreError::Unknown(describe(&error))),
+                    false => Err(StoreError::from(error)),
+                }
             }
-            Err(error) => Err(StoreError::from(error)),
         }
     }
 
@@ -183,6 +224,36 @@ impl Store {
         (result, is_cancelled)
     }
 
+    fn writable_session(&self, until: Instant) -> Result<r2d2::PooledConnection<Sessions>, StoreError> {
+        let again_until = until.min(Instant::now() + READ_AGAIN_FOR);
+        loop {
+            let mut session = self.session(until)?;
+            let ask = |session: &mut Session| {
+                first_value(&mut session.client, "SELECT current_setting('transaction_read_only')")
+            };
+            match self.run(&mut session, until, ask).0 {
+                Ok(read_only) if read_only.as_deref() == Some("off") => return Ok(session),
+                // Others of its age are read-only as well.
+                Ok(_) => self.dialer.forget(session.epoch()),
+                Err(error) => {
+                    if !self.is_dead(&mut session, &error) || Instant::now() >= again_until {
+                        return Err(StoreError::from(error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether this error has ended the session. All that are as old go with it.
+    fn is_dead(&self, session: &mut Session, error: &postgres::Error) -> bool {
+        let dead = session.is_dead(error);
+        if dead {
+            self.dialer.forget(session.epoch());
+            self.status.look_now();
+        }
+        dead
+    }
+
     /// A session from the pool that is not known to be dead.
     fn session(&self, until: Instant) -> Result<r2d2::PooledConnection<Sessions>, StoreError> {
         let asked = Instant::now();
@@ -194,32 +265,18 @@ impl Store {
             let session = self.pool.get_timeout(self.dialer.patience().min(left));
             self.dialer.note(session.is_err());
             let session = session.map_err(|error| {
+                // What is known of the database now is known to `/ready` at once; whether the pool is merely busy is for
+                // the look to say.
+                if let Some(trouble) = self.dialer.trouble() {
+                    self.status.failed(trouble);
+                }
+                self.status.look_now();
                 StoreError::Unavailable(format!("no session within {:?}: {error}", asked.elapsed()))
             })?;
-            if self.dialer.is_current(&session) {
+            if self.dialer.is_current(session.epoch()) {
                 self.metrics.pool_wait_seconds.observe(asked.elapsed().as_secs_f64());
                 return Ok(session);
             }
         }
-    }
-
-    /// Whether a session can be had within `limit`, and the database answers on it. Also brings the pool's metrics
-    /// up to date.
-    pub fn check(&self, limit: Duration) -> bool {
-        let answers = self.pool.get_timeout(limit).is_ok_and(|mut session| {
-            let answer = session.client.is_valid(limit);
-            if let Err(error) = &answer {
-                if session.is_dead(error) {
-                    self.dialer.forget(&session);
-                }
-                // Also one that is merely silent: it would be the first to be handed out again.
-                session.give_up();
-            }
-            answer.is_ok()
-        });
-        let state = self.pool.state();
-        self.metrics.pool_size.set(i64::from(state.connections));
-        self.metrics.pool_idle.set(i64::from(state.idle_connections));
-        answers
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::config::database_url::Host;
 
@@ -13,7 +14,14 @@ const MOST_BYTES: u64 = 1024 * 1024;
 /// The passwords of a file that only its owner can read.
 pub struct PasswordFile {
     pub path: PathBuf,
+    latest: Mutex<Latest>,
+}
+
+/// What the file held when it could last be read.
+struct Latest {
     content: Vec<u8>,
+    /// It cannot be read now, and the log has it.
+    is_wrong: bool,
 }
 
 impl PasswordFile {
@@ -25,13 +33,37 @@ impl PasswordFile {
         let is_chosen = chosen.is_some();
         let path = chosen.or_else(|| Some(variable("HOME")?.join(".pgpass")))?;
         match read(&path) {
-            Ok(content) => Some(PasswordFile { path, content }),
+            Ok(content) => Some(PasswordFile::new(path, content)),
             Err(reason) if is_chosen || path.exists() => {
                 log::warn!("the password file {} is ignored: {reason}", path.display());
                 None
             }
             Err(_) => None,
         }
+    }
+
+    fn new(path: PathBuf, content: Vec<u8>) -> PasswordFile {
+        PasswordFile { path, latest: Mutex::new(Latest { content, is_wrong: false }) }
+    }
+
+    /// Reads the file again, for a password that was changed. What it held before counts while it cannot be read.
+    pub fn refresh(&self) {
+        let mut latest = self.latest();
+        match read(&self.path) {
+            Ok(content) => *latest = Latest { content, is_wrong: false },
+            Err(reason) => {
+                if !std::mem::replace(&mut latest.is_wrong, true) {
+                    log::warn!(
+                        "cannot read the password file {} again, so what it held before is used: {reason}",
+                        self.path.display()
+                    );
+                }
+            }
+        }
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The password of the first line that fits.
@@ -44,7 +76,7 @@ impl PasswordFile {
         }
         let port = host.port.to_string();
         let wanted: [&[&str]; 4] = [&names, &[&port], &[database], &[user]];
-        self.content.split(|byte| *byte == b'\n').find_map(|line| {
+        self.latest().content.split(|byte| *byte == b'\n').find_map(|line| {
             let mut rest = line.strip_suffix(b"\r").unwrap_or(line);
             if rest.starts_with(b"#") {
                 return None;
@@ -100,7 +132,7 @@ mod tests {
     use super::*;
 
     fn found(content: &str, host: &str, port: u16, database: &str, user: &str) -> Option<String> {
-        let file = PasswordFile { path: PathBuf::new(), content: content.into() };
+        let file = PasswordFile::new(PathBuf::new(), content.into());
         let host = Host { name: host.to_owned(), address: None, port };
         file.password(&host, database, user).map(|password| String::from_utf8(password).unwrap())
     }

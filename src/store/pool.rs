@@ -1,5 +1,5 @@
 //! r2d2 over sessions that carry their prepared statements: a statement is parsed once for each session, and no
-//! checkout costs a round trip.
+//! checkout for a read costs a round trip.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use postgres::{CancelToken, Client};
 use r2d2::ManageConnection;
 
-use super::connector::Connector;
+use super::connector::{ConnectError, Connected, Connector};
 use super::keys::Statements;
+use super::stream::Limit;
+use crate::database_status::Trouble;
 
 /// How long a request waits for a session. Half of it also bounds the pause between r2d2's attempts to connect, so
 /// that a database that is back is in use again within half a second.
@@ -22,24 +24,46 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 /// Before the database was lost for the first time.
 const FIRST_EPOCH: u64 = 0;
 
-/// Makes connections, and knows which of them are older than the last time the database was lost.
+/// Makes connections, and knows which of them are older than the last time the database was lost, or another server
+/// took its place.
 pub struct Dialer {
     pub connector: Connector,
     epoch: AtomicU64,
+    /// After which PostgreSQL gives up a statement, so that one that waits for a lock does not keep its worker.
+    statement_timeout: Duration,
     /// For how long to wait for a session of a database that is not known to be down.
     session_wait: Duration,
     is_down: AtomicBool,
+    outcome: Mutex<Outcome>,
     /// Set when the pool may fill itself.
     started: OnceLock<()>,
 }
 
+/// What the last attempt to connect said.
+#[derive(Default)]
+struct Outcome {
+    /// The server that took the last connection.
+    instance: String,
+    /// Why there was none.
+    trouble: Option<Trouble>,
+}
+
+/// A connection that takes writes, and how old it is.
+pub struct Dialed {
+    pub client: Client,
+    pub limit: Limit,
+    pub epoch: u64,
+}
+
 impl Dialer {
-    pub fn new(connector: Connector, session_wait: Duration) -> Dialer {
+    pub fn new(connector: Connector, session_wait: Duration, statement_timeout: Duration) -> Dialer {
         Dialer {
             connector,
             epoch: AtomicU64::new(FIRST_EPOCH),
+            statement_timeout,
             session_wait,
             is_down: AtomicBool::new(false),
+            outcome: Mutex::default(),
             started: OnceLock::new(),
         }
     }
@@ -59,26 +83,80 @@ impl Dialer {
         self.is_down.store(is_down, Ordering::Relaxed);
     }
 
-    /// A connection whose commits are on disk when they return, whatever the database's own default: a revocation
-    /// that a crash undoes would let a key in again.
-    pub fn dial(&self) -> Result<Client, postgres::Error> {
-        let mut client = self.connector.connect()?;
-        client.batch_execute(
-            "SELECT set_config('synchronous_commit', 'on', false)
-             WHERE current_setting('synchronous_commit') = 'off'",
-        )?;
-        Ok(client)
+    /// A connection that takes writes, to the server that takes them now.
+    ///
+    /// When that is another server than the last time, every connection made before this one began is of no use: its
+    /// server may not hear of changes any more. This one is as old as those, since it may itself be the one that came
+    /// late.
+    pub fn dial(&self) -> Result<Dialed, ConnectError> {
+        self.dial_with(self.statement_timeout, Duration::MAX)
     }
 
-    /// This session is dead, and so are all that are as old. One that was already known to be old says nothing of
-    /// those that were made since.
-    pub fn forget(&self, dead: &Session) {
-        let next = dead.epoch + 1;
-        let _ = self.epoch.compare_exchange(dead.epoch, next, Ordering::AcqRel, Ordering::Acquire);
+    /// The same, with this limit for each host.
+    pub fn dial_within(&self, limit: Duration) -> Result<Dialed, ConnectError> {
+        self.dial_with(self.statement_timeout, limit)
     }
 
-    pub fn is_current(&self, session: &Session) -> bool {
-        session.epoch == self.epoch.load(Ordering::Acquire)
+    /// The same for a start, whose statements may take as long as they like.
+    pub fn dial_for_start(&self) -> Result<Dialed, ConnectError> {
+        self.dial_with(Duration::ZERO, Duration::MAX)
+    }
+
+    fn dial_with(&self, statement_timeout: Duration, limit: Duration) -> Result<Dialed, ConnectError> {
+        // Read first: a loss while we connect makes this connection an old one.
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let connected = self.connector.connect(statement_timeout, limit);
+        let mut outcome = self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match connected {
+            Ok(Connected { client, limit, pinned }) => {
+                outcome.trouble = None;
+                if outcome.instance != pinned.instance {
+                    if !outcome.instance.is_empty() {
+                        log::warn!(
+                            "another PostgreSQL server answers now; sessions on the last one are given up"
+                        );
+                        self.epoch.fetch_add(1, Ordering::AcqRel);
+                    }
+                    outcome.instance = pinned.instance;
+                }
+                Ok(Dialed { client, limit, epoch })
+            }
+            Err(error) => {
+                outcome.trouble = Some(match error {
+                    ConnectError::ReadOnly => Trouble::ReadOnly,
+                    _ => Trouble::Unreachable,
+                });
+                Err(error)
+            }
+        }
+    }
+
+    /// Why the last attempt to connect failed, if it did.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).trouble
+    }
+
+    /// Waits until the pool may fill itself.
+    pub fn wait_for_start(&self) {
+        self.started.wait();
+    }
+
+    /// What is of this epoch is dead, and so is all that is as old. What was already known to be old says nothing of
+    /// what was made since.
+    pub fn forget(&self, epoch: u64) {
+        let _ = self.epoch.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    pub fn is_current(&self, epoch: u64) -> bool {
+        epoch == self.epoch.load(Ordering::Acquire)
+    }
+}
+
+impl Dialed {
+    /// Drops a connection that may owe us an answer, without waiting for that.
+    pub fn give_up(self) {
+        self.limit.set(Some(Instant::now()));
+        release(self);
     }
 }
 
@@ -87,6 +165,7 @@ pub struct Session {
     pub client: Client,
     pub statements: Statements,
     pub cancel: Arc<CancelToken>,
+    limit: Limit,
     epoch: u64,
     /// A statement has failed in a way that leaves nothing to hope for.
     dead: bool,
@@ -95,38 +174,30 @@ pub struct Session {
 }
 
 impl Session {
-    /// Makes a session of a connection that is as old as `epoch`.
-    fn begin(
-        mut client: Client,
-        epoch: u64,
-        statement_timeout: Duration,
-    ) -> Result<Session, postgres::Error> {
-        client.batch_execute(&format!("SET statement_timeout = {}", statement_timeout.as_millis()))?;
-        let statements = Statements::prepare(&mut client)?;
-        let cancel = Arc::new(client.cancel_token());
-        Ok(Session { client, statements, cancel, epoch, dead: false, silent: false })
+    /// The first session of the connection on which everything was prepared, without a time-out of statements.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn first(mut dialed: Dialed, dialer: &Dialer) -> Result<Session, postgres::Error> {
+        let milliseconds = dialer.statement_timeout.as_millis();
+        dialed.client.batch_execute(&format!("SET statement_timeout = {milliseconds}"))?;
+        Session::new(dialed)
     }
 
-    /// Makes the first session of the connection on which everything was prepared.
+    /// Prepares what the pool's sessions have.
     ///
     /// # Errors
     /// The session broke, or the table is not as the statements expect it.
-    pub fn first(client: Client, statement_timeout: Duration) -> Result<Session, postgres::Error> {
-        Session::begin(client, FIRST_EPOCH, statement_timeout)
+    pub fn new(dialed: Dialed) -> Result<Session, postgres::Error> {
+        let Dialed { mut client, limit, epoch } = dialed;
+        let statements = Statements::prepare(&mut client)?;
+        let cancel = Arc::new(client.cancel_token());
+        Ok(Session { client, statements, cancel, limit, epoch, dead: false, silent: false })
     }
 
     /// Whether this error means that the session is of no use any more, and with it all that are as old.
     pub fn is_dead(&mut self, error: &postgres::Error) -> bool {
-        use postgres::error::SqlState;
-        let told_so = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN];
-        let dead = match error.code() {
-            Some(code) => told_so.contains(code),
-            None => {
-                use std::error::Error as _;
-                let is_io = error.source().is_some_and(|cause| cause.is::<std::io::Error>());
-                is_io || error.is_closed() || self.client.is_closed()
-            }
-        };
+        let dead = super::ends_session(error) || self.client.is_closed();
         self.dead |= dead;
         dead
     }
@@ -134,67 +205,59 @@ impl Session {
     /// Nothing is known to be wrong with it, but it does not answer in time.
     pub fn give_up(&mut self) {
         self.silent = true;
+        self.limit.set(Some(Instant::now()));
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 }
 
 /// r2d2's view of the sessions.
 pub struct Sessions {
     dialer: Arc<Dialer>,
-    /// After which PostgreSQL gives up a statement, so that one that waits for a lock does not keep its worker.
-    statement_timeout: Duration,
     /// There already when the pool is opened, so that nobody waits for another one.
     first: Mutex<Option<Session>>,
 }
 
 impl ManageConnection for Sessions {
     type Connection = Session;
-    type Error = postgres::Error;
+    type Error = ConnectError;
 
-    fn connect(&self) -> Result<Session, postgres::Error> {
+    fn connect(&self) -> Result<Session, ConnectError> {
         let first = self.first.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         if let Some(first) = first {
             return Ok(first);
         }
-        self.dialer.started.wait();
-        // Read first: a loss while we connect makes this session an old one.
-        let epoch = self.dialer.epoch.load(Ordering::Acquire);
-        Session::begin(self.dialer.dial()?, epoch, self.statement_timeout)
+        self.dialer.wait_for_start();
+        Ok(Session::new(self.dialer.dial()?)?)
     }
 
-    fn is_valid(&self, session: &mut Session) -> Result<(), postgres::Error> {
-        session.client.simple_query("").map(|_| ())
+    fn is_valid(&self, session: &mut Session) -> Result<(), ConnectError> {
+        Ok(session.client.simple_query("").map(|_| ())?)
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
-        session.dead || session.silent || session.client.is_closed() || !self.dialer.is_current(session)
+        session.dead || session.silent || session.client.is_closed() || !self.dialer.is_current(session.epoch)
     }
 }
 
 /// A pool that begins with one session and fills itself in the background once its dialer has been started.
-pub fn open(
-    dialer: &Arc<Dialer>,
-    first: Session,
-    size: u32,
-    statement_timeout: Duration,
-) -> r2d2::Pool<Sessions> {
+pub fn open(dialer: &Arc<Dialer>, first: Session, size: u32) -> r2d2::Pool<Sessions> {
     r2d2::Pool::builder()
         .max_size(size)
         .test_on_check_out(false)
         .connection_timeout(SESSION_WAIT)
         .error_handler(Box::new(Complaints::default()))
         .connection_customizer(Box::new(Farewell))
-        .build_unchecked(Sessions {
-            dialer: Arc::clone(dialer),
-            statement_timeout,
-            first: Mutex::new(Some(first)),
-        })
+        .build_unchecked(Sessions { dialer: Arc::clone(dialer), first: Mutex::new(Some(first)) })
 }
 
 /// Lets go of sessions.
 #[derive(Debug)]
 struct Farewell;
 
-impl r2d2::CustomizeConnection<Session, postgres::Error> for Farewell {
+impl r2d2::CustomizeConnection<Session, ConnectError> for Farewell {
     fn on_release(&self, session: Session) {
         if session.silent {
             release(session);
@@ -217,12 +280,12 @@ struct Complaints {
     last: Mutex<Option<Instant>>,
 }
 
-impl r2d2::HandleError<postgres::Error> for Complaints {
-    fn handle_error(&self, error: postgres::Error) {
+impl r2d2::HandleError<ConnectError> for Complaints {
+    fn handle_error(&self, error: ConnectError) {
         let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if last.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
             *last = Some(Instant::now());
-            log::warn!("cannot connect to the database: {}", super::describe(&error));
+            log::warn!("cannot use the database: {error}");
         }
     }
 }

@@ -1,17 +1,17 @@
 //! From a database URL to a store: wait for a PostgreSQL that is coming up, migrate, make the first key.
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postgres::{Client, Transaction};
 
-use super::cancel::Running;
-use super::connector::{Connector, may_come_up};
+use super::connector::Connector;
 use super::locks::{self, Stopped};
 use super::migrations::State;
-use super::pool::{self, Dialer, SESSION_WAIT, Session};
+use super::pool::{self, Dialed, Dialer, SESSION_WAIT, Session};
 use super::{COMMAND_LIMIT, Store, describe, keys, migrations};
-use crate::config::{Settings, database_url};
+use crate::config::Settings;
+use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 
@@ -26,16 +26,20 @@ impl Store {
     pub fn start(
         settings: &Settings,
         metrics: Arc<Metrics>,
+        status: Arc<DatabaseStatus>,
         before_first: impl FnMut() -> Result<(), Failure>,
         first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
-        let dialer = dialer(settings, SESSION_WAIT)?;
-        let mut client = connect(&dialer, settings.database_wait)?;
-        prepare(&mut client, settings.database_wait, before_first, first)?;
-        let session = first_session(&dialer, client, settings.database_timeout)?;
-        let pool = pool::open(&dialer, session, settings.pool_size, settings.database_timeout);
-        let running = Running::start(&dialer).map_err(no_thread)?;
-        Ok(Store { pool, dialer, running, metrics })
+        let dialer = dialer(settings, SESSION_WAIT, settings.database_timeout)?;
+        let mut dialed = connect(&dialer, settings.database_wait)?;
+        prepare(&mut dialed.client, settings.database_wait, before_first, first)?;
+        let session = first_session(&dialer, dialed)?;
+        // The first session was used just now, so `/ready` is right from the first request on.
+        status.reached(Instant::now());
+        let pool = pool::open(&dialer, session, settings.pool_size);
+        let store = Store::new(pool, dialer, metrics, status)?;
+        store.show_pool();
+        Ok(store)
     }
 
     /// Opens all other sessions, in the background. A start takes half as long without that beside it.
@@ -49,10 +53,9 @@ impl Store {
     /// As `start`, and if the database is not as a server of this release would leave it.
     pub fn to_change(settings: &Settings) -> Result<Store, Failure> {
         let (dialer, session) = migrated(settings, "")?;
-        let pool = pool::open(&dialer, session, settings.pool_size, COMMAND_LIMIT);
+        let pool = pool::open(&dialer, session, settings.pool_size);
         dialer.start();
-        let running = Running::start(&dialer).map_err(no_thread)?;
-        Ok(Store { pool, dialer, running, metrics: Arc::new(Metrics::new()?) })
+        Store::new(pool, dialer, Arc::new(Metrics::new()?), Arc::default())
     }
 
     /// For a command that only looks, on a single session that cannot change anything.
@@ -61,18 +64,17 @@ impl Store {
     /// As `to_change`.
     pub fn to_look(settings: &Settings) -> Result<Store, Failure> {
         let (dialer, session) = migrated(settings, "SET default_transaction_read_only = on")?;
-        let pool = pool::open(&dialer, session, 1, COMMAND_LIMIT);
-        let running = Running::start(&dialer).map_err(no_thread)?;
-        Ok(Store { pool, dialer, running, metrics: Arc::new(Metrics::new()?) })
+        let pool = pool::open(&dialer, session, 1);
+        Store::new(pool, dialer, Arc::new(Metrics::new()?), Arc::default())
     }
 }
 
 /// Connects to a database that needs no migration, and does `setup` there.
 fn migrated(settings: &Settings, setup: &str) -> Result<(Arc<Dialer>, Session), Failure> {
-    let dialer = dialer(settings, COMMAND_LIMIT)?;
-    let mut client = connect(&dialer, settings.database_wait)?;
+    let dialer = dialer(settings, COMMAND_LIMIT, COMMAND_LIMIT)?;
+    let mut dialed = connect(&dialer, settings.database_wait)?;
     let place = &dialer.connector.place;
-    let (state, _) = migrations::state(&mut client)?;
+    let (state, _) = migrations::state(&mut dialed.client)?;
     if let State::Behind { from, to } = state {
         let what = match from {
             0 => "has not been set up yet".to_owned(),
@@ -82,13 +84,13 @@ fn migrated(settings: &Settings, setup: &str) -> Result<(Arc<Dialer>, Session), 
             "{place} {what}; nothing was changed: start `cloacinactl serve` there once, which migrates it"
         )));
     }
-    client.batch_execute(setup).map_err(|error| lost(place, &error))?;
-    let session = first_session(&dialer, client, COMMAND_LIMIT)?;
+    dialed.client.batch_execute(setup).map_err(|error| lost(place, &error))?;
+    let session = first_session(&dialer, dialed)?;
     Ok((dialer, session))
 }
 
-fn first_session(dialer: &Dialer, client: Client, statement_timeout: Duration) -> Result<Session, Failure> {
-    Session::first(client, statement_timeout).map_err(|error| {
+fn first_session(dialer: &Dialer, dialed: Dialed) -> Result<Session, Failure> {
+    Session::first(dialed, dialer).map_err(|error| {
         let place = &dialer.connector.place;
         Failure::Runtime(format!("the table api_keys of {place} is not as expected: {}", describe(&error)))
     })
@@ -98,18 +100,17 @@ fn lost(place: &str, error: &postgres::Error) -> Failure {
     Failure::Runtime(format!("lost {place}: {}", describe(error)))
 }
 
-fn no_thread(error: std::io::Error) -> Failure {
-    Failure::Runtime(format!("cannot start a thread: {error}"))
-}
-
 /// What makes connections to the database of these settings.
 ///
 /// # Errors
 /// `Usage`: the URL, or a file that it names, is not as it should be.
-pub fn dialer(settings: &Settings, session_wait: Duration) -> Result<Arc<Dialer>, Failure> {
-    let url = database_url::parse(&settings.database_url)
-        .map_err(|reason| Failure::Usage(format!("the database URL {reason}")))?;
-    Ok(Arc::new(Dialer::new(Connector::new(url)?, session_wait)))
+pub fn dialer(
+    settings: &Settings,
+    session_wait: Duration,
+    statement_timeout: Duration,
+) -> Result<Arc<Dialer>, Failure> {
+    let connector = Connector::new(&settings.database_url, settings.database_url_file.clone())?;
+    Ok(Arc::new(Dialer::new(connector, session_wait, statement_timeout)))
 }
 
 /// Migrates, and makes the first key. Other servers may be doing the same; for their locks it waits for `limit` each.
@@ -133,43 +134,28 @@ fn prepare(
     })
 }
 
-/// A connection to a database that may still be coming up.
+/// A connection that takes writes, to a database that may still be coming up, or a standby that is to be promoted.
 ///
 /// # Errors
 /// One line that says which database, and why there is none.
-pub fn connect(dialer: &Arc<Dialer>, patience: Duration) -> Result<Client, Failure> {
+pub fn connect(dialer: &Dialer, patience: Duration) -> Result<Dialed, Failure> {
     let connector = &dialer.connector;
     let place = &connector.place;
     let until = Instant::now() + patience;
     let mut said = false;
     loop {
-        match dial_until(dialer, until.max(Instant::now() + connector.attempt_limit)) {
-            None => {
-                return Err(Failure::Runtime(format!(
-                    "cannot connect to {place}: it takes connections and does not answer"
-                )));
-            }
-            Some(Ok(client)) => return Ok(client),
-            Some(Err(error)) if may_come_up(&error) && Instant::now() + RETRY_EVERY < until => {
-                if !said {
-                    log::warn!("waiting up to {patience:?} for {place}: {}", connector.explain(&error));
-                    said = true;
-                }
-                std::thread::sleep(RETRY_EVERY);
-            }
-            Some(Err(error)) => {
-                let reason = connector.explain(&error);
-                return Err(Failure::Runtime(format!("cannot connect to {place}: {reason}")));
-            }
+        let error = match dialer.dial_for_start() {
+            Ok(dialed) => return Ok(dialed),
+            Err(error) => error,
+        };
+        let reason = connector.explain(&error);
+        if !error.may_pass() || Instant::now() + RETRY_EVERY >= until {
+            return Err(Failure::Runtime(format!("cannot connect to {place}: {reason}")));
         }
+        if !said {
+            log::warn!("waiting up to {patience:?} for {place}: {reason}");
+            said = true;
+        }
+        std::thread::sleep(RETRY_EVERY);
     }
-}
-
-/// `None` when nobody has said a word by then: the driver would wait for ever. The attempt is left to itself; the
-/// process ends soon.
-fn dial_until(dialer: &Arc<Dialer>, until: Instant) -> Option<Result<Client, postgres::Error>> {
-    let dialer = Arc::clone(dialer);
-    let (done, dialled) = mpsc::channel();
-    std::thread::spawn(move || _ = done.send(dialer.dial()));
-    dialled.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
 }

@@ -7,21 +7,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use postgres::config::SslNegotiation;
-use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::{CertificateError, ClientConfig, Error as RustlsError};
 
-use super::certificate::Certificate;
 use super::credentials;
+use super::stream::{Limit, Stream, silent};
 use super::verifier::{Trust, Verifier};
 use crate::config::database_url::{DatabaseUrl, Roots, SslMode};
 use crate::failure::Failure;
@@ -33,6 +31,17 @@ pub struct Tls {
     /// Where the roots are from, for people.
     roots: Arc<str>,
     is_direct: bool,
+    encryption: Encryption,
+    limit: Limit,
+}
+
+/// Whether a connection is to be encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    Off,
+    /// Where the server offers it.
+    Preferred,
+    Required,
 }
 
 impl Tls {
@@ -63,7 +72,18 @@ impl Tls {
         if is_direct {
             config.alpn_protocols = vec![b"postgresql".to_vec()];
         }
-        Ok(Tls { config: Arc::new(config), roots: roots.into(), is_direct })
+        Ok(Tls {
+            config: Arc::new(config),
+            roots: roots.into(),
+            is_direct,
+            encryption: Encryption::Preferred,
+            limit: Limit::default(),
+        })
+    }
+
+    /// The same for one connection, which waits for bytes for no longer than the limit says.
+    pub fn for_connection(&self, encryption: Encryption, limit: &Limit) -> Tls {
+        Tls { encryption, limit: limit.clone(), ..self.clone() }
     }
 }
 
@@ -140,17 +160,50 @@ where
     type Error = Box<dyn Error + Sync + Send>;
     type Future = Pin<Box<dyn Future<Output = Result<Stream<S>, Self::Error>> + Send>>;
 
+    /// The driver leaves it all to us, the question whether the server has TLS included.
     fn connect(self, stream: S) -> Self::Future {
         Box::pin(async move {
-            let Handshake { tls, name } = self;
-            let server = ServerName::try_from(name.clone()).map_err(|_| {
-                Refusal(format!("`{}` is no name that a certificate can have", name.escape_debug()))
-            })?;
-            match TlsConnector::from(Arc::clone(&tls.config)).connect(server, stream).await {
-                Ok(stream) => Ok(Stream(stream)),
-                Err(error) => Err(tls.explain(error, &name)),
+            let limit = self.tls.limit.get();
+            let stream = self.negotiate(stream);
+            match limit {
+                None => stream.await,
+                Some(until) => match tokio::time::timeout_at(until.into(), stream).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => Err(silent().into()),
+                },
             }
         })
+    }
+}
+
+impl Handshake {
+    async fn negotiate<S>(self, mut stream: S) -> Result<Stream<S>, Box<dyn Error + Sync + Send>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        /// PostgreSQL's SSLRequest: its length, and a number that is no version of the protocol.
+        const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+        let Handshake { tls, name } = self;
+        let limit = tls.limit.clone();
+        if tls.encryption == Encryption::Off {
+            return Ok(Stream::plain(stream, limit));
+        }
+        if !tls.is_direct {
+            stream.write_all(&SSL_REQUEST).await?;
+            if stream.read_u8().await? != b'S' {
+                return match tls.encryption {
+                    Encryption::Required => Err(Refusal("server does not support TLS".to_owned()).into()),
+                    _ => Ok(Stream::plain(stream, limit)),
+                };
+            }
+        }
+        let server = ServerName::try_from(name.clone()).map_err(|_| {
+            Refusal(format!("`{}` is no name that a certificate can have", name.escape_debug()))
+        })?;
+        match TlsConnector::from(Arc::clone(&tls.config)).connect(server, stream).await {
+            Ok(stream) => Ok(Stream::tls(stream, limit)),
+            Err(error) => Err(tls.explain(error, &name)),
+        }
     }
 }
 
@@ -212,46 +265,4 @@ impl Tls {
 /// What TLS itself has to say against a connection: trying again would not help.
 pub fn refusal(error: &io::Error) -> Option<&RustlsError> {
     error.get_ref()?.downcast_ref()
-}
-
-/// A connection inside TLS.
-pub struct Stream<S>(TlsStream<S>);
-
-impl<S: AsyncRead + AsyncWrite + Unpin> postgres::tls::TlsStream for Stream<S> {
-    fn channel_binding(&self) -> ChannelBinding {
-        let (_, connection) = self.0.get_ref();
-        let end_point = connection
-            .peer_certificates()
-            .and_then(|chain| chain.first())
-            .and_then(|certificate| Certificate::read(certificate)?.end_point());
-        end_point.map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
 }

@@ -45,15 +45,7 @@ impl Cluster {
     }
 
     fn start_at(clock: Option<&'static str>) -> Cluster {
-        let programs = Programs::find();
-        programs.remove_leftovers();
-        let directory = directory::fresh_path("pg");
-        fs::create_dir(&directory).unwrap();
-        let supervisor = programs.supervise(&directory);
-        let mut cluster = Cluster { programs, directory, port: 0, clock, supervisor };
-        if let Some((user, group)) = cluster.programs.run_as {
-            std::os::unix::fs::chown(&cluster.directory, Some(user), Some(group)).unwrap();
-        }
+        let mut cluster = Cluster::without_data(clock);
         let data = cluster.data();
         let made = cluster
             .programs
@@ -68,18 +60,61 @@ impl Cluster {
              shared_buffers = 32MB\nlog_min_messages = warning\n",
             cluster.directory.display()
         );
-        let path = data.join("postgresql.conf");
-        let defaults = fs::read_to_string(&path).unwrap();
-        fs::write(&path, defaults + &settings).unwrap();
-        // Somebody may take the port between our look and PostgreSQL's.
-        for attempt in 1.. {
-            cluster.port = free_port();
-            if cluster.try_restart() {
-                break;
-            }
-            assert!(attempt < 5, "PostgreSQL does not start: {}", cluster.log());
+        cluster.first_start(&settings);
+        cluster
+    }
+
+    /// A standby that follows this one and applies what it hears of with this delay.
+    pub fn standby(&self, delay: &str) -> Cluster {
+        let mut standby = Cluster::without_data(self.clock);
+        let copied = standby
+            .programs
+            .command("pg_basebackup")
+            .args(["-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string()])
+            .args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-D"])
+            .arg(standby.data())
+            .output();
+        expect_success("pg_basebackup", copied);
+        let settings = format!(
+            "unix_socket_directories = '{}'\nrecovery_min_apply_delay = '{delay}'\n",
+            standby.directory.display()
+        );
+        standby.first_start(&settings);
+        standby
+    }
+
+    /// Makes a standby a primary, and waits until it is one.
+    pub fn promote(&self) {
+        let promoted =
+            self.programs.command("pg_ctl").arg("-D").arg(self.data()).args(["-w", "promote"]).output();
+        expect_success("pg_ctl promote", promoted);
+    }
+
+    fn without_data(clock: Option<&'static str>) -> Cluster {
+        let programs = Programs::find();
+        programs.remove_leftovers();
+        let directory = directory::fresh_path("pg");
+        fs::create_dir(&directory).unwrap();
+        let supervisor = programs.supervise(&directory);
+        let cluster = Cluster { programs, directory, port: 0, clock, supervisor };
+        if let Some((user, group)) = cluster.programs.run_as {
+            std::os::unix::fs::chown(&cluster.directory, Some(user), Some(group)).unwrap();
         }
         cluster
+    }
+
+    fn first_start(&mut self, settings: &str) {
+        let path = self.data().join("postgresql.conf");
+        let defaults = fs::read_to_string(&path).unwrap();
+        fs::write(&path, defaults + settings).unwrap();
+        // Somebody may take the port between our look and PostgreSQL's.
+        for attempt in 1.. {
+            self.port = free_port();
+            if self.try_restart() {
+                break;
+            }
+            assert!(attempt < 5, "PostgreSQL does not start: {}", self.log());
+        }
     }
 
     pub fn url(&self, database: &str) -> String {

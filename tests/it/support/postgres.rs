@@ -40,20 +40,25 @@ pub const MADE_UP_PASSWORD: &str = "correct-horse-battery";
 impl Database {
     /// In the cluster that all tests share.
     pub fn new() -> Database {
-        Database::create(shared_url())
+        Database::create(shared_url(), "")
+    }
+
+    /// The same with these words of CREATE DATABASE.
+    pub fn with(options: &str) -> Database {
+        Database::create(shared_url(), options)
     }
 
     /// In a cluster of the test's own.
     pub fn in_cluster(cluster: &Cluster) -> Database {
-        Database::create(&cluster.url("postgres"))
+        Database::create(&cluster.url("postgres"), "")
     }
 
-    fn create(admin_url: &str) -> Database {
+    fn create(admin_url: &str, options: &str) -> Database {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{DATABASE_PREFIX}{now}_{}_{count}", std::process::id());
-        connect(admin_url).batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
+        connect(admin_url).batch_execute(&format!("CREATE DATABASE {name} {options}")).unwrap();
         Database { admin_url: admin_url.to_owned(), name }
     }
 

@@ -15,6 +15,8 @@ pub struct Wire {
 
 #[derive(Default)]
 struct State {
+    /// Where new connections lead.
+    upstream: Mutex<String>,
     wiring: Mutex<Wiring>,
     changed: Condvar,
 }
@@ -100,11 +102,12 @@ impl Wire {
     pub fn start(upstream: String) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State { upstream: Mutex::new(upstream), ..State::default() });
         let shared = Arc::clone(&state);
         // The threads end with the sockets, the listener's with the process.
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                let upstream = shared.upstream.lock().unwrap().clone();
                 let Ok(database) = TcpStream::connect(&upstream) else { continue };
                 let _ = client.set_nodelay(true);
                 let _ = database.set_nodelay(true);
@@ -126,6 +129,11 @@ impl Wire {
             }
         });
         Wire { port, state }
+    }
+
+    /// From now on new connections lead there. Those that there are stay as they are.
+    pub fn switch(&self, upstream: String) {
+        *self.state.upstream.lock().unwrap() = upstream;
     }
 
     /// Ends every connection that there is. New ones get through.

@@ -1,0 +1,116 @@
+//! What is known of the database now: told by the look that the server takes at it twice a second, and by each request
+//! that could not use it in between; `/ready` says it.
+
+use std::sync::{Mutex, OnceLock};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// How long a successful look at the database counts.
+const FRESH_FOR: Duration = Duration::from_millis(1900);
+
+/// Why requests cannot be served from the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// No session can be made, or none answers.
+    Unreachable,
+    /// Every session that can be made is read-only: that of a standby, say.
+    ReadOnly,
+    /// It answers, but all sessions of the pool are in use.
+    Busy,
+}
+
+impl Trouble {
+    /// The reason that `/ready` gives.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Trouble::Unreachable => "database unreachable",
+            Trouble::ReadOnly => "database is read-only",
+            Trouble::Busy => "every database session is busy",
+        }
+    }
+}
+
+/// Shared by the store, which tells it, and by what answers `/ready`.
+#[derive(Default)]
+pub struct DatabaseStatus {
+    seen: Mutex<Seen>,
+    /// Takes the looks, and is woken for one when a request has failed.
+    watcher: OnceLock<Thread>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// When the last successful look began.
+    reached: Option<Instant>,
+    /// What was wrong last, and when that was known.
+    trouble: Option<(Instant, Trouble)>,
+}
+
+impl DatabaseStatus {
+    /// A look that began at this moment found a session that may write, and the database answered on it.
+    pub fn reached(&self, began: Instant) {
+        self.seen().reached = Some(began);
+    }
+
+    /// From now on, and until a look that begins later succeeds, requests cannot be served.
+    pub fn failed(&self, trouble: Trouble) {
+        self.seen().trouble = Some((Instant::now(), trouble));
+    }
+
+    /// The calling thread takes the looks.
+    pub fn watch_from_here(&self) {
+        let _ = self.watcher.set(std::thread::current());
+    }
+
+    /// Asks for a look now.
+    pub fn look_now(&self) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher.unpark();
+        }
+    }
+
+    /// Nothing when requests can be served.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let Seen { reached, trouble } = *self.seen();
+        match (reached, trouble) {
+            (reached, Some((known, trouble))) if reached.is_none_or(|reached| reached < known) => {
+                Some(trouble)
+            }
+            (Some(reached), _) if reached.elapsed() < FRESH_FOR => None,
+            _ => Some(Trouble::Unreachable),
+        }
+    }
+
+    /// Whether the database answered within the last two seconds, though all sessions may be in use.
+    pub fn answers(&self) -> bool {
+        matches!(self.trouble(), None | Some(Trouble::Busy))
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_known_last_counts() {
+        let status = DatabaseStatus::default();
+        assert_eq!(status.trouble(), Some(Trouble::Unreachable), "nothing is known yet");
+        let began = Instant::now();
+        status.reached(began);
+        assert_eq!(status.trouble(), None);
+        status.failed(Trouble::ReadOnly);
+        assert_eq!(status.trouble(), Some(Trouble::ReadOnly));
+        status.reached(began);
+        assert_eq!(status.trouble(), Some(Trouble::ReadOnly), "that look began before the failure");
+        status.reached(Instant::now());
+        assert_eq!(status.trouble(), None);
+        status.failed(Trouble::Busy);
+        assert!(status.answers());
+        status.failed(Trouble::Unreachable);
+        assert!(!status.answers());
+    }
+}

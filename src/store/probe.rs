@@ -1,0 +1,121 @@
+//! The look that is taken at the database again and again, on a session of its own: so that a pool which is merely busy
+//! is told from a database that is gone, and a failover is noticed though the old sessions are still there.
+
+use std::time::{Duration, Instant};
+
+use super::pool::{Dialed, Dialer};
+use super::{Store, ends_session, first_value};
+use crate::database_status::Trouble;
+
+/// How often a new session is made, to see whether the way to the database leads to the same server still. Below a lease
+/// by more than a look may take: another server on the new primary may wait for no longer than a lease.
+const SAME_SERVER_EVERY: Duration = Duration::from_secs(2);
+
+/// A session that serves no request.
+#[derive(Default)]
+pub struct Probe {
+    session: Option<Dialed>,
+    dialed: Option<Instant>,
+}
+
+impl Probe {
+    /// Whether the database answers, and takes writes, within `limit`. A session that ended is replaced once.
+    fn ask(&mut self, dialer: &Dialer, limit: Duration) -> Result<(), Trouble> {
+        if let Some(session) = self.session.take_if(|session| !dialer.is_current(session.epoch)) {
+            session.give_up();
+        }
+        loop {
+            let is_new = self.session.is_none();
+            let mut session = match self.session.take() {
+                Some(session) => session,
+                None => self.dial(dialer, limit)?,
+            };
+            let began = Instant::now();
+            session.limit.set(Some(began + limit));
+            let outcome = session.client.is_valid(limit).and_then(|()| {
+                first_value(&mut session.client, "SELECT current_setting('transaction_read_only')")
+            });
+            session.limit.set(None);
+            match outcome {
+                Ok(read_only) if read_only.as_deref() == Some("off") => {
+                    self.session = Some(session);
+                    return Ok(());
+                }
+                Ok(_) => {
+                    dialer.forget(session.epoch);
+                    return Err(Trouble::ReadOnly);
+                }
+                Err(error) => {
+                    // One that is merely silent says nothing of the others.
+                    if ends_session(&error) && began.elapsed() < limit {
+                        dialer.forget(session.epoch);
+                    }
+                    session.give_up();
+                    if is_new {
+                        return Err(Trouble::Unreachable);
+                    }
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, dialer: &Dialer, limit: Duration) -> Result<Dialed, Trouble> {
+        self.dialed = Some(Instant::now());
+        dialer.dial_within(limit).map_err(|error| {
+            log::debug!("cannot look at the database: {error}");
+            dialer.trouble().unwrap_or(Trouble::Unreachable)
+        })
+    }
+
+    /// Makes its session anew when that is due. No session, or one to a standby, says nothing of those that there are.
+    fn see_whether_it_is_the_same_server(&mut self, dialer: &Dialer, limit: Duration) {
+        if self.dialed.is_none_or(|dialed| dialed.elapsed() >= SAME_SERVER_EVERY)
+            && let Ok(session) = self.dial(dialer, limit)
+        {
+            self.session = Some(session);
+        }
+    }
+}
+
+impl Store {
+    /// Looks at the database and at the pool, and notes what was found; each of its steps takes `limit` at most.
+    pub fn look(&self, limit: Duration) {
+        self.dialer.wait_for_start();
+        let began = Instant::now();
+        let mut probe = self.probe.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match probe.ask(&self.dialer, limit).and_then(|()| self.look_at_pool(limit)) {
+            Ok(()) => self.status.reached(began),
+            Err(trouble) => self.status.failed(trouble),
+        }
+        probe.see_whether_it_is_the_same_server(&self.dialer, limit);
+        self.show_pool();
+    }
+
+    /// Brings the pool's metrics up to date.
+    pub fn show_pool(&self) {
+        let state = self.pool.state();
+        self.metrics.pool_size.set(i64::from(state.connections));
+        self.metrics.pool_idle.set(i64::from(state.idle_connections));
+    }
+
+    /// Whether a session can be had, and the database answers on it: one over which nothing comes any more is found out
+    /// here rather than by a request.
+    fn look_at_pool(&self, limit: Duration) -> Result<(), Trouble> {
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let mut session =
+                self.pool.get_timeout(left).map_err(|_| self.dialer.trouble().unwrap_or(Trouble::Busy))?;
+            let Err(error) = session.client.is_valid(left.max(Duration::from_millis(100))) else {
+                return Ok(());
+            };
+            if !self.is_dead(&mut session, &error) {
+                // It would be the first to be handed out again.
+                session.give_up();
+            }
+            if Instant::now() >= until {
+                return Err(Trouble::Unreachable);
+            }
+        }
+    }
+}
