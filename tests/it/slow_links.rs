@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::keys_command::keys;
 use crate::servers::{LISTENS, Pair, passes, warm};
-use crate::support::http;
+use crate::support::http::{self, Connection};
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
 use crate::support::wait_for;
@@ -16,6 +16,8 @@ use crate::support::wire::Wire;
 const CATCHES_UP: &str = "UPDATE auth_caches SET seen";
 /// By which it asks whether it has missed something.
 const ASKS: &str = "SELECT last_value FROM api_key_changes, auth_caches";
+/// By which it looks a key up.
+const LOOKS_UP: &str = "FROM api_keys WHERE key_hash = $1";
 /// By which it draws the number of a change that is committed.
 const ANNOUNCES: &str = "nextval('api_key_changes')";
 
@@ -88,6 +90,29 @@ fn a_late_answer_is_no_longer_lease() {
     assert!(!passes(&pair.wired, &key), "a revoked key is let in");
     pair.wire.cut();
     warm(&pair.wired, &pair.admin);
+}
+
+/// The database says how much of its life a key has left, and that answer comes late.
+#[test]
+fn a_late_lookup_lengthens_no_life() {
+    let pair = Pair::start();
+    warm(&pair.wired, &pair.admin);
+    let made = pair.one.make_key(&pair.admin, r#"{"name":"brief","expires_in":"4s"}"#);
+    let mut early = Connection::open(pair.wired.address);
+    let request = http::request("GET", "/auth/keys?limit=nonsense", Some(made.key()), None);
+    pair.wire.hold_when(LOOKS_UP, || early.send(&request));
+    pair.wire.let_question_through();
+    thread::sleep(Duration::from_millis(1500));
+    pair.wire.let_all_through();
+    assert_eq!(early.receive("GET").status, 400, "it had a life when it was looked up");
+    wait_for("the key to end", || {
+        let has_ended =
+            format!("SELECT expires_at <= clock_timestamp() FROM api_keys WHERE id = '{}'", made.id());
+        let has_ended: bool = pair.database.value(&has_ended);
+        let passes = passes(&pair.wired, made.key());
+        assert!(!(has_ended && passes), "a key that has ended is let in");
+        has_ended.then_some(())
+    });
 }
 
 /// A client that gives up and asks another server must not be told that all is done while it is not.
