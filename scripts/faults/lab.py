@@ -106,12 +106,15 @@ class Cluster:
             os.chown(self.place, int(self.owner[1].split("=")[1]), int(self.owner[2].split("=")[1]))
         self.data = f"{self.place}/data"
         self.port = random.randrange(15000, 30000)
-        self.run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D", self.data)
-        with open(f"{self.data}/pg_hba.conf", "a", encoding="ascii") as rules:
-            rules.write("host all all 10.0.0.0/8 trust\n")
+        self.make()
         self.databases = 0
         started.append(self)
         self.start()
+
+    def make(self):
+        self.run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D", self.data)
+        with open(f"{self.data}/pg_hba.conf", "a", encoding="ascii") as rules:
+            rules.write("host all all 10.0.0.0/8 trust\n")
 
     def run(self, program, *arguments, before=()):
         command = [*before, *self.owner, f"{self.bin}/{program}", *arguments]
@@ -160,6 +163,20 @@ class Cluster:
 
     def url(self, database, port=None):
         return f"postgresql://postgres@{self.host}:{port or self.port}/{database}"
+
+
+class Standby(Cluster):
+    """Follows another one, and applies what it hears of after a delay."""
+
+    def __init__(self, primary, delay):
+        self.primary, self.delay = primary, delay
+        super().__init__(primary.host)
+
+    def make(self):
+        place = ("-h", self.primary.host, "-p", str(self.primary.port), "-U", "postgres")
+        self.run("pg_basebackup", *place, "-R", "-X", "stream", "-c", "fast", "-D", self.data)
+        with open(f"{self.data}/postgresql.auto.conf", "a", encoding="ascii") as settings:
+            settings.write(f"recovery_min_apply_delay = '{self.delay}'\n")
 
 
 def is_stopped(pid):
