@@ -110,6 +110,7 @@ impl Link {
     /// # Errors
     /// As `wait`.
     pub fn catch_up(&mut self) -> Result<(), ConnectError> {
+        self.limit.set(Some(Instant::now() + LEASE));
         // Whatever is announced from here on will come again; what was announced before is covered by the number.
         while self.client.notifications().iter().next()?.is_some() {}
         let row = self.client.query_one(&self.catch_up, &[&self.server])?;
@@ -128,6 +129,7 @@ impl Link {
     /// # Errors
     /// The session broke.
     pub fn close(mut self) -> Result<(), postgres::Error> {
+        self.limit.set(Some(Instant::now() + LEASE));
         self.client.execute("DELETE FROM auth_caches WHERE server = $1", &[&self.server]).map(|_| ())
     }
 }

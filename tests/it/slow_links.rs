@@ -217,3 +217,22 @@ fn a_maker_that_is_cut_off_sits_the_leases_out() {
     answer.join().unwrap().expect_status(200);
     assert!(!passes(&pair.wired, &key), "a revoked key is let in");
 }
+
+/// Nothing comes any more in the middle of a question, which is no reason to wait for an answer for ever.
+#[test]
+fn a_link_that_goes_silent_in_the_middle_is_made_anew() {
+    let pair = Pair::start();
+    let (id, key) = pair.cached_key();
+    pair.wire.hold(ASKS);
+    pair.one.delete(&format!("/auth/keys/{id}"), &pair.admin).expect_status(200);
+    assert!(!passes(&pair.wired, &key), "a revoked key is let in");
+    warm(&pair.wired, &pair.admin);
+    let (id, key) = pair.cached_key();
+    pair.wire
+        .hold_when(CATCHES_UP, || revoking(&pair.one, &pair.admin, &id))
+        .join()
+        .unwrap()
+        .expect_status(200);
+    assert!(!passes(&pair.wired, &key), "a revoked key is let in");
+    warm(&pair.wired, &pair.admin);
+}
