@@ -129,16 +129,24 @@ pub enum Revocation {
     Unknown,
 }
 
+/// When a key was made, as near as RFC 3339 can write it, also where another program wrote no moment or an infinite one.
+/// The index `api_keys_by_creation` has this very expression.
+macro_rules! created_at {
+    () => {
+        "LEAST(GREATEST(created_at, '1970-01-01T00:00:00Z'), '9999-12-31T23:59:59Z')"
+    };
+}
+
 /// Every column of `KeyRow`, in its order. Adopted tables may have `varchar` where we have `text`, and times that no
 /// RFC 3339 can write: ends far ahead are never, whatever else is far away is as far as can be written.
 macro_rules! columns {
     () => {
-        "id, COALESCE(name::text, ''), COALESCE(permissions::text, ''), created_at,
+        concat!("id, COALESCE(name::text, ''), COALESCE(permissions::text, ''), ", created_at!(), ",
          CASE WHEN revoked_at IS NOT NULL
               THEN LEAST(GREATEST(revoked_at, '1970-01-01T00:00:00Z'), '9999-12-31T23:59:59Z') END, prefix::text,
          CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN GREATEST(expires_at, '1970-01-01T00:00:00Z') END,
          CASE WHEN last_used_at < '10000-01-01T00:00:00Z' THEN GREATEST(last_used_at, '1970-01-01T00:00:00Z') END,
-         tenant_id IS NOT NULL OR permissions = 'admin' AND COALESCE(NOT is_admin, false)"
+         tenant_id IS NOT NULL OR permissions = 'admin' AND COALESCE(NOT is_admin, false)")
     };
 }
 
@@ -149,13 +157,18 @@ const INSERT: &str =
 const LIST: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM api_keys WHERE (created_at, id) < ($1, $2) AND ($3 OR revoked_at IS NULL)
-     ORDER BY created_at DESC, id DESC LIMIT $4"
+    " FROM api_keys WHERE (",
+    created_at!(),
+    ", id) < ($1, $2) AND ($3 OR revoked_at IS NULL) ORDER BY ",
+    created_at!(),
+    " DESC, id DESC LIMIT $4"
 );
 const LIST_FIRST: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM api_keys WHERE $1 OR revoked_at IS NULL ORDER BY created_at DESC, id DESC LIMIT $2"
+    " FROM api_keys WHERE $1 OR revoked_at IS NULL ORDER BY ",
+    created_at!(),
+    " DESC, id DESC LIMIT $2"
 );
 /// The notification goes out with the commit; the number that others wait by is drawn after it.
 const REVOKE: &str = "WITH revoked AS (
@@ -227,7 +240,8 @@ pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result
 
 /// The old key's lifetime is that of its creation; it is written for older servers, which rotate a rotated key again. It
 /// is counted in seconds, since days are not of one length where clocks are put forward and back; in whole ones and
-/// upwards, since ends are cut down to whole seconds, and a key that is rotated often must not lose one each time.
+/// upwards, since ends are cut down to whole seconds, and a key that is rotated often must not lose one each time. Where
+/// another program wrote no past moment of creation, it is what is left.
 ///
 /// The row is locked before it is looked at, so of several rotations at once one makes a key. The others see what that
 /// one has written: PostgreSQL reads a row again when it had to wait for its lock.
@@ -235,7 +249,8 @@ const ROTATE: &str = "WITH old AS (
          SELECT id, COALESCE(name::text, '') AS name, COALESCE(permissions::text, '') AS permissions, expires_at,
                 tenant_id, is_admin,
                 make_interval(secs => ceil(extract(epoch FROM
-                    CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN expires_at END - created_at))) AS lifetime,
+                    CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN expires_at END
+                    - CASE WHEN created_at > '1970-01-01T00:00:00Z' THEN LEAST(created_at, now()) ELSE now() END))) AS lifetime,
                 rotated_at IS NOT NULL AS was_rotated,
                 rotated_at IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS may_rotate
          FROM api_keys WHERE id = $1 FOR UPDATE

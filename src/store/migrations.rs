@@ -16,7 +16,7 @@ mod embedded {
 }
 
 /// The names of the files there, from version 1 on. Known here, since refinery takes more than a millisecond to tell.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "api_keys",
     "key_life",
     "auth_caches",
@@ -24,6 +24,7 @@ const NAMES: [&str; 7] = [
     "declared_keys",
     "old_rows",
     "tenants_of_later_servers",
+    "listing_order",
 ];
 const NEWEST: usize = NAMES.len();
 

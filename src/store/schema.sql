@@ -6,7 +6,7 @@ WITH place AS (
 ), wanted (relation, kind, name_of_kind) AS (VALUES
     ('api_keys', 'r', 'table'), ('auth_caches', 'r', 'table'), ('refinery_schema_history', 'r', 'table'),
     ('api_key_changes', 'S', 'sequence'), ('api_keys_by_hash', 'i', 'index'), ('api_keys_by_id', 'i', 'index'),
-    ('api_keys_newest_first', 'i', 'index')
+    ('api_keys_newest_first', 'i', 'index'), ('api_keys_by_creation', 'i', 'index')
 ), found AS (
     SELECT pg_class.oid, relation, kind, name_of_kind, relkind::text, format('%I.%I', nspname, relname) AS shown
     FROM place JOIN pg_class ON relnamespace = schema JOIN wanted ON relname = relation

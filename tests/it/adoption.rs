@@ -2,6 +2,7 @@
 
 use crate::keys::hash;
 use crate::keys_command::{keys, worked};
+use crate::rotation::rotate;
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
 
@@ -228,4 +229,73 @@ fn rows_without_a_name_or_a_writable_moment() {
     assert_eq!(answer["status"], "revoked");
     assert!(!server.knows("a-nameless-one"));
     server.log_line(&["key revoked", nameless]);
+}
+
+/// Another program may add rows at any time, and its table may allow what ours does not.
+#[test]
+fn rows_that_come_later_with_no_writable_moment() {
+    let database = Database::new();
+    database.execute(
+        "CREATE TABLE api_keys (id uuid PRIMARY KEY, key_hash text UNIQUE NOT NULL, name text, permissions text,
+             created_at timestamptz, revoked_at timestamptz)",
+    );
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let moments = [
+        ("infinity", "9999-12-31T23:59:59+00:00"),
+        ("-infinity", "1970-01-01T00:00:00+00:00"),
+        ("294276-12-31 23:59:59+00", "9999-12-31T23:59:59+00:00"),
+        ("10000-01-01 00:00:00+00", "9999-12-31T23:59:59+00:00"),
+        ("4714-11-24 00:00:00+00 BC", "1970-01-01T00:00:00+00:00"),
+        ("1969-12-31 23:59:59+00", "1970-01-01T00:00:00+00:00"),
+    ];
+    let rows = moments.iter().map(|(moment, shown)| (format!("'{moment}'"), *shown));
+    let rows: Vec<_> = rows.chain([("NULL".to_owned(), "1970-01-01T00:00:00+00:00")]).collect();
+    let mut expected = Vec::new();
+    for (row, (moment, shown)) in rows.iter().enumerate() {
+        // Two of each, so that pages end between rows of one moment.
+        for number in 0..2 {
+            let name = format!("row-{row}-{number}");
+            database.execute(&format!(
+                "INSERT INTO api_keys (id, key_hash, name, permissions, created_at, expires_at)
+                 VALUES (gen_random_uuid(), '{}', '{name}', 'read', {moment}, now() + interval '1 day')",
+                hash(&format!("key-of-{name}"))
+            ));
+            expected.push((name, (*shown).to_owned()));
+        }
+    }
+    for (name, shown) in &expected {
+        let key = format!("key-of-{name}");
+        assert!(server.knows(&key), "{name}");
+        assert_eq!(server.get("/auth/whoami", Some(&key)).json()["created_at"], **shown, "{name}");
+    }
+    for limit in [1, 2, 3, 5, 1000] {
+        let (mut listed, mut after) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/auth/keys?limit={limit}{after}");
+            let page = server.get(&path, Some(&admin)).expect_status(200).json();
+            for key in page["keys"].as_array().unwrap() {
+                let text = |field: &str| key[field].as_str().unwrap().to_owned();
+                listed.push((text("name"), text("created_at")));
+            }
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => break,
+            }
+        }
+        assert!(listed.is_sorted_by(|(_, a), (_, b)| a >= b), "{limit}: {listed:?}");
+        listed.retain(|(name, _)| expected.iter().any(|(known, _)| known == name));
+        listed.sort();
+        expected.sort();
+        assert_eq!(listed, expected, "{limit}");
+    }
+    let listed = keys(&database, &["list", "--json"]);
+    assert_eq!(worked(&listed).join("").matches("\"name\"").count(), expected.len() + 1);
+    for (name, _) in &expected {
+        let id: String = database.value(&format!("SELECT id::text FROM api_keys WHERE name = '{name}'"));
+        let made = rotate(&server, &id, &admin, "");
+        let life = made.moment("expires_at") - made.moment("created_at");
+        assert!(life <= time::Duration::days(1), "{name}: {life}");
+        assert!(server.knows(made.key()) && !server.knows(&format!("key-of-{name}")), "{name}");
+    }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::support::postgres::Database;
 use crate::support::server::Server;
+use crate::support::wait_for;
 
 #[test]
 fn newest_first_and_in_pages() {
@@ -133,4 +134,30 @@ fn bad_values_in_the_query_are_named() {
         let message = response.error();
         assert!(message.contains(named), "{query}: {message}");
     }
+}
+
+/// However many keys there are, a page costs what its rows cost.
+#[test]
+fn pages_are_found_by_an_index() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    database.execute(
+        "INSERT INTO api_keys (id, key_hash, name, permissions, created_at)
+         SELECT gen_random_uuid(), md5(n::text) || md5(n::text), 'many', 'read', now() - n * interval '1 minute'
+         FROM generate_series(1, 5000) AS n",
+    );
+    database.execute("ANALYZE api_keys");
+    let page = server.get("/auth/keys?limit=1000", Some(&admin)).expect_status(200).json();
+    let next = format!("/auth/keys?limit=5&after={}", page["next"].as_str().unwrap());
+    server.get(&next, Some(&admin)).expect_status(200);
+    server.terminate().expect_code(0);
+    // Sessions tell what they have scanned when they end.
+    let read: i64 = wait_for("the index to be used twice", || {
+        database.value(
+            "SELECT CASE WHEN idx_scan >= 2 THEN idx_tup_read END FROM pg_stat_user_indexes
+             WHERE indexrelname = 'api_keys_by_creation'",
+        )
+    });
+    assert!(read < 1100, "{read} rows were read for pages of 1000 and 5");
 }
