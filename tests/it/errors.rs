@@ -295,6 +295,14 @@ fn heads_of_16_kib_and_no_more() {
         response.expect(431, &body("request header block is too large"));
         connection.expect_end();
     }
+    // The beginning of this one has been looked at when the rest comes, a line that does not end.
+    let mut connection = Connection::open(server.address);
+    let beginning = request(0);
+    connection.send(format!("{beginning}{}", beginning.trim_end()).as_bytes());
+    connection.receive("GET").expect_status(200);
+    connection.send_what_goes(&[b'x'; 16 * 1024]);
+    connection.receive("GET").expect(431, &body("request header block is too large"));
+    connection.expect_end();
 }
 
 #[test]
