@@ -64,6 +64,46 @@ fn whoever_was_silent_for_longest_gives_way() {
     server.expect_well("too many connections");
 }
 
+/// A connection that waits for its client, after one answer: without a request, or with half of one.
+fn waiting(server: &Server, half: &str) -> Connection {
+    let mut connection = Connection::open(server.address);
+    // With the answer it is known that what came with the request has been looked at.
+    connection.send(format!("GET /health HTTP/1.1\r\nHost: a\r\n\r\n{half}").as_bytes());
+    connection.receive("GET").expect_status(200);
+    connection
+}
+
+#[test]
+fn idle_connections_give_way_first_and_of_each_kind_the_oldest() {
+    let database = Database::new();
+    let flags = ["--max-connections", "50", "--request-timeout", "5m", "--idle-timeout", "5m"];
+    let server = Start::on(&database).arguments(flags).serving();
+    const HALF: &str = "GET /health HTTP/1.1\r\nHost: a\r\n";
+    // One that comes when there is no place ends 32 others.
+    const GIVE_WAY: usize = 32;
+    let many = |count: usize, half| -> Vec<_> { (0..count).map(|_| waiting(&server, half)).collect() };
+    let goes_on = |connection: &mut Connection, rest: &str| {
+        connection.send(rest.as_bytes());
+        connection.receive("GET").expect_status(200);
+    };
+
+    // Those with half a request are the oldest, and stay.
+    let mut unfinished = many(10, HALF);
+    let mut idle = many(40, "");
+    idle.push(waiting(&server, ""));
+    idle.drain(..GIVE_WAY).for_each(|mut oldest| oldest.expect_end());
+
+    // Where the idle ones are not enough.
+    unfinished.extend(many(50 - unfinished.len() - idle.len(), HALF));
+    let mut newest = waiting(&server, "");
+    let left = GIVE_WAY - idle.len();
+    idle.iter_mut().for_each(Connection::expect_end);
+    unfinished.drain(..left).for_each(|mut oldest| oldest.expect_end());
+    assert!(unfinished.len() > 10);
+    unfinished.iter_mut().for_each(|connection| goes_on(connection, "\r\n"));
+    goes_on(&mut newest, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+}
+
 /// What the HTTP library would choke on, again and again.
 #[test]
 fn poison_leaves_nothing_behind() {
