@@ -247,15 +247,20 @@ impl Tls {
                 CertificateError::NotValidForNameContext { presented, .. } => {
                     format!("the server's certificate is not for {name}, but for {}", presented.join(", "))
                 }
-                CertificateError::UnsupportedSignatureAlgorithmContext { .. }
-                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                // Two authorities may have one name and keys of two kinds.
+                CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
+                    "the server's certificate is not signed by anybody in {roots}, or in a way that is not known \
+                     here; ECDSA or RSA with SHA-256 is"
+                ),
+                CertificateError::UnsupportedSignatureAlgorithmContext { .. } => {
                     "the server's certificate is signed in a way that is not known here; ECDSA or RSA with SHA-256 \
                      is"
                     .to_owned()
                 }
                 other => format!("the server's certificate is not valid: {other}"),
             },
-            RustlsError::General(reason) => format!("the server's certificate is not valid: {reason}"),
+            // The verifier's own words.
+            RustlsError::General(reason) => reason.clone(),
             RustlsError::AlertReceived(alert) => format!("the server refuses TLS with us: {alert:?}"),
             other => other.to_string(),
         }))

@@ -64,13 +64,23 @@ impl Verifier {
     }
 }
 
+const NO_EXTENSIONS: &str = "the server's certificate is not valid: it has no extensions (version 1); make one with a \
+                             subjectAltName";
+const NO_KEY: &str = "the server does not have the key of the certificate that it shows";
+
+/// The library says the same of a wrong signature below a certificate and of a wrong one in the handshake.
+fn unproven(error: Error) -> Error {
+    match error {
+        Error::InvalidCertificate(CertificateError::BadSignature) => Error::General(NO_KEY.to_owned()),
+        other => other,
+    }
+}
+
 /// For the library, which knows no other version than 3.
 fn parsed<'a>(certificate: &'a CertificateDer<'a>) -> Result<ParsedCertificate<'a>, Error> {
     match is_version_1(certificate) {
         false => ParsedCertificate::try_from(certificate),
-        true => {
-            Err(Error::General("it has no extensions (version 1); make one with a subjectAltName".to_owned()))
-        }
+        true => Err(Error::General(NO_EXTENSIONS.to_owned())),
     }
 }
 
@@ -100,7 +110,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms).map_err(unproven)
     }
 
     /// By the key alone: a certificate without extensions, as many a guide makes them, is none to the library.
@@ -111,7 +121,7 @@ impl ServerCertVerifier for Verifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let key = public_key(certificate).map_err(|_| CertificateError::BadEncoding)?;
-        verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
+        verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms).map_err(unproven)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

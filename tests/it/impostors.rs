@@ -76,6 +76,10 @@ fn a_certificate_without_its_key_proves_nothing() {
             assert_eq!(outcome.code, Some(1), "{outcome:?}");
             let case = format!("kind {number}, {version:?}, {mode}: {outcome:?}");
             assert_eq!(heard.join().unwrap(), is_real, "{case}");
+            if !is_real && certificate.certificate == own.certificate {
+                let reason = "the server does not have the key of the certificate that it shows";
+                assert!(outcome.stderr.contains(reason), "{case}");
+            }
         }
     }
 }
