@@ -4,7 +4,7 @@
 #
 # usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox,
 #        slowhttptest, faketime, docker-compose, yaml, zsh, fish, mandoc, systemd-analyze, wrk, valgrind, strace, readelf, pip, npm,
-#        musl-gcc, rustc-web, cargo-web, rust-web-src, qemu, mmdebstrap, mke2fs)
+#        musl-gcc, rustc-web, cargo-web, rust-web-src, qemu, mmdebstrap, mke2fs, mkcert)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -64,7 +64,7 @@ for tool in "$@"; do
     postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
     slowhttptest | faketime | docker-compose | yaml | zsh | fish | mandoc | systemd-analyze) ;;
     wrk | valgrind | strace | readelf | pip | npm | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
-    qemu | mmdebstrap | mke2fs) ;;
+    qemu | mmdebstrap | mke2fs | mkcert) ;;
     *) fail "unknown tool $tool; the head of $0 has their names" ;;
     esac
     is_there "$tool" || missing+=("$tool")

@@ -54,7 +54,7 @@ set -- "${names[@]}" "$@"
 
 command -v cargo >/dev/null 2>&1 || fail "there is no cargo; please install Rust 1.95 or later (https://rustup.rs)"
 scripts/install-tools.sh jq curl openssl promtool nginx caddy venv dash busybox docker-compose yaml shellcheck zsh fish mandoc \
-    systemd-analyze faketime
+    systemd-analyze faketime mkcert
 export PATH="$PATH:$PWD/target/tools/usr/bin"
 scratch=$(mktemp -d)
 server=

@@ -16,6 +16,7 @@ mod adoption;
 mod backup;
 mod bare_host;
 mod bodies;
+mod certificate_makers;
 mod check;
 mod cli;
 mod clocks;
