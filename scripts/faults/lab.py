@@ -95,11 +95,28 @@ def as_owner():
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
 
+def faketime(off):
+    """The words that run a program with a clock that is off and runs as fast as ours."""
+    # The program itself would wait for all that it starts, so it only says where its library is.
+    said = subprocess.run(["faketime", "-f", f"{off:+d}s", "printenv", "LD_PRELOAD"], capture_output=True, check=True)
+    library = said.stdout.decode().strip()
+    return ["env", f"LD_PRELOAD={library}", f"FAKETIME={off:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"]
+
+
+def remove_leftovers_of_faketime():
+    """It keeps a file in shared memory for each process, and a process that is killed leaves it there."""
+    for path in glob.glob("/dev/shm/faketime_shm_*") + glob.glob("/dev/shm/sem.faketime_sem_*"):
+        if not os.path.exists(f"/proc/{path.rsplit('_', 1)[1]}"):
+            os.unlink(path)
+
+
 class Cluster:
     """A private PostgreSQL, on disk as in production: fsync stays on."""
 
-    def __init__(self, host="127.0.0.1", before=()):
+    def __init__(self, host="127.0.0.1", before=(), off=0):
         self.host, self.before = host, list(before)
+        # Its clock is ahead by so many seconds.
+        self.clock = faketime(off) if off else []
         self.place = tempfile.mkdtemp(prefix="pg-", dir=SCRATCH)
         self.bin, self.owner = programs(), as_owner()
         if self.owner:
@@ -127,7 +144,8 @@ class Cluster:
         options = f"-p {self.port} -c listen_addresses={self.host} -c unix_socket_directories={self.place} -c max_connections=400"
         log = ["-l", f"{self.place}/log"]
         with open(os.devnull, "wb") as nowhere:
-            command = [*self.before, *self.owner, f"{self.bin}/pg_ctl", "-D", self.data, *log, "-o", options, "-w", "start"]
+            # The clock is for PostgreSQL's user alone: what it leaves behind belongs to the user who loads it first.
+            command = [*self.before, *self.owner, *self.clock, f"{self.bin}/pg_ctl", "-D", self.data, *log, "-o", options, "-w", "start"]
             subprocess.run(command, cwd="/", stdin=subprocess.DEVNULL, stdout=nowhere, stderr=nowhere, check=True)
 
     def stop(self, mode="immediate"):
@@ -137,6 +155,8 @@ class Cluster:
         with open(os.devnull, "wb") as nowhere:
             command = [*self.owner, f"{self.bin}/pg_ctl", "-D", self.data, "-m", mode, "-w", "stop"]
             subprocess.run(command, cwd="/", stdout=nowhere, stderr=nowhere, check=False)
+        if self.clock:
+            remove_leftovers_of_faketime()
 
     def signal(self, name):
         with open(f"{self.data}/postmaster.pid", encoding="ascii") as file:
