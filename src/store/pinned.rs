@@ -133,6 +133,8 @@ fn statements(statement_timeout: Duration, path: &Path<'_>) -> String {
 /// the first that has `api_keys`. A database without has it made in the schema that is current. Temporary tables come
 /// last: they would be found first otherwise.
 ///
+/// A path without a schema that is there makes this null, which leaves the imposed path as it is: the start refuses it.
+///
 /// An earlier server may have adopted a table in one schema and made its own in another, which comes second then.
 fn found_path(anywhere: bool) -> String {
     format!(
@@ -149,7 +151,7 @@ fn found_path(anywhere: bool) -> String {
                    SELECT COALESCE(
                        (SELECT name FROM lying WHERE place IS NOT NULL ORDER BY is_whole DESC, place LIMIT 1),
                        (SELECT min(name) FROM lying WHERE {anywhere} AND is_whole AND is_own HAVING count(*) = 1),
-                       path[1], 'public') AS name
+                       path[1]) AS name
                    FROM imposed
                )
           SELECT quote_ident(home.name) || COALESCE(', ' || quote_ident((

@@ -92,6 +92,7 @@ fn no_host_is_the_usual_unix_socket() {
     // The same among several: the first of them is not there.
     let secured = Secured::shared();
     let database = secured.database();
+    Server::migrate(&database);
     let (port, name) = (secured.cluster.port(), database.name());
     let directory = secured.cluster.socket_directory().to_str().unwrap();
     assert_lists(&format!("host=,{directory} port=1,{port} user=postgres dbname={name}"));
