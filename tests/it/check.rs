@@ -126,7 +126,9 @@ fn an_earlier_schema_would_be_migrated_and_a_newer_one_is_refused() {
     database.execute("DELETE FROM refinery_schema_history WHERE version >= 6");
     let home = Directory::new();
     let before = database.contents();
-    says(check_database(home.path(), &database, &[]), 0, &["is migrated from version 5 to 7"]);
+    let newest = std::fs::read_dir("migrations").unwrap().count();
+    let expected = format!("is migrated from version 5 to {newest}");
+    says(check_database(home.path(), &database, &[]), 0, &[&expected]);
     assert_eq!(database.contents(), before);
     database.execute("UPDATE refinery_schema_history SET checksum = '1' WHERE version = 2");
     says(check_database(home.path(), &database, &[]), 1, &["its history has V2__", "not ours"]);
