@@ -122,7 +122,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "DATABASE_URL",
         placeholder: "URL",
         default: None,
-        help: "The PostgreSQL database: postgresql://USER:PASSWORD@HOST:5432/DATABASE. Required.",
+        help: "The PostgreSQL database: postgresql://USER:PASSWORD@HOST:5432/DATABASE. Required. Of psql's variables only PGPASSFILE is read.",
         form: Form::Text,
         secrecy: Secrecy::Url,
         file_for: None,

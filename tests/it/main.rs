@@ -27,6 +27,7 @@ mod containers;
 mod database_faults;
 mod database_tls;
 mod database_url;
+mod database_url_forms;
 mod deadlines;
 mod errors;
 mod expiry;

@@ -44,7 +44,7 @@ pub struct Host {
 impl Host {
     /// Whether the name is the directory of a Unix socket. There is no TLS on one.
     pub fn is_unix(&self) -> bool {
-        self.name.starts_with('/') && self.address.is_none()
+        self.name.starts_with('/')
     }
 }
 
@@ -275,8 +275,9 @@ fn hosts(given: &Given) -> Result<Vec<Host>, String> {
     }
     let host = |index: usize| {
         let address = given.addresses.get(index).copied();
-        // TLS wants a name; where there is none, it is the address.
-        let named = given.hosts.get(index).filter(|name| !name.is_empty()).cloned();
+        // TLS wants a name; where there is none, it is the address. A directory is none.
+        let is_name = |name: &&String| !(name.is_empty() || name.starts_with('/') && address.is_some());
+        let named = given.hosts.get(index).filter(is_name).cloned();
         let name = named.or_else(|| address.map(|address| address.to_string()));
         let port = given.ports.get(index).or(given.ports.first()).copied().unwrap_or(5432);
         Host { name: name.unwrap_or_else(usual_socket_directory), address, port }

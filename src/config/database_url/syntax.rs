@@ -78,18 +78,23 @@ fn host_and_port(text: &str) -> Option<(&str, &str)> {
     }
 }
 
+/// What is between two keywords, or around an equals sign, to libpq.
+fn is_space(character: char) -> bool {
+    matches!(character, ' ' | '\t'..='\r')
+}
+
 fn of_keywords(text: &str) -> Result<Vec<Parameter>, &'static str> {
     let mut parameters = Vec::new();
-    let mut rest = text.trim_start();
+    let mut rest = text.trim_start_matches(is_space);
     while !rest.is_empty() {
         let (name, after) = rest.split_once('=').ok_or("a parameter without a value")?;
-        let name = name.trim_end();
-        if name.is_empty() || name.contains(char::is_whitespace) {
+        let name = name.trim_end_matches(is_space);
+        if name.is_empty() || name.contains(is_space) {
             return Err(MALFORMED);
         }
-        let (value, after) = value_of_keyword(after.trim_start())?;
+        let (value, after) = value_of_keyword(after.trim_start_matches(is_space))?;
         parameters.push((name.to_owned(), value.into_bytes()));
-        rest = after.trim_start();
+        rest = after.trim_start_matches(is_space);
     }
     Ok(parameters)
 }
@@ -104,14 +109,13 @@ fn value_of_keyword(text: &str) -> Result<(String, &str), &'static str> {
         match character {
             '\'' if quoted.is_some() => return Ok((value, &text[at + 1..])),
             '\\' => value.extend(characters.next().map(|(_, taken)| taken)),
-            space if space.is_whitespace() && quoted.is_none() => return Ok((value, &text[at..])),
+            space if is_space(space) && quoted.is_none() => return Ok((value, &text[at..])),
             other => value.push(other),
         }
     }
-    match (quoted, value.as_str()) {
-        (Some(_), _) => Err("a quote that does not end"),
-        (None, "") => Err("a parameter without a value"),
-        (None, _) => Ok((value, "")),
+    match quoted {
+        Some(_) => Err("a quote that does not end"),
+        None => Ok((value, "")),
     }
 }
 
@@ -146,7 +150,9 @@ mod tests {
             ("host=h user = u password='a b\\'c' x=\\ y", "host=h user=u password=a b'c x= y"),
             ("", ""),
             ("a=''", "a="),
-            ("a=", "! a parameter without a value"),
+            ("a=", "a="),
+            ("a=1 b= ", "a=1 b="),
+            ("a=1\u{b}b=\u{a0}2\u{a0}", "a=1 b=\u{a0}2\u{a0}"),
             ("a=b c", "! a parameter without a value"),
             ("a b=c", "! malformed"),
             ("a='b", "! a quote that does not end"),

@@ -125,6 +125,11 @@ impl Cluster {
         self.port
     }
 
+    /// A program that is of the same version.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.directory.join(name)
+    }
+
     /// Where its Unix socket is.
     pub fn socket_directory(&self) -> &Path {
         &self.directory
@@ -219,7 +224,8 @@ impl Cluster {
         self.directory.join("data")
     }
 
-    fn log(&self) -> String {
+    /// All that it has written into its log.
+    pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_else(|error| error.to_string())
     }
 }
