@@ -16,6 +16,9 @@ fn hangup(server: &Server, number: usize) -> String {
     serde_json::from_str::<serde_json::Value>(&line).unwrap()["message"].as_str().unwrap().to_owned()
 }
 
+/// Also where the tests themselves were started by `nohup`, which every process below it inherits.
+const HEEDS_HANGUPS: &str = r#"set -- env --default-signal=HUP "$@""#;
+
 fn configure(server: &Server, text: &str) {
     fs::write(server.home().join("config.toml"), text).unwrap();
 }
@@ -23,12 +26,12 @@ fn configure(server: &Server, text: &str) {
 #[test]
 fn a_hangup_reads_the_configuration_again() {
     let database = Database::new();
-    let mut server = Start::on(&database).arguments(["--write-timeout", "9s"]).serving();
+    let mut server = Start::on(&database).after(HEEDS_HANGUPS).arguments(["--write-timeout", "9s"]).serving();
     let mut before = Connection::open(server.address);
     before.send(&http::request("GET", "/health", None, None));
     before.receive("GET").expect_status(200);
     assert_eq!(hangup(&server, 1), "SIGHUP: nothing has changed in the configuration");
-    configure(&server, "idle_timeout = '200ms'\nworkers = 3\nwrite_timeout = '1s'\naccess_log = true\n");
+    configure(&server, "idle_timeout = '2s'\nworkers = 3\nwrite_timeout = '1s'\naccess_log = true\n");
     assert_eq!(
         hangup(&server, 2),
         "SIGHUP: in force from now on: idle_timeout, access_log; after a restart: workers"
@@ -57,7 +60,16 @@ fn a_hangup_reads_the_configuration_again() {
 fn signals_without_a_meaning_change_nothing() {
     let database = Database::new();
     let mut server = Server::start(&database);
-    for signal in ["USR1", "USR2"] {
+    for (signal, number) in [("USR1", 10), ("USR2", 12)] {
+        // It comes to a thread at some time after it was sent: so no thread may die of it.
+        for thread in fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap() {
+            let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+            let harmless = ["SigBlk:", "SigIgn:", "SigCgt:"].iter().any(|set| {
+                let mask = status.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+                u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << (number - 1)) != 0
+            });
+            assert!(harmless, "SIG{signal} ends this thread: {status}");
+        }
         server.signal(signal);
         server.expect_well(signal);
     }
