@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::PATIENCE;
 
@@ -157,6 +158,14 @@ impl Connection {
         for response in responses(&self.rest()) {
             assert_eq!(response.status, 408, "{response:#?}");
         }
+    }
+
+    /// Whether the server says something, or closes, in this time. What it says is still there afterwards.
+    pub fn says_something_within(&self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        !peeked.is_err_and(|error| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()))
     }
 
     /// Everything until the server closes.
