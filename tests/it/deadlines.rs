@@ -80,7 +80,7 @@ fn reads_go_on_while_every_commit_hangs() {
     for (workers, sessions) in [("1", "2"), ("8", "8"), ("8", "2")] {
         let database = Database::in_cluster(&cluster);
         let server = Start::on(&database)
-            .arguments(["--workers", workers, "--pool-size", sessions, "--database-timeout", "5s"])
+            .arguments(["--workers", workers, "--pool-size", sessions, "--database-timeout", "10m"])
             .serving();
         let admin = server.bootstrap_key();
         let strangers: Vec<String> = (0..8).map(|number| format!("a-key-not-seen-yet-{number}")).collect();
@@ -96,7 +96,9 @@ fn reads_go_on_while_every_commit_hangs() {
             server.get("/auth/keys", Some(&admin)).expect_status(200);
             server.get("/ready", None).expect_status(200);
         }
+        // None of them is given up for its time, which is far longer than this test.
         assert!(waiting_for(&database, "SyncRep") > 0, "all of that was while commits hung");
+        drop(gone);
         let mut made = 0;
         for change in &mut changes {
             let response = change.receive("POST");
@@ -105,12 +107,11 @@ fn reads_go_on_while_every_commit_hangs() {
                     made += 1;
                     assert!(server.knows(response.json()["key"].as_str().unwrap()));
                 }
-                503 => assert!([UNAVAILABLE, OVERLOADED].contains(&response.text()), "{}", response.text()),
+                503 => _ = response.expect(503, OVERLOADED),
                 other => panic!("{other}: {}", response.text()),
             }
         }
-        assert!(made > 0, "a commit that waits for a standby is done here, and said to be");
-        drop(gone);
+        assert!(made > 0, "a commit that hung was carried out in the end");
         let rows = rows_named(&database, "hangs");
         assert_eq!(rows, made, "{workers} workers: what was answered 503 was not carried out");
     }
@@ -133,6 +134,8 @@ fn a_commit_that_no_standby_confirms_is_told_as_it_is() {
     let successor =
         server.post(&format!("/auth/keys/{}/rotate", rotated.0), &admin, "").expect_status(201).json();
     assert!(server.knows(successor["key"].as_str().unwrap()) && !server.knows(&rotated.1));
+    let (_, created) = server.create_key(&admin, "created");
+    assert!(server.knows(&created), "a commit that waits for a standby is done here, and said to be");
     drop(hanging);
     drop(gone);
 }
@@ -229,9 +232,6 @@ fn what_was_given_up_in_the_queue_is_never_carried_out() {
         (server.post("/auth/keys", &admin, r#"{"name":"third"}"#).status == 201).then_some(())
     });
     assert_eq!(rows_named(&database, "second"), 0);
-    wait_for("no key to be left that nobody has", || {
-        (valid_keys_named(&database, "first") == 0).then_some(())
-    });
 }
 
 /// The database made it, and took longer to say so than a client waits.
@@ -268,8 +268,8 @@ fn a_key_of_which_nobody_knows_whether_it_was_made_is_revoked_again() {
     let mut lock = locker.transaction().unwrap();
     lock.batch_execute("LOCK TABLE api_keys IN SHARE MODE").unwrap();
     let mut creation = create(&server, &admin, "cut-creation");
-    wait_until_waiting_for(&database, "Lock", 1);
-    assert_eq!(wire.go_dead("cut-creation"), 1);
+    // Once the statement has been sent. Others may wait for the lock too, such as the writing of last uses.
+    wait_for("the creation to be under way", || (wire.go_dead("cut-creation") == 1).then_some(()));
     lock.rollback().unwrap();
     wait_for("the key to be made", || (rows_named(&database, "cut-creation") == 1).then_some(()));
     wire.cut();
