@@ -6,9 +6,9 @@ use super::reply::Error;
 
 /// Bytes of one chunk-size line.
 const CHUNK_LINE_LIMIT: usize = 256;
-/// Bytes of all chunk extensions together (RFC 9112, 7.1.1), and of all trailer lines together.
-const EXTENSION_LIMIT: usize = 4 * 1024;
-const TRAILER_LIMIT: usize = 4 * 1024;
+/// Bytes of all that is neither data nor needed to frame it, together: leading zeros of sizes, blanks, extensions (RFC
+/// 9112, 7.1.1) and trailer lines.
+const OVERHEAD_LIMIT: usize = 4 * 1024;
 
 /// Decodes a chunked body (RFC 9112, 7.1) as its bytes arrive.
 #[derive(Debug, Default)]
@@ -19,8 +19,7 @@ pub struct Chunks {
     left: usize,
     in_chunk: bool,
     in_trailers: bool,
-    extension_bytes: usize,
-    trailer_bytes: usize,
+    overhead: usize,
 }
 
 impl Chunks {
@@ -53,22 +52,22 @@ impl Chunks {
                     _ => return Err(bad("malformed chunk: its data is not followed by CR LF")),
                 }
             }
-            let limit = if self.in_trailers { TRAILER_LIMIT - self.trailer_bytes } else { CHUNK_LINE_LIMIT };
+            let limit = if self.in_trailers { OVERHEAD_LIMIT - self.overhead } else { CHUNK_LINE_LIMIT };
             let Some(line) = line(rest, limit)? else { return Ok((taken, false)) };
             taken += line.len() + 2;
             if self.in_trailers {
                 if line.is_empty() {
                     return Ok((taken, true));
                 }
-                self.trailer_bytes += line.len() + 2;
+                self.overhead += line.len() + 2;
                 check_trailer(line)?;
                 continue;
             }
-            let (size, extension) = chunk_size(line)?;
+            let (size, overhead) = chunk_size(line)?;
             self.left = size;
-            self.extension_bytes += extension;
-            if self.extension_bytes > EXTENSION_LIMIT {
-                return Err(bad("malformed chunk: its extensions are too long"));
+            self.overhead += overhead;
+            if self.overhead > OVERHEAD_LIMIT {
+                return Err(bad("malformed chunk: too many leading zeros or extensions"));
             }
             if self.body.len() + self.left > BODY_LIMIT {
                 return Err(Error::ContentTooLarge(BODY_LIMIT));
@@ -92,7 +91,8 @@ fn line(input: &[u8], limit: usize) -> Result<Option<&[u8]>, Error> {
     }
 }
 
-/// The size in a chunk-size line, and the bytes of its extensions, which are allowed and ignored.
+/// The size in a chunk-size line, and the bytes that are not needed to say it: leading zeros, and extensions, which are
+/// allowed and ignored.
 fn chunk_size(line: &[u8]) -> Result<(usize, usize), Error> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let extension = line[digits..].trim_ascii_start();
@@ -103,7 +103,8 @@ fn chunk_size(line: &[u8]) -> Result<(usize, usize), Error> {
         let digit = char::from(*digit).to_digit(16)?;
         Some(size * 16 + usize::try_from(digit).ok()?).filter(|size| *size <= BODY_LIMIT)
     });
-    size.map(|size| (size, extension.len())).ok_or(Error::ContentTooLarge(BODY_LIMIT))
+    let leading_zeros = line[..digits - 1].iter().take_while(|byte| **byte == b'0').count();
+    size.map(|size| (size, line.len() - digits + leading_zeros)).ok_or(Error::ContentTooLarge(BODY_LIMIT))
 }
 
 /// A trailer is a field line that nobody here reads; it still has to be one.
@@ -187,7 +188,13 @@ mod tests {
             Ok(BODY_LIMIT)
         );
         assert_eq!(feed(&b"1\r\na\r\n".repeat(BODY_LIMIT + 1), 5000), Err(413));
-        let many_trailers = [b"0\r\n".to_vec(), b"T: v\r\n".repeat(TRAILER_LIMIT)].concat();
+        let zeros = [&[b'0'; 200][..], b"1\r\na\r\n"].concat();
+        assert_eq!(
+            feed(&[zeros.repeat(20), last.to_vec()].concat(), 1000).map(|(body, _)| body.len()),
+            Ok(20)
+        );
+        assert_eq!(feed(&[zeros.repeat(21), last.to_vec()].concat(), 1000), Err(400));
+        let many_trailers = [b"0\r\n".to_vec(), b"T: v\r\n".repeat(OVERHEAD_LIMIT)].concat();
         assert_eq!(feed(&many_trailers, 1000), Err(400));
     }
 }

@@ -147,6 +147,14 @@ fn chunked_bodies() {
     let before: i64 = database.value("SELECT count(*) FROM api_keys");
     let many_extensions = format!("c;{}\r\n{{\"name\":\"c\"}}\r\n0\r\n\r\n", "x".repeat(200_000));
     let many_trailers = format!("c\r\n{{\"name\":\"c\"}}\r\n0\r\n{}\r\n", "X-T: y\r\n".repeat(20_000));
+    let zeros = "0".repeat(200);
+    let many_zeros = format!("{zeros}1\r\n \r\n").repeat(30) + "c\r\n{\"name\":\"c\"}\r\n0\r\n\r\n";
+    let of_each = format!(
+        "{}{}c\r\n{{\"name\":\"c\"}}\r\n0\r\n{}\r\n",
+        format!("{zeros}1\r\n \r\n").repeat(8),
+        format!("1;{zeros}\r\n \r\n").repeat(8),
+        "X-T: y\r\n".repeat(200)
+    );
     let many_chunks = format!("{}0\r\n\r\n", "1\r\n \r\n".repeat(70_000));
     for (name, chunks) in [
         ("no size", "\r\n{\"name\":\"c\"}\r\n0\r\n\r\n"),
@@ -167,6 +175,8 @@ fn chunked_bodies() {
         ("endless extension", &many_extensions),
         ("endless trailers", &many_trailers),
         ("too many chunks", &many_chunks),
+        ("endless zeros", &many_zeros),
+        ("a little of each", &of_each),
     ] {
         let request = format!("{head}{chunks}{SMUGGLED}");
         refused(&mut server, name, request.as_bytes(), &[400, 411, 413, 431, 501]);
