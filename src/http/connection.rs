@@ -315,6 +315,7 @@ impl Connection {
                 self.start += taken;
                 if !whole {
                     self.head = Some(head);
+                    self.forget_used_input();
                     return Ok(false);
                 }
                 Some(mem::take(&mut self.chunks).body)
@@ -538,16 +539,16 @@ impl Connection {
     /// Looks at the deadlines; called a few times a second.
     pub fn tick(&mut self, desk: &mut Desk, now: Instant) -> Fate {
         let over = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
-        let idle_is_over = |since: Instant| match desk.draining {
-            Some(began) => over(since.max(began), DRAIN_IDLE),
-            None => over(since, desk.rules.deadlines.idle),
-        };
+        let ends_drain =
+            |since: Instant| desk.draining.is_some_and(|began| over(since.max(began), DRAIN_IDLE));
+        let idle_is_over = |since: Instant| ends_drain(since) || over(since, desk.rules.deadlines.idle);
         match self.phase {
             Phase::New(since) if over(since, desk.rules.deadlines.request) => {
                 desk.reject(Rejection::TooSlow);
                 Fate::Ends
             }
-            Phase::New(since) | Phase::Idle(since) if idle_is_over(since) => Fate::Ends,
+            Phase::New(since) if ends_drain(since) => Fate::Ends,
+            Phase::Idle(since) if idle_is_over(since) => Fate::Ends,
             Phase::Reading(since) if over(since, desk.rules.deadlines.request) => {
                 desk.reject(Rejection::TooSlow);
                 self.refuse(desk, &Error::RequestTimeout);

@@ -79,6 +79,19 @@ fn silence_from_the_start_ends_with_the_request_deadline() {
     assert_eq!(connection.ask("GET", "/health", None, None).status, 200);
 }
 
+/// The idle time is that between two requests.
+#[test]
+fn a_first_request_may_come_later_than_the_idle_time() {
+    let database = Database::new();
+    let server =
+        Start::on(&database).arguments(["--request-timeout", "10m", "--idle-timeout", "1s"]).serving();
+    let mut fresh = Connection::open(server.address);
+    let mut idle = Connection::open(server.address);
+    assert_eq!(idle.ask("GET", "/health", None, None).status, 200);
+    idle.expect_end();
+    assert_eq!(fresh.ask("GET", "/health", None, None).status, 200);
+}
+
 #[test]
 fn a_client_that_asks_a_lot_and_reads_nothing() {
     let database = Database::new();
@@ -148,6 +161,32 @@ fn a_client_that_never_stops_asking_leaves_room_for_others() {
         assert!(slowest < Duration::from_secs(3), "somebody waited {slowest:?} for /health");
     });
     server.expect_well("a client that never stops asking");
+}
+
+/// Each byte of a body may come in a chunk of its own; what is around it is not kept.
+#[test]
+fn bodies_in_small_chunks_cost_what_is_in_them() {
+    let database = Database::new();
+    let mut server = Start::on(&database).arguments(["--request-timeout", "1m"]).serving();
+    let mut start = b"POST /auth/keys HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+        Transfer-Encoding: chunked\r\n\r\n"
+        .to_vec();
+    start.extend(b"1\r\n \r\n".repeat(50_000));
+    // As they are sent, 57 MiB, which is far more than is allowed; decoded, 10 MiB.
+    let mut clients: Vec<Connection> = (0..200)
+        .map(|_| {
+            let mut client = Connection::open(server.address);
+            client.send(&start);
+            client
+        })
+        .collect();
+    for client in &mut clients {
+        client.send(b"0\r\n\r\n");
+        assert_eq!(client.receive("POST").status, 401);
+    }
+    let now = server.footprint();
+    assert!(now.peak < MEMORY_LIMIT, "{now:?}");
+    server.expect_well("bodies in small chunks");
 }
 
 /// Where memory is short it is those who hold it that go, not those who wait for their next request.
