@@ -10,11 +10,18 @@ BEGIN
         RETURN;
     END IF;
     -- An earlier release of this server may have adopted the table: what it made stays what it is. Its rows have a prefix
-    -- or are declared, and so they are told from others' only if the columns for that were its own, not made just now.
+    -- of ours or are declared, and are no older than the columns for that. Those columns come after what was adopted; else
+    -- they are the other server's own and say nothing. One row too few can be made anew, one too many is an elevation.
     IF EXISTS (SELECT FROM refinery_schema_history
-               WHERE version = 6 AND xmin::text <> pg_current_xact_id()::xid::text) THEN
+               WHERE version = 6 AND xmin::text <> pg_current_xact_id()::xid::text)
+       AND (SELECT min(attnum) FILTER (WHERE attname IN ('prefix', 'declared')) > min(attnum) FILTER (WHERE attname = 'is_admin')
+            FROM pg_attribute WHERE attrelid = 'api_keys'::regclass AND NOT attisdropped) THEN
         WITH RECURSIVE own AS (
-            SELECT id FROM api_keys WHERE (prefix IS NOT NULL OR declared) AND rotated_from IS NULL
+            SELECT id FROM api_keys
+                WHERE (prefix LIKE 'clk\_%' AND length(prefix) = 12 OR declared) AND rotated_from IS NULL
+                -- The one is by the server's clock, the other by the database's.
+                AND created_at >= (SELECT applied_on::timestamptz FROM refinery_schema_history WHERE version = 2)
+                                  - interval '5 min'
             UNION
             SELECT api_keys.id FROM api_keys JOIN own ON api_keys.rotated_from = own.id
         )

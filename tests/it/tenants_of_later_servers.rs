@@ -197,15 +197,15 @@ fn keys_that_an_earlier_release_made_there_stay_admins() {
     drop(Server::start(&database));
     database.execute(
         "DELETE FROM refinery_schema_history WHERE version >= 7;
-         UPDATE api_keys SET prefix = 'made here' WHERE name = 'reader'",
+         UPDATE api_keys SET prefix = 'clk_madehere' WHERE name = 'reader'",
     );
     let old = "an-admin-key-that-an-earlier-release-made";
     let successor = "its-successor-by-an-earlier-release";
     let stolen = "a-tenant-s-successor-by-an-earlier-release";
     database.execute(&format!(
         "INSERT INTO api_keys (key_hash, name, permissions, prefix, rotated_from) VALUES
-             ('{}', 'old', 'admin', 'an-admin-key', NULL), ('{}', 'old', 'admin', 'its-successo', NULL),
-             ('{}', 'tenant', 'admin', 'a-tenant-s-s', (SELECT id FROM api_keys WHERE name = 'none'));
+             ('{}', 'old', 'admin', 'clk_the-old1', NULL), ('{}', 'old', 'admin', 'clk_the-new1', NULL),
+             ('{}', 'tenant', 'admin', 'clk_stolen-1', (SELECT id FROM api_keys WHERE name = 'none'));
          UPDATE api_keys SET rotated_from = (SELECT id FROM api_keys WHERE key_hash = '{}') WHERE key_hash = '{}'",
         hash(old), hash(successor), hash(stolen), hash(old), hash(successor)
     ));
@@ -213,6 +213,30 @@ fn keys_that_an_earlier_release_made_there_stay_admins() {
     assert!(server.lets_in(old) && server.lets_in(successor));
     for key in TENANTS.into_iter().chain([stolen]) {
         expect_tenants(&server, key);
+    }
+}
+
+/// The later server's table may have columns of these names of its own, with whatever it puts there.
+#[test]
+fn columns_of_the_later_server_s_own_make_no_admins() {
+    let own = "prefix text DEFAULT 'clk_theirs00', declared boolean NOT NULL DEFAULT true, rotated_from uuid";
+    for columns in [
+        format!("{own}, tenant_id text, is_admin boolean NOT NULL DEFAULT false"),
+        format!("tenant_id text, is_admin boolean NOT NULL DEFAULT false, {own}"),
+        "tenant_id text, is_admin boolean NOT NULL DEFAULT false, prefix text DEFAULT 'theirs_00000'"
+            .to_owned(),
+    ] {
+        let table = format!("CREATE TABLE api_keys ({SIX}, {columns})");
+        let database = crate::upgrades::left_by(6, &table);
+        database.execute(&format!(
+            "INSERT INTO api_keys (key_hash, name, created_at, is_admin) VALUES
+                 ('{}', 'server', '2025-01-01', true), ('{}', 'none', '2025-01-01', false);",
+            hash(ADMIN),
+            hash(TENANTS[0])
+        ));
+        let server = Server::start(&database);
+        assert!(server.lets_in(ADMIN));
+        expect_tenants(&server, TENANTS[0]);
     }
 }
 
