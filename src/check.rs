@@ -134,9 +134,11 @@ fn look_at_home(home: &Path) -> Vec<Finding> {
 }
 
 /// Makes a directory and a file in it, as a start would, and takes both away again: permissions do not tell of a
-/// read-only, full or special file system.
+/// read-only, full or special file system. One that was killed midway leaves the directory, and in a container the next
+/// one may have the same process id.
 fn try_out(parent: &Path) -> io::Result<()> {
-    let directory = parent.join(format!(".cloacinactl-check-{}", std::process::id()));
+    let number = getrandom::u64().map_err(io::Error::other)?;
+    let directory = parent.join(format!(".cloacinactl-check-{number:016x}"));
     DirBuilder::new().mode(0o700).create(&directory)?;
     let file = directory.join("file");
     let written = fs::write(&file, "a try\n");

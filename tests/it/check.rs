@@ -212,6 +212,17 @@ fn a_home_that_cannot_be_used() {
     says(ended, 2, &["absent", "--bootstrap-key-file"]);
 }
 
+/// In a container each check has the same process id.
+#[test]
+fn what_an_interrupted_check_left_is_not_in_the_way() {
+    let database = Database::new();
+    let home = Directory::new();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", r#"mkdir "$1/.cloacinactl-check-$$" && exec "$0" --home "$1" serve --check --database-url "$2" --bind 127.0.0.1:0"#]);
+    command.arg(cloacinactl(["serve"]).get_program()).arg(home.path()).arg(database.url());
+    says(Process::start(command).ended(), 0, &["home"]);
+}
+
 #[test]
 fn a_warning_of_a_start_is_one_here_too() {
     let database = Database::new();
