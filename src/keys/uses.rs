@@ -11,7 +11,8 @@ use uuid::Uuid;
 use super::Caller;
 use crate::store::Store;
 
-/// A key's use is noted, and written, at most once in so many seconds.
+/// A key's use is noted at most once in so many seconds. The statement that writes it has the same time in it, since each
+/// server notes for itself.
 const APART_SECONDS: i64 = 60;
 
 /// Uses that are still to be written.
@@ -33,8 +34,9 @@ impl Uses {
     fn note_at(&self, caller: &Caller, now: OffsetDateTime) {
         let seconds = now.unix_timestamp();
         let before = caller.noted_use.load(Ordering::Relaxed);
-        // A clock that was set back must not silence it until it has caught up.
-        if (before..before + APART_SECONDS).contains(&seconds) {
+        // Whole seconds, so one more makes sure that it is not too soon to be written. A clock that was set back must not
+        // silence it until it has caught up.
+        if (before..=before + APART_SECONDS).contains(&seconds) {
             return;
         }
         caller.noted_use.store(seconds, Ordering::Relaxed);
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
 
     const EARLIER: OffsetDateTime = time::macros::datetime!(2027-01-31 12:00:00 UTC);
-    const LATER: OffsetDateTime = time::macros::datetime!(2027-01-31 12:01:00 UTC);
+    const LATER: OffsetDateTime = time::macros::datetime!(2027-01-31 12:01:01 UTC);
 
     #[test]
     fn a_use_is_noted_once_a_minute() {

@@ -272,13 +272,13 @@ const ROTATE: &str = "WITH old AS (
 const WRITE_USES: &str = "WITH used AS (
          SELECT id, at FROM unnest($1::uuid[], $2::timestamptz[]) AS used (id, at)
      ), due AS (
-         SELECT id, at FROM used JOIN api_keys USING (id) WHERE last_used_at IS NULL OR last_used_at < at
+         SELECT id, at FROM used JOIN api_keys USING (id) WHERE last_used_at IS NULL OR last_used_at < at - interval '60 s'
          FOR NO KEY UPDATE OF api_keys SKIP LOCKED
      ), written AS (
          UPDATE api_keys SET last_used_at = due.at FROM due WHERE api_keys.id = due.id RETURNING api_keys.id
      )
      SELECT id FROM used JOIN api_keys USING (id)
-     WHERE (last_used_at IS NULL OR last_used_at < at) AND id NOT IN (SELECT id FROM written)";
+     WHERE (last_used_at IS NULL OR last_used_at < at - interval '60 s') AND id NOT IN (SELECT id FROM written)";
 const LAST_USED: &str = "SELECT CASE WHEN last_used_at < '10000-01-01T00:00:00Z'
             THEN GREATEST(last_used_at, '1970-01-01T00:00:00Z') END FROM api_keys WHERE id = $1";
 

@@ -181,6 +181,33 @@ fn an_older_use_never_replaces_a_newer_one() {
     assert_eq!(last_used(&database, &id), Some(newer));
 }
 
+/// Several servers note the uses of one key, each once a minute; no two of them are written in one minute.
+#[test]
+fn at_most_once_a_minute_by_all_servers_together() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let (id, key) = server.create_key(&admin, "shared");
+    let mut locker = database.client();
+    let mut lock = locker.transaction().unwrap();
+    lock.batch_execute(&format!("SELECT FROM api_keys WHERE id = '{id}' FOR UPDATE")).unwrap();
+    assert!(server.knows(&key));
+    let_a_batch_pass(&server, &database, &admin);
+    // As another server would have written it, less than a minute before.
+    let earlier: OffsetDateTime = lock
+        .query_one(
+            &format!("UPDATE api_keys SET last_used_at = now() - interval '30s' WHERE id = '{id}' RETURNING last_used_at"),
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    lock.commit().unwrap();
+    for _ in 0..2 {
+        let_a_batch_pass(&server, &database, &admin);
+    }
+    assert_eq!(last_used(&database, &id), Some(earlier));
+}
+
 #[test]
 fn a_clean_stop_writes_what_was_noted() {
     let database = Database::new();
