@@ -2,11 +2,13 @@
 //! waited before it, and does not bound a commit at all: one that waits for a synchronous standby waits for ever.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use postgres::CancelToken;
 
 use super::pool::Dialer;
+use crate::background::restart_on_panic;
 
 /// The statements that run, each with the moment when PostgreSQL is asked to cancel it.
 #[derive(Default)]
@@ -39,8 +41,9 @@ impl Running {
     pub fn start(dialer: &Arc<Dialer>) -> std::io::Result<Watched> {
         let running = Arc::new(Running::default());
         let (watched, dialer) = (Arc::clone(&running), Arc::downgrade(dialer));
-        std::thread::Builder::new().name("cancel".to_owned()).spawn(move || watched.watch(&dialer))?;
-        Ok(Watched(running))
+        let thread = std::thread::Builder::new().name("cancel".to_owned());
+        let thread = thread.spawn(move || restart_on_panic(|| watched.watch(&dialer)))?;
+        Ok(Watched { running, thread: Some(thread) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,21 +108,27 @@ fn cancel(dialer: &Weak<Dialer>, token: Arc<CancelToken>) {
 }
 
 /// Statements with a thread that looks after them.
-pub struct Watched(Arc<Running>);
+pub struct Watched {
+    running: Arc<Running>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Watched {
     /// Does this, and has what runs on the session then cancelled at that moment. Whether that was asked for: the
     /// session must not be used again then, since the request may reach PostgreSQL later than the statement's end.
     pub fn run<T>(&self, token: Arc<CancelToken>, until: Instant, run: impl FnOnce() -> T) -> (T, bool) {
-        let number = self.0.begin(token, until);
+        let number = self.running.begin(token, until);
         let result = run();
-        (result, self.0.end(number))
+        (result, self.running.end(number))
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.0.state().is_over = true;
-        self.0.sooner.notify_one();
+        self.running.state().is_over = true;
+        self.running.sooner.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
