@@ -241,8 +241,6 @@ impl Routes {
             })?;
             url.config.user(&user);
         }
-        // Each session is asked, whatever the URL says, in the round trip that pins its settings.
-        url.config.target_session_attrs(TargetSessionAttrs::Any);
         let user = url.config.get_user().unwrap_or_default();
         let database = url.config.get_dbname().unwrap_or(user);
         let place = place(&url.hosts, database, user);

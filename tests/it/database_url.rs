@@ -301,7 +301,16 @@ fn values_of_parameters() {
         ("ssl=false", "the parameter ssl, which is not taken"),
         ("channel_binding=topsecret", "disable, prefer, require"),
         ("sslnegotiation=topsecret", "postgres, direct"),
-        ("target_session_attrs=topsecret", "any, read-write, read-only"),
+        (
+            "target_session_attrs=topsecret",
+            "target_session_attrs: it must be one of any, read-write, primary",
+        ),
+        (
+            "target_session_attrs=read-only",
+            "target_session_attrs: it must be one of any, read-write, primary",
+        ),
+        ("target_session_attrs=standby", "for the server writes"),
+        ("target_session_attrs=prefer-standby", "for the server writes"),
         ("load_balance_hosts=topsecret", "disable, random"),
         ("connect_timeout=topsecret", "connect_timeout: it must be a whole number"),
         ("hostaddr=topsecret", "hostaddr: it must be IP addresses"),
@@ -323,7 +332,7 @@ fn parameters_that_are_taken() {
     let url = database.url();
     let url = format!(
         "{url}{}connect_timeout=10&application_name=mine&options=-c%20work_mem%3D5MB&keepalives=1&keepalives_idle=30\
-         &keepalives_interval=5&keepalives_count=4&tcp_user_timeout=20000&target_session_attrs=read-write\
+         &keepalives_interval=5&keepalives_count=4&tcp_user_timeout=20000&target_session_attrs=primary\
          &load_balance_hosts=random&channel_binding=prefer&sslmode=prefer",
         if url.contains('?') { "&" } else { "?" }
     );

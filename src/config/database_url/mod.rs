@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postgres::Config;
-use postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation, TargetSessionAttrs};
+use postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation};
 
 /// A database URL, taken apart and checked. No file that it names has been looked at.
 pub struct DatabaseUrl {
@@ -115,18 +115,13 @@ pub fn parse(text: &str) -> Result<DatabaseUrl, String> {
         (None, None) => None,
         _ => return Err("has one of the parameters sslcert and sslkey: they go together".to_owned()),
     };
-    let mut config = given.config;
-    // Of several hosts, a standby may not have heard of a revocation yet.
-    if hosts.len() > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any {
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    }
     Ok(DatabaseUrl {
         hosts,
         mode,
         roots: given.roots,
         certificate,
         password_file: given.password_file,
-        config,
+        config: given.config,
     })
 }
 
@@ -212,12 +207,9 @@ impl Given {
                 config.channel_binding(one_of(ways, value)?);
             }
             "target_session_attrs" => {
-                let ways = &[
-                    ("any", TargetSessionAttrs::Any),
-                    ("read-write", TargetSessionAttrs::ReadWrite),
-                    ("read-only", TargetSessionAttrs::ReadOnly),
-                ];
-                config.target_session_attrs(one_of(ways, value)?);
+                // Each session is asked whether it takes writes, whichever of these is said.
+                one_of(&[("any", ()), ("read-write", ()), ("primary", ())], value)
+                    .map_err(|right| format!("{right}, for the server writes"))?;
             }
             "load_balance_hosts" => {
                 let ways = &[("disable", LoadBalanceHosts::Disable), ("random", LoadBalanceHosts::Random)];
