@@ -69,7 +69,7 @@ fn all_in_use() {
     held.send(&http::request("GET", "/auth/keys", Some(&admin), None));
     wait_for("/ready to say that all sessions are busy", || {
         let response = server.get("/ready", None);
-        (response.status != 200).then(|| response.expect(503, BUSY))
+        (response.status == 503 && response.text() == BUSY).then_some(())
     });
     lock.rollback().unwrap();
     assert_eq!(held.receive("GET").status, 200);
@@ -109,6 +109,8 @@ fn connections_that_nothing_comes_on() {
     let server = Start::without_database().database_url(&url).serving();
     let admin = server.bootstrap_key();
     server.wait_for_pool();
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    let before = descriptors();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     wire.switch(silent.local_addr().unwrap().to_string());
     wire.cut();
@@ -126,11 +128,9 @@ fn connections_that_nothing_comes_on() {
     wait_for("attempts to connect", || (taken.load(Ordering::Relaxed) >= 5).then_some(()));
     server.get("/ready", None).expect_status(503);
     server.get("/auth/keys", Some(&admin)).expect_status(503);
-    let descriptors = || fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
-    let before = descriptors();
-    wait_for("more attempts", || (taken.load(Ordering::Relaxed) >= 20).then_some(()));
-    let after = descriptors();
-    assert!(after < before + 10, "connections are kept: {before}, then {after} descriptors");
+    // Were connections kept, there would be more and more of them; some are always under way.
+    wait_for("more attempts", || (taken.load(Ordering::Relaxed) >= 40).then_some(()));
+    wait_for("connections to be let go of", || (descriptors() < before + 10).then_some(()));
     wire.switch(database.host_and_port());
     wait_for("the server to find its database again", || {
         (server.get("/auth/keys", Some(&admin)).status == 200).then_some(())
