@@ -143,6 +143,7 @@ const FORMS: &[(&str, Option<&str>)] = &[
         None,
     ),
     ("postgresql://postgres@127.0.0.1:{port}/postgres?target_session_attrs=any", None),
+    ("host=127.0.0.1 port={port} user=postgres target_session_attrs=primary", None),
     // Key=value: blanks, quotes, backslashes, values that are empty.
     ("host=127.0.0.1 port={port} user=postgres dbname=postgres", None),
     ("  host = 127.0.0.1\tport= {port}\nuser =postgres  ", None),
@@ -178,7 +179,6 @@ const FORMS: &[(&str, Option<&str>)] = &[
         Some("ssl_min_protocol_version"),
     ),
     ("host=127.0.0.1 port={port} user=postgres krbsrvname=x", Some("krbsrvname")),
-    ("host=127.0.0.1 port={port} user=postgres target_session_attrs=primary", Some("target_session_attrs")),
     (
         "host=127.0.0.1 port={port} user=postgres target_session_attrs=prefer-standby",
         Some("target_session_attrs"),
