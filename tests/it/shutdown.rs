@@ -1,10 +1,12 @@
 //! The end of a server: whoever was heard is answered, and the next server takes over where this one stops.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::cluster::Cluster;
+use socket2::{Domain, Socket, Type};
+
+use crate::support::cluster::{Cluster, free_port};
 use crate::support::directory::Directory;
 use crate::support::http::{self, Connection};
 use crate::support::postgres::Database;
@@ -212,14 +214,39 @@ fn what_is_passed_must_be_one_listening_socket() {
     for (name, prelude) in [
         ("no socket", "exec 3</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1"),
         ("nothing", "exec 3<&-; export LISTEN_PID=$$ LISTEN_FDS=1"),
-        ("two", "exec 3</dev/null 4</dev/null; export LISTEN_PID=$$ LISTEN_FDS=2"),
     ] {
         let ended = Start::on(&database).after(prelude).failing().expect_code(2);
         assert!(ended.last_words().contains("LISTEN_FDS"), "{name}: {ended:#?}");
     }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let twice = "exec 3<&0 4<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=2";
+    let ended = Start::on(&database).on_socket(&listener).after(twice).failing().expect_code(2);
+    assert!(ended.last_words().contains("LISTEN_FDS passes 2 sockets"), "{ended:#?}");
+    let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    silent.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let ended = Start::on(&database).on_socket(&silent.into()).failing().expect_code(2);
+    assert!(ended.last_words().contains("a socket that does not listen"), "{ended:#?}");
     // What was meant for another process is none of our business.
-    let other = "export LISTEN_PID=1 LISTEN_FDS=1";
-    Start::on(&database).after(other).serving().get("/health", None).expect_status(200);
+    for other in ["LISTEN_PID=1 LISTEN_FDS=1", "LISTEN_FDS=1"] {
+        let other = format!("exec 3</dev/null; export {other}");
+        Start::on(&database).after(&other).serving().get("/health", None).expect_status(200);
+    }
+}
+
+/// Connections that it ended linger in the kernel for a minute, and keep the port from whoever does not ask to share it.
+#[test]
+fn a_port_that_was_served_a_moment_ago_is_served_again() {
+    let database = Database::new();
+    let bind = format!("127.0.0.1:{}", free_port());
+    for _ in 0..2 {
+        let server = Start::on(&database).arguments(["--bind", &bind]).serving();
+        let mut connection = http::Connection::open(server.address);
+        connection.send(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        connection.receive("GET").expect_status(200);
+        connection.expect_end();
+        drop(connection);
+        server.terminate().expect_code(0);
+    }
 }
 
 /// As under systemd with a socket unit: the socket stays, the servers come and go.

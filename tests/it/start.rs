@@ -206,7 +206,7 @@ fn a_taken_port_is_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let ended = Start::on(&database).arguments(["--bind", &address]).failing().expect_code(1);
-    assert_one_line(&ended, &[&address]);
+    assert_one_line(&ended, &[&address, "another process listens there; stop it or choose another --bind"]);
 }
 
 #[test]
