@@ -292,7 +292,7 @@ fn the_unit_starts_the_server() {
             .replace("%d", state)
     };
     let line = filled(&setting(unit, "ExecStart"));
-    let pass = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 WATCHDOG_PID=$$; exec \"$@\"";
+    let pass = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 WATCHDOG_PID=$$; exec env --default-signal=HUP \"$@\"";
     let mut command = Command::new("sh");
     command.env_clear().args(["-c", pass, "sh"]).args(line.split(' '));
     for variable in settings(unit, "Environment") {
