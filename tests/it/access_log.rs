@@ -109,3 +109,29 @@ fn failures_and_changes_have_their_ids_in_the_log() {
         server.log()
     );
 }
+
+/// A failed request has a line, or is counted in one that stands for many; never both.
+#[test]
+fn failures_beyond_their_lines_are_counted() {
+    const COUNT: usize = 40;
+    let database = Database::new();
+    let failing = http::request("GET", "/auth/keys", Some("a-key-that-is-looked-up"), None);
+    for (flags, has_all_lines) in [(&["--access-log"][..], true), (&[], false)] {
+        let start = Start::on(&database).arguments(["--database-timeout", "300ms"]);
+        let server = flags.iter().fold(start, |start, flag| start.arguments([*flag])).serving();
+        server.wait_for_pool();
+        let mut locker = database.client();
+        let mut lock = locker.transaction().unwrap();
+        lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+        let mut clients: Vec<_> = (0..COUNT).map(|_| Connection::open(server.address)).collect();
+        clients.iter_mut().for_each(|client| client.send(&failing));
+        clients.iter_mut().for_each(|client| _ = client.receive("GET").expect_status(503));
+        lock.rollback().unwrap();
+        let said = server.terminate().expect_code(0).stderr;
+        let lines = said.lines().filter(|line| line.contains("status=503")).count();
+        let counts = said.lines().filter_map(|line| line.split_once("failed without a line: "));
+        let counted: usize = counts.map(|(_, count)| count.parse::<usize>().unwrap()).sum();
+        assert_eq!(lines + counted, COUNT, "{said}");
+        assert!(counted == 0 || !has_all_lines, "{said}");
+    }
+}
