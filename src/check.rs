@@ -38,7 +38,7 @@ pub fn check(home: PathBuf, flags: Flags) -> Result<ExitCode, Failure> {
 
 fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let loaded = Settings::load_all(home.clone(), flags);
+    let loaded = Settings::load_all(home.clone(), false, flags);
     let mut is_wrong = Vec::new();
     let settings = match loaded {
         Ok((settings, wrong)) => {

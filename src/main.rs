@@ -47,7 +47,7 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
     match invocation.command {
         Command::Serve(flags) => {
             let (home, verbose) = (home()?, invocation.verbose);
-            serve::serve(move || config::Settings::load(home.clone(), verbose, flags.clone()))?;
+            serve::serve(move || config::Settings::load_all(home.clone(), verbose, flags.clone()))?;
         }
         Command::Check(flags) => {
             logging::start_without_file(invocation.verbose);

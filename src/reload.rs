@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::config::Settings;
+use crate::config::{self, Setting, Settings, Wrong};
 use crate::failure::Failure;
 use crate::http::connection::{Deadlines, Rules};
 use crate::http::workers::Shop;
@@ -15,36 +15,46 @@ const FOLLOWED: &[&str] =
 
 /// What the server runs with, and where it learns what it should run with.
 pub struct Reload<L> {
-    pub running: Settings,
-    pub load: L,
-    pub shop: Arc<Shop>,
+    running: Settings,
+    load: L,
+    shop: Arc<Shop>,
 }
 
-impl<L: Fn() -> Result<Settings, Failure>> Reload<L> {
+impl<L: Fn() -> Result<(Settings, Wrong), Failure>> Reload<L> {
+    pub fn new(mut running: Settings, load: L, shop: Arc<Shop>) -> Reload<L> {
+        running.bootstrap_key = None;
+        Reload { running, load, shop }
+    }
+
     /// Loads the configuration with the flags and the environment of the start. One that is wrong anywhere changes
     /// nothing.
     pub fn run(&mut self) {
-        match (self.load)() {
+        match self.loaded() {
             Ok(new) => {
-                log::info!("SIGHUP: {}", summary(&self.running.changed(&new)));
-                self.follow(new);
+                let rereads_url = new.database_url_file.is_some()
+                    && new.database_url_file == self.running.database_url_file;
+                log::info!("SIGHUP: {}", summary(&self.running.changed(&new), rereads_url));
+                self.follow(&new, rereads_url);
             }
             Err(failure) => log::error!("SIGHUP: nothing is changed: {failure}"),
         }
     }
 
-    fn follow(&mut self, new: Settings) {
-        for key in FOLLOWED {
-            self.running.take_value(&new, key);
+    /// Without the bootstrap key, which the start has used: its file may have been removed since.
+    fn loaded(&self) -> Result<Settings, Failure> {
+        let (mut new, mut wrong) = (self.load)()?;
+        new.bootstrap_key = None;
+        wrong.retain(|(key, _)| *key != "bootstrap_key");
+        config::all_right((new, wrong))
+    }
+
+    fn follow(&mut self, new: &Settings, rereads_url: bool) {
+        let followed = FOLLOWED.iter().copied().chain(rereads_url.then_some("database_url"));
+        for setting in followed.filter_map(Setting::of_key) {
+            setting.copy(&mut self.running, new);
         }
-        let running = &mut self.running;
-        running.trusted_proxies = new.trusted_proxies;
-        running.request_timeout = new.request_timeout;
-        running.idle_timeout = new.idle_timeout;
-        running.write_timeout = new.write_timeout;
-        running.access_log = new.access_log;
-        self.shop.vitals.access_log.store(running.access_log, Ordering::Relaxed);
-        self.shop.mailbox.post_rules(rules(running));
+        self.shop.vitals.access_log.store(self.running.access_log, Ordering::Relaxed);
+        self.shop.mailbox.post_rules(rules(&self.running));
     }
 }
 
@@ -60,9 +70,15 @@ pub fn rules(settings: &Settings) -> Rules {
     Rules { deadlines, trusted_proxies: settings.trusted_proxies.clone() }
 }
 
-fn summary(changed: &[&str]) -> String {
-    let (now, later): (Vec<&str>, Vec<&str>) = changed.iter().partition(|key| FOLLOWED.contains(key));
-    let parts = [("in force from now on", now), ("after a restart", later)];
+/// `rereads_url` says that each new session reads the database URL from its file again.
+fn summary(changed: &[&str], rereads_url: bool) -> String {
+    let (now, others): (Vec<&str>, Vec<&str>) = changed.iter().partition(|key| FOLLOWED.contains(key));
+    let (new_sessions, later) = others.iter().partition(|key| rereads_url && **key == "database_url");
+    let parts = [
+        ("in force from now on", now),
+        ("in force for new sessions", new_sessions),
+        ("after a restart", later),
+    ];
     let parts = parts.iter().filter(|(_, keys)| !keys.is_empty());
     let parts: Vec<String> = parts.map(|(when, keys)| format!("{when}: {}", keys.join(", "))).collect();
     match parts.is_empty() {
@@ -74,7 +90,6 @@ fn summary(changed: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Setting;
 
     #[test]
     fn what_is_followed_is_a_setting_and_stands_in_the_help() {
@@ -89,11 +104,16 @@ mod tests {
 
     #[test]
     fn the_line_says_what_and_when() {
-        assert_eq!(summary(&[]), "nothing has changed in the configuration");
-        assert_eq!(summary(&["access_log"]), "in force from now on: access_log");
+        assert_eq!(summary(&[], false), "nothing has changed in the configuration");
+        assert_eq!(summary(&["access_log"], false), "in force from now on: access_log");
         assert_eq!(
-            summary(&["bind", "idle_timeout", "workers"]),
+            summary(&["bind", "idle_timeout", "workers"], true),
             "in force from now on: idle_timeout; after a restart: bind, workers"
+        );
+        assert_eq!(summary(&["database_url"], false), "after a restart: database_url");
+        assert_eq!(
+            summary(&["database_url", "workers"], true),
+            "in force for new sessions: database_url; after a restart: workers"
         );
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use postgres::Transaction;
 
 use crate::background::Background;
-use crate::config::{self, Settings};
+use crate::config::{self, Settings, Wrong};
 use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
 use crate::http::gate::{self, Gate, Limits};
@@ -46,8 +46,8 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Whatever kept it from starting, or requests that were cut off at the end of the drain deadline.
-pub fn serve(load: impl Fn() -> Result<Settings, Failure> + Send + 'static) -> Result<(), Failure> {
-    let settings = &load()?;
+pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'static) -> Result<(), Failure> {
+    let settings = &load().and_then(config::all_right)?;
     let passed = listener::passed()?;
     signals::block()?;
     let ignores_hangups = signals::ignores_hangups();
@@ -103,7 +103,7 @@ pub fn serve(load: impl Fn() -> Result<Settings, Failure> + Send + 'static) -> R
     let _ = serving.set(Arc::clone(&shop));
     let watchers = watch(&keys, &vitals).map_err(|error| runtime("cannot start a thread", &error))?;
     if !ignores_hangups {
-        let mut reload = Reload { running: settings.clone(), load, shop: Arc::clone(&shop) };
+        let mut reload = Reload::new(settings.clone(), load, Arc::clone(&shop));
         signals::on_hangup(move || reload.run()).map_err(|error| runtime("cannot start a thread", &error))?;
     }
     announce(address);

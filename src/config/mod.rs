@@ -65,41 +65,36 @@ pub struct Settings {
     pub database_wait: Duration,
     /// A line of the log for every request.
     pub access_log: bool,
-    /// The fields' values as they were given, by the setting's key.
-    values: BTreeMap<&'static str, String>,
 }
 
 /// What is wrong with settings, by the setting's key.
 pub type Wrong = Vec<(&'static str, Failure)>;
 
+/// The settings, unless anything is wrong with them.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn all_right((settings, wrong): (Settings, Wrong)) -> Result<Settings, Failure> {
+    wrong.into_iter().next().map_or(Ok(settings), |(_, failure)| Err(failure))
+}
+
 /// Values of flags, by the setting's key.
 pub type Flags = BTreeMap<&'static str, String>;
 
 impl Settings {
-    /// Resolves every setting. Makes nothing and writes nothing.
-    ///
-    /// # Errors
-    /// `Usage` for a value that is not right, with the name under which it was given, and for a missing database URL;
-    /// `Runtime` when `config.toml` cannot be read.
-    pub fn load(home: PathBuf, verbose: bool, flags: Flags) -> Result<Settings, Failure> {
-        let (mut settings, wrong) = Settings::load_all(home, flags)?;
-        settings.verbose = verbose;
-        wrong.into_iter().next().map_or(Ok(settings), |(_, failure)| Err(failure))
-    }
-
-    /// The same with everything that is wrong, by the setting's key. What is right is resolved all the same.
+    /// Resolves every setting, and hands back what is wrong: `Usage` for a value that is not right, with the name under
+    /// which it was given, and for a missing database URL. What is right is resolved all the same. Makes nothing and
+    /// writes nothing.
     ///
     /// # Errors
     /// `config.toml` itself cannot be read.
-    pub fn load_all(home: PathBuf, flags: Flags) -> Result<(Settings, Wrong), Failure> {
-        let mut settings = Settings::blank(home.clone());
+    pub fn load_all(home: PathBuf, verbose: bool, flags: Flags) -> Result<(Settings, Wrong), Failure> {
+        let mut settings = Settings { verbose, ..Settings::blank(home.clone()) };
         let sources = Sources::open(home, flags)?;
         let mut wrong = Vec::new();
         for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none()) {
-            match sources.fill(&mut settings, setting) {
-                Ok(Some(value)) => _ = settings.values.insert(setting.key, value),
-                Ok(None) => {}
-                Err(failure) => wrong.push((setting.key, failure)),
+            if let Err(failure) = sources.fill(&mut settings, setting) {
+                wrong.push((setting.key, failure));
             }
         }
         if !wrong.iter().any(|(key, _)| *key == "database_url") {
@@ -125,16 +120,8 @@ impl Settings {
 
     /// The keys of the settings that are otherwise in `new`.
     pub fn changed(&self, new: &Settings) -> Vec<&'static str> {
-        let keys = SETTINGS.iter().map(|setting| setting.key);
-        keys.filter(|key| self.values.get(key) != new.values.get(key)).collect()
-    }
-
-    /// From here on `changed` goes by the other's value of this setting. Its field stays as it is.
-    pub fn take_value(&mut self, new: &Settings, key: &'static str) {
-        match new.values.get(key) {
-            Some(value) => self.values.insert(key, value.clone()),
-            None => self.values.remove(key),
-        };
+        let changed = SETTINGS.iter().filter(|setting| !setting.is_same(self, new));
+        changed.map(|setting| setting.key).collect()
     }
 
     fn needs_database(&self) -> Result<(), Failure> {
@@ -173,7 +160,6 @@ impl Settings {
             shutdown_timeout: Duration::ZERO,
             database_wait: Duration::ZERO,
             access_log: false,
-            values: BTreeMap::new(),
         }
     }
 }
@@ -267,9 +253,9 @@ impl Sources {
         Ok(Sources { home, flags, environment, file })
     }
 
-    /// Puts a setting's value into its field, and hands it back as it was given.
-    fn fill(&self, settings: &mut Settings, setting: &'static Setting) -> Result<Option<String>, Failure> {
-        let Some(found) = self.find(setting)? else { return Ok(None) };
+    /// Puts a setting's value into its field.
+    fn fill(&self, settings: &mut Settings, setting: &'static Setting) -> Result<(), Failure> {
+        let Some(found) = self.find(setting)? else { return Ok(()) };
         let value = self.content(&found)?;
         let name = match found.setting.file_for {
             Some(_) => format!("the content of {} ({})", self.file_of(&found).display(), found.name),
@@ -279,7 +265,7 @@ impl Sources {
         if found.setting.file_for == Some("database_url") {
             settings.database_url_file = Some(self.file_of(&found));
         }
-        Ok(Some(value))
+        Ok(())
     }
 
     /// Looks for a setting, and for the file that holds it, level by level.

@@ -23,9 +23,30 @@ pub struct Setting {
     pub secrecy: Secrecy,
     /// The setting whose value is in the file that this one names.
     pub file_for: Option<&'static str>,
-    /// Checks a value and puts it into its field. The error says what would be right and never repeats the value.
-    take: fn(&mut Settings, &str) -> Result<(), String>,
+    field: Field,
 }
+
+/// The field of `Settings` that a setting fills.
+struct Field {
+    /// Checks a value and puts it there. The error says what would be right and never repeats the value.
+    take: fn(&mut Settings, &str) -> Result<(), String>,
+    is_same: fn(&Settings, &Settings) -> bool,
+    /// The first one's becomes what the second one's is.
+    copy: fn(&mut Settings, &Settings),
+}
+
+macro_rules! field {
+    ($field:ident, |$value:ident| $parsed:expr) => {
+        Field {
+            take: |settings, $value| $parsed.map(|parsed| settings.$field = parsed),
+            is_same: |one, other| one.$field == other.$field,
+            copy: |to, from| to.$field.clone_from(&from.$field),
+        }
+    };
+}
+
+/// Of a setting that names a file: its content goes into another setting's field.
+const PATH: Field = Field { take: |_, value| path(value), is_same: |_, _| true, copy: |_, _| () };
 
 /// The TOML types of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,12 +100,21 @@ impl Setting {
     /// # Errors
     /// `Usage` that names it and says what would be right, and repeats it unless it is secret.
     pub fn put(&self, settings: &mut Settings, value: &str, name: &str) -> Result<(), Failure> {
-        (self.take)(settings, value).map_err(|why| {
+        (self.field.take)(settings, value).map_err(|why| {
             Failure::Usage(match self.secrecy {
                 Secrecy::Open => format!("invalid value `{}` for {name}: {why}", value.escape_debug()),
                 Secrecy::Url | Secrecy::Whole => format!("invalid value for {name}: {why}"),
             })
         })
+    }
+
+    pub fn is_same(&self, one: &Settings, other: &Settings) -> bool {
+        (self.field.is_same)(one, other)
+    }
+
+    /// The first one's value becomes what the second one's is.
+    pub fn copy(&self, to: &mut Settings, from: &Settings) {
+        (self.field.copy)(to, from);
     }
 
     /// The value as it may stand in a listing or in a log line.
@@ -114,7 +144,7 @@ pub static SETTINGS: &[Setting] = &[
         form: Form::Text,
         secrecy: Secrecy::Open,
         file_for: None,
-        take: |settings, value| address(value).map(|value| settings.bind = value),
+        field: field!(bind, |value| address(value)),
     },
     Setting {
         key: "database_url",
@@ -126,7 +156,7 @@ pub static SETTINGS: &[Setting] = &[
         form: Form::Text,
         secrecy: Secrecy::Url,
         file_for: None,
-        take: |settings, value| database_url(value).map(|value| settings.database_url = value),
+        field: field!(database_url, |value| database_url(value)),
     },
     Setting {
         key: "database_url_file",
@@ -138,7 +168,7 @@ pub static SETTINGS: &[Setting] = &[
         form: Form::Text,
         secrecy: Secrecy::Open,
         file_for: Some("database_url"),
-        take: |_, value| path(value),
+        field: PATH,
     },
     Setting {
         key: "bootstrap_key",
@@ -150,7 +180,7 @@ pub static SETTINGS: &[Setting] = &[
         form: Form::Text,
         secrecy: Secrecy::Whole,
         file_for: None,
-        take: |settings, value| secret(value).map(|value| settings.bootstrap_key = Some(value)),
+        field: field!(bootstrap_key, |value| secret(value).map(Some)),
     },
     Setting {
         key: "bootstrap_key_file",
@@ -162,7 +192,7 @@ pub static SETTINGS: &[Setting] = &[
         form: Form::Text,
         secrecy: Secrecy::Open,
         file_for: Some("bootstrap_key"),
-        take: |_, value| path(value),
+        field: PATH,
     },
     Setting {
         key: "trusted_proxies",
@@ -174,7 +204,7 @@ pub static SETTINGS: &[Setting] = &[
         form: Form::Text,
         secrecy: Secrecy::Open,
         file_for: None,
-        take: |settings, value| value.parse().map(|value| settings.trusted_proxies = value),
+        field: field!(trusted_proxies, |value| value.parse()),
     },
     Setting {
         key: "workers",
@@ -182,7 +212,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_WORKERS",
         default: Some("8"),
         help: "Threads for requests that read; half as many more are for changes.",
-        take: |settings, value| count(value, 1..=1024).map(|value| settings.workers = value),
+        field: field!(workers, |value| count(value, 1..=1024)),
         ..NUMBER
     },
     Setting {
@@ -191,7 +221,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_POOL_SIZE",
         default: Some("8"),
         help: "Database sessions.",
-        take: |settings, value| count(value, 1..=1024).map(|value| settings.pool_size = value),
+        field: field!(pool_size, |value| count(value, 1..=1024)),
         ..NUMBER
     },
     Setting {
@@ -200,7 +230,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_QUEUE",
         default: Some("512"),
         help: "Requests that may wait for a worker; more are answered with 503.",
-        take: |settings, value| count(value, 1..=1_000_000).map(|value| settings.queue = value),
+        field: field!(queue, |value| count(value, 1..=1_000_000)),
         ..NUMBER
     },
     Setting {
@@ -209,7 +239,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_MAX_CONNECTIONS",
         default: Some("4096"),
         help: "Connections of clients that may be open at once.",
-        take: |settings, value| count(value, 1..=1_000_000).map(|value| settings.max_connections = value),
+        field: field!(max_connections, |value| count(value, 1..=1_000_000)),
         ..NUMBER
     },
     Setting {
@@ -218,7 +248,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_AUTH_CACHE_SIZE",
         default: Some("256"),
         help: "Keys that are remembered as valid; 0 asks the database every time.",
-        take: |settings, value| count(value, 0..=1_000_000).map(|value| settings.cache_size = value),
+        field: field!(cache_size, |value| count(value, 0..=1_000_000)),
         ..NUMBER
     },
     Setting {
@@ -227,7 +257,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_AUTH_CACHE_TTL",
         default: Some("30s"),
         help: "How long a key is remembered.",
-        take: |settings, value| duration(value, "0s", "24h").map(|value| settings.cache_ttl = value),
+        field: field!(cache_ttl, |value| duration(value, "0s", "24h")),
         ..DURATION
     },
     Setting {
@@ -236,9 +266,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_MAX_KEY_LIFETIME",
         default: Some("0s"),
         help: "Longest life of a new key, such as 90d; also that of a key made without an expiry. 0s: no limit.",
-        take: |settings, value| {
-            duration(value, "0s", "36500d").map(|value| settings.max_key_lifetime = value)
-        },
+        field: field!(max_key_lifetime, |value| duration(value, "0s", "36500d")),
         ..DURATION
     },
     Setting {
@@ -247,7 +275,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_REQUEST_TIMEOUT",
         default: Some("10s"),
         help: "For a whole request, from its first byte to its last.",
-        take: |settings, value| duration(value, "1ms", "1h").map(|value| settings.request_timeout = value),
+        field: field!(request_timeout, |value| duration(value, "1ms", "1h")),
         ..DURATION
     },
     Setting {
@@ -256,7 +284,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_IDLE_TIMEOUT",
         default: Some("75s"),
         help: "Between two requests on one connection.",
-        take: |settings, value| duration(value, "1ms", "24h").map(|value| settings.idle_timeout = value),
+        field: field!(idle_timeout, |value| duration(value, "1ms", "24h")),
         ..DURATION
     },
     Setting {
@@ -265,7 +293,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_WRITE_TIMEOUT",
         default: Some("10s"),
         help: "For a client that does not take its answer.",
-        take: |settings, value| duration(value, "1ms", "1h").map(|value| settings.write_timeout = value),
+        field: field!(write_timeout, |value| duration(value, "1ms", "1h")),
         ..DURATION
     },
     Setting {
@@ -274,7 +302,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_DATABASE_TIMEOUT",
         default: Some("4s"),
         help: "For the database's part of a request; then the answer is 503.",
-        take: |settings, value| duration(value, "1ms", "1h").map(|value| settings.database_timeout = value),
+        field: field!(database_timeout, |value| duration(value, "1ms", "1h")),
         ..DURATION
     },
     Setting {
@@ -283,7 +311,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_SHUTDOWN_TIMEOUT",
         default: Some("30s"),
         help: "For the requests that are under way when the server is told to stop.",
-        take: |settings, value| duration(value, "0s", "1h").map(|value| settings.shutdown_timeout = value),
+        field: field!(shutdown_timeout, |value| duration(value, "0s", "1h")),
         ..DURATION
     },
     Setting {
@@ -292,7 +320,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "CLOACINA_DATABASE_WAIT",
         default: Some("30s"),
         help: "For a PostgreSQL that is still coming up, or a lock on its tables, when the server starts.",
-        take: |settings, value| duration(value, "0s", "1h").map(|value| settings.database_wait = value),
+        field: field!(database_wait, |value| duration(value, "0s", "1h")),
         ..DURATION
     },
     Setting {
@@ -303,7 +331,7 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("false"),
         help: "Log a line for every request: route, status, milliseconds, bytes, client, key.",
         form: Form::Switch,
-        take: |settings, value| switch(value).map(|value| settings.access_log = value),
+        field: field!(access_log, |value| switch(value)),
         ..NUMBER
     },
 ];
@@ -319,7 +347,7 @@ const NUMBER: Setting = Setting {
     form: Form::Number,
     secrecy: Secrecy::Open,
     file_for: None,
-    take: |_, _| Ok(()),
+    field: PATH,
 };
 
 /// What all durations have in common.
@@ -348,7 +376,7 @@ mod tests {
     fn defaults_are_valid() {
         for setting in SETTINGS {
             if let Some(default) = setting.default {
-                (setting.take)(&mut Settings::blank("/".into()), default).unwrap();
+                (setting.field.take)(&mut Settings::blank("/".into()), default).unwrap();
             }
         }
     }

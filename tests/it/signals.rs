@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::support::directory::Directory;
 use crate::support::http::{self, Connection};
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
@@ -52,6 +53,26 @@ fn a_hangup_reads_the_configuration_again() {
         "the workers are as they were at the start"
     );
     server.expect_well("four hangups");
+    server.terminate().expect_code(0);
+}
+
+/// The file of the bootstrap key is removed once the key has been made, and a database URL is read again by each session.
+#[test]
+fn a_hangup_after_secret_files_have_changed() {
+    let database = Database::new();
+    let secrets = Directory::new();
+    let [url, key] = ["url", "key"].map(|name| secrets.path().join(name).to_str().unwrap().to_owned());
+    fs::write(&url, database.url()).unwrap();
+    fs::write(&key, "a-key-of-the-owners-choice").unwrap();
+    let server = Start::without_database()
+        .after(HEEDS_HANGUPS)
+        .arguments(["--database-url-file", &url, "--bootstrap-key-file", &key])
+        .serving();
+    fs::remove_file(&key).unwrap();
+    assert_eq!(hangup(&server, 1), "SIGHUP: nothing has changed in the configuration");
+    fs::write(&url, database.url() + "?application_name=changed").unwrap();
+    assert_eq!(hangup(&server, 2), "SIGHUP: in force for new sessions: database_url");
+    assert_eq!(hangup(&server, 3), "SIGHUP: nothing has changed in the configuration");
     server.terminate().expect_code(0);
 }
 
