@@ -11,11 +11,13 @@ mod keys;
 mod logging;
 mod metrics;
 mod notify;
+mod random;
 mod reload;
 mod serve;
 mod signals;
 mod store;
 mod suggestion;
+mod terminal;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;

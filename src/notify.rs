@@ -1,7 +1,6 @@
-//! What systemd is told (sd_notify(3)): that the server answers, that it drains, and, for the watchdog, that a request of
-//! our own still comes through from the listening socket to a worker and back.
+//! What systemd is told (sd_notify(3)): that the server answers, that it drains, and, for the watchdog, that a request
+//! of our own still comes through from the listening socket to a worker and back.
 
-use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::linux::net::SocketAddrExt as _;
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::background::restart_on_panic;
 use crate::http::workers::Shop;
+use crate::random;
 
 /// How long the first answer may take before it is asked for again.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// `None` where nobody wants to be told. An address that is none is a line in the log.
+    /// `None` where no service manager asks for it. An address that is none is a line in the log.
     pub fn from_environment() -> Option<Arc<Notifier>> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let name = variable("NOTIFY_SOCKET")?;
@@ -64,8 +64,9 @@ impl Notifier {
         }
     }
 
-    /// Says `READY=1` once the server answers at `address`, then feeds the watchdog, if there is one, until the server
-    /// drains. `longest_wait` is for how long all workers together may rightly be busy with the database.
+    /// Says `READY=1` once the server answers at `address`, then `WATCHDOG=1` again and again, if there is a watchdog,
+    /// until the server drains. `longest_wait` is for how long all workers together may rightly be busy with the
+    /// database.
     ///
     /// Its thread is not joined: it may wait for an answer from a listening socket that is left to our successor.
     ///
@@ -107,7 +108,9 @@ impl Notifier {
                     (watchdog / 2).saturating_sub(began.elapsed())
                 }
                 Err(why) => {
-                    log::warn!("the server does not answer itself, which systemd is not told is well: {why}");
+                    log::warn!(
+                        "the server does not answer its own request, so systemd is not told that it is alive: {why}"
+                    );
                     limit / 2
                 }
             };
@@ -125,7 +128,7 @@ fn watchdog(microseconds: Option<&str>, pid: Option<&str>, own_pid: u32) -> Opti
     Some(Duration::from_micros(microseconds))
 }
 
-/// A request to ourselves, for a path that nobody else knows: the gate hands it on to a worker, which finds that there
+/// A request to ourselves, for a path that no client knows: the gate hands it on to a worker, which finds that there
 /// is no such path. It needs no key and no database, and is not counted.
 struct Probe {
     path: String,
@@ -135,12 +138,7 @@ struct Probe {
 
 impl Probe {
     fn new(address: SocketAddr) -> io::Result<Probe> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let mut path = "/watchdog-".to_owned();
-        for byte in random {
-            let _ = write!(path, "{byte:02x}");
-        }
+        let path = format!("/watchdog-{}", random::uuid()?);
         Ok(Probe { path, addresses: from_here(address) })
     }
 
@@ -310,7 +308,7 @@ mod tests {
 
     /// The whole of it: a gate that runs, with one worker that stands still whenever it is told to.
     #[test]
-    fn a_worker_that_is_stuck_starves_the_watchdog() {
+    fn the_watchdog_hears_nothing_of_a_worker_that_is_stuck() {
         let directory = std::env::temp_dir();
         let stuck = Arc::new(Mutex::new(()));
         let handle = {

@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::logging;
 use crate::suggestion::did_you_mean;
 
+use crate::terminal;
 use flags::Given;
 pub use keys::KeysAction;
 
@@ -300,13 +301,13 @@ fn unexpected(command: &str, argument: &str) -> Failure {
 /// An argument as it may be repeated in a message: no value of a flag, no password of a URL, one line.
 fn shown(argument: &str) -> String {
     match argument.starts_with('-') {
-        true => format!("`{}`", name_of(argument).escape_debug()),
+        true => format!("`{}`", terminal::shown(name_of(argument))),
         // An address and its port are no secret.
         false if argument.replacen("localhost:", "127.0.0.1:", 1).parse::<SocketAddr>().is_ok() => {
             format!("`{argument}`")
         }
         false if argument.contains(['@', '=', ':']) => format!("`{}`", mask_url(argument)),
-        false => format!("`{}`", argument.escape_debug()),
+        false => format!("`{}`", terminal::shown(argument)),
     }
 }
 

@@ -21,9 +21,11 @@ use super::routes::Request;
 use super::vitals::Vitals;
 use crate::background::restart_on_panic;
 use crate::metrics::Rejection;
+use crate::random;
 
-/// A request that waited for longer, while others wait behind it, is turned away instead of served: whoever asks now is
-/// served soon. One that nobody waits behind was late for another reason, such as a busy machine, and is served.
+/// A request that waited for longer, while others wait behind it, is turned away instead of served: a request that
+/// comes now is served soon. One that nobody waits behind was late for another reason, such as a busy machine, and is
+/// served.
 const QUEUE_WAIT_LIMIT: Duration = Duration::from_millis(500);
 /// A worker's own socket pair never blocks for long, unless something is very wrong.
 const PAIR_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,7 +50,7 @@ pub struct Done {
     pub close: bool,
 }
 
-/// First in, first out, with a bound. One lock, one condition, and nobody woken who would find nothing to do.
+/// First in, first out, with a bound. One lock, one condition, and no thread woken that would find nothing to do.
 pub struct Queue {
     state: Mutex<QueueState>,
     filled: Condvar,
@@ -317,7 +319,7 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, Stri
     .unwrap_or_else(|_| Err("a handler panicked".to_owned()))
 }
 
-/// Writes the answer, unless the gate has lost patience and answered itself. What a client was not told is made good.
+/// Writes the answer, unless its time is up and the gate has answered already. Then `if_lost` is called.
 pub fn send(shop: &Shop, peer: &Peer, asked: &Asked, mut reply: Reply, out: &mut Vec<u8>) {
     let if_lost = reply.if_lost.take();
     let is_given = peer.claim() && write(shop, peer, asked, &reply, out);
@@ -357,7 +359,7 @@ impl Line {
     /// Makes pairs through tiny_http's public accept function: it wants a listener, so one stands in `directory` for a
     /// moment, behind mode 0700.
     fn open(directory: &Path, count: usize) -> io::Result<Vec<Line>> {
-        let room = directory.join(format!(".line-{}", uuid_text()?));
+        let room = directory.join(format!(".line-{}", random::uuid()?));
         std::fs::DirBuilder::new().mode(0o700).create(&room)?;
         let opened = Line::open_in(&room, count);
         let removed = std::fs::remove_dir_all(&room);
@@ -383,12 +385,6 @@ impl Line {
         self.ours.write_all(plain).map_err(|error| format!("cannot feed tiny_http: {error}"))?;
         self.requests.next().unwrap_or_else(|| Err("tiny_http's connection has ended".to_owned()))
     }
-}
-
-fn uuid_text() -> io::Result<String> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok(bytes.map(|byte| format!("{byte:02x}")).concat())
 }
 
 #[cfg(test)]

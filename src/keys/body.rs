@@ -6,6 +6,7 @@ use time::{Duration, OffsetDateTime};
 use super::{Permission, expiry};
 use crate::http::reply::Error;
 use crate::http::routes::Request;
+use crate::terminal::start_of;
 
 const NAME_CHARACTERS: usize = 255;
 const LONGEST_GRACE: Duration = Duration::days(3650);
@@ -64,7 +65,7 @@ impl<'de> serde::Deserialize<'de> for Fields {
                 match twice {
                     Some(name) => Err(serde::de::Error::custom(format_args!(
                         "{}: stands more than once",
-                        quoted(&name)
+                        start_of(&name)
                     ))),
                     None => Ok(Fields(fields)),
                 }
@@ -72,11 +73,6 @@ impl<'de> serde::Deserialize<'de> for Fields {
         }
         deserializer.deserialize_map(Visitor)
     }
-}
-
-/// A field's name as it may stand in an error: short, and without anything that a terminal would obey.
-fn quoted(name: &str) -> String {
-    name.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
 /// What `POST /auth/keys` was asked for.
@@ -157,7 +153,7 @@ fn know(fields: &Map<String, Value>, known: &[&str]) -> Result<(), Error> {
     match fields.keys().find(|name| !known.contains(&name.as_str())) {
         None => Ok(()),
         Some(unknown) => {
-            Err(wrong(&quoted(unknown), format_args!("unknown field; known are {}", known.join(", "))))
+            Err(wrong(&start_of(unknown), format_args!("unknown field; known are {}", known.join(", "))))
         }
     }
 }
@@ -210,7 +206,7 @@ fn permission(fields: &Map<String, Value>) -> Result<Permission, Error> {
         (None, None) => return Ok(Permission::Admin),
     };
     Permission::parse(name).ok_or_else(|| {
-        wrong(field, format_args!("`{}` is unknown; expected {}", quoted(name), Permission::NAMES))
+        wrong(field, format_args!("`{}` is unknown; expected {}", start_of(name), Permission::NAMES))
     })
 }
 

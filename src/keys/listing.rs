@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::expiry;
 use crate::http::reply::Error;
 use crate::store::keys::{KeyRow, Position};
+use crate::terminal::start_of;
 
 const LARGEST_PAGE: usize = 1000;
 /// 24 November 4714 BC, the first day of PostgreSQL's calendar.
@@ -43,7 +44,7 @@ impl Page {
             None => Ok(None),
             Some(Err(())) => Err(Error::BadRequest(format!("{name}: stands more than once in the query"))),
             Some(Ok(value)) => {
-                let line = format!("{name}: `{}` is not right: expected {right}", shortened(&value));
+                let line = format!("{name}: `{}` is not right: expected {right}", start_of(&value));
                 Ok(Some((value, Error::BadRequest(line))))
             }
         };
@@ -168,15 +169,6 @@ fn decoded(text: &str) -> String {
         };
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Enough of a wrong value to recognise it by, and nothing that a terminal would obey.
-fn shortened(value: &str) -> String {
-    value
-        .chars()
-        .take(64)
-        .map(|character| if character.is_control() { '\u{fffd}' } else { character })
-        .collect()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::config::Settings;
 use crate::http::reply::Error;
 use crate::metrics::Metrics;
+use crate::random;
 use crate::store::changes::since_boot;
 use crate::store::{Store, StoreError};
 use cache::Cache;
@@ -31,7 +32,7 @@ use lost::Lost;
 use uses::Uses;
 use waiting::Waiting;
 
-/// What a second rotation of a key is told: it has its one successor, so nobody with an old key can make new ones.
+/// What a second rotation of a key is told: it has its one successor, so no client with an old key can make new ones.
 const ALREADY_ROTATED: &str = "key was already rotated";
 
 /// The room's state: what its handlers work on.
@@ -113,7 +114,8 @@ impl Permission {
 }
 
 impl Caller {
-    /// `None` for what an older server may have stored and nobody here knows, and for a tenant's key: it opens nothing.
+    /// `None` for what an older server may have stored and this one does not know, and for a tenant's key: it opens
+    /// nothing.
     pub fn permission(&self) -> Option<Permission> {
         Permission::parse(&self.permissions).filter(|_| !self.is_tenants)
     }
@@ -214,7 +216,5 @@ impl From<StoreError> for Error {
 /// # Errors
 /// The system has no random bytes.
 pub fn fresh_id() -> Result<Uuid, Error> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
-    Ok(uuid::Builder::from_random_bytes(random).into_uuid())
+    random::uuid().map_err(|error| Error::Internal(format!("no random bytes: {error}")))
 }

@@ -3,7 +3,6 @@
 mod file;
 mod sink;
 
-use std::borrow::Cow;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -21,6 +20,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::failure::Failure;
+use crate::terminal::shown;
 use file::LogFile;
 use sink::{Line, Sink};
 
@@ -30,7 +30,7 @@ const OURS: &str = env!("CARGO_CRATE_NAME");
 /// What waits to be written when the process ends gets so long.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The server's outputs, each with a thread of its own: one that nobody reads keeps nothing from the others. Commands
+/// The server's outputs, each with a thread of its own: one that is not read keeps nothing from the others. Commands
 /// that end by themselves have none of this, and wait for their output as every program does.
 struct Outputs {
     stdout: Sink,
@@ -87,7 +87,7 @@ pub fn write_stderr(lines: &[u8]) {
     }
 }
 
-/// Writes whole lines on stdout, after `start`. That nobody reads them is no failure of a server.
+/// Writes whole lines on stdout, after `start`. That they are not read is no failure of a server.
 pub fn write_stdout(lines: String) {
     if let Some(outputs) = OUTPUTS.get() {
         outputs.stdout.push(|_| lines.into_bytes());
@@ -147,7 +147,7 @@ impl Outputs {
     }
 }
 
-/// Goes past every filter, and to all outputs: the one that lost lines may do so again.
+/// Written whatever RUST_LOG says, and to all outputs: the one that lost lines may lose this one too.
 fn tell_loss(place: &str, lost: u64) {
     if let Some(logger) = LOGGER.get() {
         let text = format!("{lost} lines are missing {place}, which took none for too long");
@@ -169,10 +169,9 @@ impl Logger {
     }
 
     fn to_stderr(&self, level: Level, target: &str, text: &str) {
-        let text = one_line(text);
-        self.stderr.log(
-            &Record::builder().level(level).target(&one_line(target)).args(format_args!("{text}")).build(),
-        );
+        let text = shown(text);
+        self.stderr
+            .log(&Record::builder().level(level).target(&shown(target)).args(format_args!("{text}")).build());
     }
 }
 
@@ -263,23 +262,6 @@ impl Write for Stderr {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Without anything that could begin another line or move the cursor of a terminal.
-fn one_line(text: &str) -> Cow<'_, str> {
-    if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        return Cow::Borrowed(text);
-    }
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        // Line and paragraph separators, and what turns the direction of a text.
-        let forges = matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        match c {
-            c if c.is_control() || forges => line.extend(c.escape_default()),
-            c => line.push(c),
-        }
-    }
-    Cow::Owned(line)
 }
 
 fn json_line(now: OffsetDateTime, level: Level, target: &str, message: &str, fields: &str) -> String {
@@ -495,10 +477,5 @@ mod tests {
         assert_eq!(lines[1]["message"], "the last line");
         assert!(stderr.contains("[ERROR] cloacinactl::logging: panicked at "), "{stderr}");
         assert!(stderr.contains("the last line\n"), "{stderr}");
-    }
-
-    #[test]
-    fn no_character_forges_a_line() {
-        assert_eq!(one_line("a\nb\r\t\u{1b}[2K\u{9b}\u{2028}é"), "a\\nb\\r\\t\\u{1b}[2K\\u{9b}\\u{2028}é");
     }
 }

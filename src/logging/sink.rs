@@ -36,7 +36,7 @@ struct State {
     /// Lines that are dropped since the queue was full. None is taken again before all that waited are written, so that
     /// what is missing is missing in one place.
     lost: u64,
-    /// The thread has work in its hands that is no longer in the queue.
+    /// The thread writes something that is no longer in the queue.
     is_writing: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Under systemd: the server says when it answers and when it drains, and feeds the watchdog for as long as it answers;
+//! Under systemd: the server says when it answers and when it drains, and tells the watchdog so for as long as it answers;
 //! and the unit files are ones that systemd takes, with the sandbox that they promise.
 
 use std::fs;
@@ -183,7 +183,7 @@ fn a_hung_database_is_no_reason_to_be_killed() {
 
 /// What the gate listens on is taken away under it: the process lives, and nobody is answered.
 #[test]
-fn a_server_that_nobody_reaches_starves_the_watchdog() {
+fn the_watchdog_hears_nothing_of_a_server_that_no_client_reaches() {
     let database = Database::new();
     let supervisor = Supervisor::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -191,7 +191,7 @@ fn a_server_that_nobody_reaches_starves_the_watchdog() {
     supervisor.expect("READY=1");
     supervisor.expect("WATCHDOG=1");
     SockRef::from(&listener).shutdown(std::net::Shutdown::Both).unwrap();
-    wait_for("a line about it", || server.stderr().contains("does not answer itself").then_some(()));
+    wait_for("a line about it", || server.stderr().contains("does not answer its own request").then_some(()));
     supervisor.messages();
     assert_eq!(supervisor.message(SILENCE), None, "there is nothing to feed it for");
     assert!(server.is_running());

@@ -11,12 +11,13 @@ use uuid::Uuid;
 
 use super::super::expiry;
 use super::declaration::{self, Wanted};
-use super::{failed, id, shown, tell_servers, until, warn_unless_confirmed};
+use super::{failed, id, tell_servers, until, warn_unless_confirmed};
 use crate::cli;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::store::Store;
 use crate::store::declared::{Declared, KnownKey, Step};
+use crate::terminal::shown;
 
 /// Room for tens of thousands of keys, and short enough for /dev/zero.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
@@ -56,7 +57,7 @@ pub fn run(
     }
     let printed = cli::print(&plan.report(dry_run));
     if !dry_run {
-        // Also when nothing has changed: whoever made the change may not have waited to the end.
+        // Also when nothing has changed: the command that made the change may not have waited to the end.
         tell_servers(&store)?;
     }
     printed?;

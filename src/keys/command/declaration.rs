@@ -10,8 +10,8 @@ use toml_edit::{Document, Item, TableLike, Value};
 use super::super::body::check_name;
 use super::super::key::KeyHash;
 use super::super::{Permission, expiry};
-use super::shown;
 use crate::config::position;
+use crate::terminal::shown;
 
 const FIELDS: [&str; 4] = ["name", "sha256", "permissions", "expires_at"];
 

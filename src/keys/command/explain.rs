@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use super::super::expiry;
 use super::super::key::{self, KeyHash};
-use super::{failed, shown, until};
+use super::{failed, until};
 use crate::cli;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::store::Store;
 use crate::store::keys::Lookup;
+use crate::terminal::shown;
 
 // The help text of `keys explain` promises these.
 const MALFORMED: u8 = 10;

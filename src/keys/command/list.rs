@@ -7,11 +7,12 @@ use time::OffsetDateTime;
 
 use super::super::expiry;
 use super::super::listing;
-use super::{failed, is_obeyed, shown, until};
+use super::{failed, until};
 use crate::cli;
 use crate::failure::Failure;
 use crate::store::Store;
 use crate::store::keys::{KeyRow, Position};
+use crate::terminal::{is_obeyed, shown};
 
 /// Rows that are fetched at once.
 const PAGE: i64 = 1000;

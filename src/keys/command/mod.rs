@@ -21,6 +21,7 @@ use crate::config::Settings;
 use crate::failure::Failure;
 use crate::store::keys::{NewKey, Revocation, Rotated, Successor};
 use crate::store::{COMMAND_LIMIT, Committed, Store, StoreError};
+use crate::terminal::shown;
 
 /// What the thread that carries an action out says of itself.
 enum Event {
@@ -274,33 +275,5 @@ fn warn_unless_confirmed<T>(committed: &Committed<T>) {
         cli::remark(
             "cloacinactl: this is done, but no synchronous standby has confirmed it: a failover may undo it",
         );
-    }
-}
-
-/// A name as a terminal may see it. Rows of older servers may have anything in theirs.
-fn shown(name: &str) -> String {
-    name.chars().fold(String::with_capacity(name.len()), |mut text, character| {
-        match is_obeyed(character) {
-            true => text.extend(character.escape_unicode()),
-            false => text.push(character),
-        }
-        text
-    })
-}
-
-/// Control characters, and those that turn the direction of what follows or end a line.
-fn is_obeyed(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_that_a_terminal_obeys_is_shown() {
-        assert_eq!(shown("Gr\u{fc}\u{df}e \\ \"x\" \u{1f511}"), "Gr\u{fc}\u{df}e \\ \"x\" \u{1f511}");
-        assert_eq!(shown("a\u{1b}[31m\n\u{9b}\u{202e}b"), r"a\u{1b}[31m\u{a}\u{9b}\u{202e}b");
     }
 }
