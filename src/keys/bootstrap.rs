@@ -25,10 +25,12 @@ const NAME: &str = "bootstrap";
 /// # Errors
 /// `Usage`, with what would be right and without the key.
 pub fn check_chosen_key(chosen: Option<&str>) -> Result<(), Failure> {
-    match chosen.map(Plaintext::chosen) {
-        Some(Err(wrong)) => Err(Failure::Usage(format!("the bootstrap key cannot be used: {wrong}"))),
-        _ => Ok(()),
-    }
+    chosen.map_or(Ok(()), |chosen| chosen_key(chosen).map(drop))
+}
+
+fn chosen_key(chosen: &str) -> Result<Plaintext, Failure> {
+    Plaintext::chosen(chosen)
+        .map_err(|wrong| Failure::Usage(format!("the bootstrap key cannot be used: {wrong}")))
 }
 
 /// Whether the file of a first key could be written, before anything depends on it.
@@ -63,7 +65,7 @@ pub fn run(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) 
     let failed = |error: postgres::Error| {
         Failure::Runtime(format!("cannot make the bootstrap key: {}", crate::store::describe(&error)))
     };
-    if !rows::is_empty_still(&mut transaction).map_err(failed)? {
+    if !rows::is_empty(&mut transaction).map_err(failed)? {
         return Ok(());
     }
     let path = home.join(FILE);
@@ -90,8 +92,7 @@ pub fn run(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) 
 /// database that was made anew, has left it there; else a fresh one.
 fn first_key(path: &Path, chosen: Option<&str>) -> Result<Plaintext, Failure> {
     if let Some(chosen) = chosen {
-        return Plaintext::chosen(chosen)
-            .map_err(|wrong| Failure::Usage(format!("the bootstrap key cannot be used: {wrong}")));
+        return chosen_key(chosen);
     }
     if let Some(found) = read(path)?.filter(|found| key::looks_like_ours(found) && !key::is_mistyped(found)) {
         log::info!(file:% = path.display(); "the key that this file holds becomes the first key");

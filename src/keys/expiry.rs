@@ -3,9 +3,6 @@
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, UtcOffset};
 
-/// The last year that RFC 3339 can write.
-const LAST_YEAR: i32 = 9999;
-
 /// RFC 3339 in UTC with `+00:00`, in whole seconds as everywhere in our answers.
 pub fn written(moment: OffsetDateTime) -> String {
     // Every moment that we store can be written; one that an older server stored may not.
@@ -18,7 +15,7 @@ pub fn written(moment: OffsetDateTime) -> String {
 /// The same as ASCII; `None` outside of the years that RFC 3339 can write. A listing has thousands of them.
 pub fn digits(moment: OffsetDateTime) -> Option<[u8; 25]> {
     let moment = moment.to_offset(UtcOffset::UTC);
-    let year = u32::try_from(moment.year()).ok().filter(|year| *year <= LAST_YEAR as u32)?;
+    let year = u32::try_from(moment.year()).ok()?;
     let mut text = *b"0000-00-00T00:00:00+00:00";
     let mut put = |at: usize, count: usize, mut number: u32| {
         for digit in text[at..at + count].iter_mut().rev() {
@@ -74,7 +71,6 @@ pub fn duration(text: &str) -> Result<Duration, &'static str> {
 /// It lies beyond the last year that can be written.
 pub fn after(now: OffsetDateTime, duration: Duration) -> Result<OffsetDateTime, &'static str> {
     now.checked_add(duration)
-        .filter(|moment| moment.year() <= LAST_YEAR)
         .and_then(|moment| moment.replace_nanosecond(0).ok())
         .ok_or("lies beyond the year 9999")
 }

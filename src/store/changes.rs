@@ -1,4 +1,4 @@
-//! How servers that share a database learn of a change to its keys before whoever made it is answered.
+//! How servers that share a database learn of a change to its keys before the client that made it is answered.
 //!
 //! A change is committed first and numbered afterwards (`api_key_changes`). A server that caches keys has a row in
 //! `auth_caches` with the number up to which it has emptied its cache. Whoever made the change waits for the rows.
@@ -36,7 +36,7 @@ pub fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::MAX, Duration::from)
 }
 
-/// A server's own session for news. Given up, it is cut off; the row stays until somebody misses it.
+/// A server's own session for news. Given up, it is cut off; the row stays until another server waits for it in vain.
 pub struct Link {
     client: Client,
     limit: Limit,
@@ -86,8 +86,8 @@ impl Link {
     /// Waits for a notification, for at most `limit`, then asks how things stand.
     ///
     /// # Errors
-    /// The session broke, or is on a server whose place another has taken, or whoever waited for us has taken our row
-    /// away: the link has to be opened anew.
+    /// The session broke, or is on a server whose place another has taken, or a server that waited for this one has
+    /// taken its row away: the link has to be opened anew.
     pub fn wait(&mut self, limit: Duration) -> Result<News, ConnectError> {
         self.limit.set(None);
         if self.client.notifications().timeout_iter(limit).next()?.is_some() {
@@ -105,7 +105,7 @@ impl Link {
         Ok(if last == self.seen { News::None { asked } } else { News::Change })
     }
 
-    /// Tells everybody that the cache is empty of all that was read before now.
+    /// Tells all other servers that the cache is empty of all that was read before now.
     ///
     /// # Errors
     /// As `wait`.
@@ -124,7 +124,7 @@ impl Link {
         super::pool::release(self);
     }
 
-    /// Takes the server's row away: a clean farewell that lets nobody wait.
+    /// Takes the server's row away: no other server waits for it any more.
     ///
     /// # Errors
     /// The session broke.
@@ -137,7 +137,8 @@ impl Link {
 /// A change that other servers have been told of.
 #[derive(Debug, Clone, Copy)]
 pub struct Announced {
-    /// Whoever has seen this number knows of it. `None`: that could not be told, and only the lease's end is certain.
+    /// A server that has seen this number knows of it. `None`: that could not be told, and only the lease's end is
+    /// certain.
     pub number: Option<i64>,
     /// By then no server trusts what it knew before.
     pub until: Instant,
@@ -152,11 +153,11 @@ impl Store {
         Link::open(&self.dialer, server)
     }
 
-    /// Draws the number of a change, and tells everybody; `None` when nobody else caches. The change must have been
-    /// committed, and notified with it, before; `own` needs no telling.
+    /// Draws the number of a change, and notifies the other servers; `None` when no other server caches. The change must
+    /// have been committed before, with its notification; `own` is not waited for.
     ///
-    /// Should the database be away, a lease has to be sat out: whoever still has a link has heard the notification, and
-    /// whoever has none trusts nothing by then.
+    /// Should the database be away, the end of a lease has to be waited for: a server that still has a link has heard
+    /// the notification, and one that has none trusts nothing by then.
     pub fn announce(&self, own: Uuid, until: Instant) -> Option<Announced> {
         // The change is made: what is left of the request's time must not be the reason for a long wait.
         let until = until.max(Instant::now() + ANNOUNCEMENT_LIMIT);
@@ -180,7 +181,7 @@ impl Store {
                 None
             }
         };
-        // The number may have been drawn late; the lease of whoever is silent ends a lease after that.
+        // The number may have been drawn late; the lease of a silent server ends a lease after that.
         Some(Announced { number, until: Instant::now() + LONGEST_LEASE })
     }
 

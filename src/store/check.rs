@@ -15,7 +15,7 @@ use crate::failure::Failure;
 /// A line about something that is in order, or what is wrong with it.
 pub type Finding = Result<String, Failure>;
 
-/// Waits for nobody who is still coming up.
+/// Waits for no database that is still coming up.
 pub fn database(settings: &Settings) -> Vec<Finding> {
     let connected = start::dialer(settings, SESSION_WAIT, Duration::ZERO).and_then(|dialer| {
         let client = start::connect(&dialer, Duration::ZERO)?.client;

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::keys::Unlogged;
+use super::keys::never_if_far;
 use super::pool::Session;
 use super::{Committed, Store, StoreError};
 
@@ -36,7 +37,7 @@ pub struct Declared<'a> {
 
 /// A step from what is there to what a file declares.
 pub enum Step<'a> {
-    /// A row with this hash, that of a key that nobody here has seen.
+    /// A row with this hash, that of a key that was never here.
     Create {
         hash: &'a str,
         row: Declared<'a>,
@@ -49,11 +50,13 @@ pub enum Step<'a> {
 /// work, and only a role that may change keys can take it.
 const LOCK: &str = "LOCK TABLE api_keys IN SHARE UPDATE EXCLUSIVE MODE";
 
-const KNOWN: &str =
-    "SELECT id, key_hash::text, name::text, COALESCE(permissions::text, ''), 
-            CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN GREATEST(expires_at, '1970-01-01T00:00:00Z') END,
+const KNOWN: &str = concat!(
+    "SELECT id, key_hash::text, name::text, COALESCE(permissions::text, ''), ",
+    never_if_far!("expires_at"),
+    ",
             revoked_at IS NOT NULL, rotated_at IS NOT NULL, declared
-     FROM api_keys WHERE declared OR key_hash = ANY(string_to_array($1, ',')) ORDER BY created_at, id";
+     FROM api_keys WHERE declared OR key_hash = ANY(string_to_array($1, ',')) ORDER BY created_at, id"
+);
 /// The clock rather than the transaction, so that listings have them in the order of the file.
 const CREATE: &str =
     "INSERT INTO api_keys (id, key_hash, name, permissions, created_at, expires_at, declared, is_admin)
@@ -95,8 +98,8 @@ impl Store {
         self.read(until, |Session { client, .. }| known(client, hashes, ""))
     }
 
-    /// Hands the same rows to `plan` and takes the steps that it asks for, while nobody else changes these rows. All
-    /// of it is committed when this returns; servers may still have to hear of it.
+    /// Hands the same rows to `plan` and takes the steps that it asks for, while no other session changes these rows.
+    /// All of it is committed when this returns; servers may still have to hear of it.
     ///
     /// # Errors
     /// See `StoreError`. Nothing has changed then, unless the session broke at the commit.

@@ -31,16 +31,17 @@ pub struct KeyRow<T = String> {
     pub is_tenants: bool,
 }
 
-/// What a lookup found, and the two clocks by which its age counts from then on.
+/// What a lookup found, the database's time, and this machine's time before and after it.
 #[derive(Debug)]
 pub struct Lookup {
     pub row: KeyRow,
     /// The database's clock.
     pub now: OffsetDateTime,
-    /// `since_boot`, before the database was asked. What is left of a life at `now` ends no earlier than counted from
-    /// here.
+    /// `since_boot`, before the database was asked. A time to live that is counted from here on ends at its moment by
+    /// the database's clock or before, never after.
     pub asked: Duration,
-    /// `since_boot`, when the answer was there. Counted from here, the database's clock is never ahead of itself.
+    /// `since_boot`, when the answer was there. `now`, counted on from here, is the database's time or earlier, never
+    /// later.
     pub answered: Duration,
 }
 
@@ -129,6 +130,20 @@ pub enum Revocation {
     Unknown,
 }
 
+/// A moment, where RFC 3339 can write it: one far ahead is as good as none.
+macro_rules! never_if_far {
+    ($column:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $column,
+            " < '10000-01-01T00:00:00Z' THEN GREATEST(",
+            $column,
+            ", '1970-01-01T00:00:00Z') END"
+        )
+    };
+}
+pub(super) use never_if_far;
+
 /// When a key was made, as near as RFC 3339 can write it, also where another program wrote no moment or an infinite one.
 /// The index `api_keys_by_creation` has this very expression.
 macro_rules! created_at {
@@ -144,8 +159,7 @@ macro_rules! columns {
         concat!("id, COALESCE(name::text, ''), COALESCE(permissions::text, ''), ", created_at!(), ",
          CASE WHEN revoked_at IS NOT NULL
               THEN LEAST(GREATEST(revoked_at, '1970-01-01T00:00:00Z'), '9999-12-31T23:59:59Z') END, prefix::text,
-         CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN GREATEST(expires_at, '1970-01-01T00:00:00Z') END,
-         CASE WHEN last_used_at < '10000-01-01T00:00:00Z' THEN GREATEST(last_used_at, '1970-01-01T00:00:00Z') END,
+         ", never_if_far!("expires_at"), ", ", never_if_far!("last_used_at"), ",
          tenant_id IS NOT NULL OR permissions = 'admin' AND COALESCE(NOT is_admin, false)")
     };
 }
@@ -182,14 +196,14 @@ const REVOKE: &str = "WITH revoked AS (
 /// The session broke.
 pub fn is_absent_or_empty(transaction: &mut Transaction<'_>) -> Result<bool, postgres::Error> {
     let row = transaction.query_one("SELECT to_regclass('api_keys') IS NULL", &[])?;
-    Ok(row.try_get(0)? || is_empty_still(transaction)?)
+    Ok(row.try_get(0)? || is_empty(transaction)?)
 }
 
 /// Whether there is no key at all, valid or not.
 ///
 /// # Errors
 /// The session broke, or the table is not there.
-pub fn is_empty(client: &mut Client) -> Result<bool, postgres::Error> {
+pub fn is_empty(client: &mut impl GenericClient) -> Result<bool, postgres::Error> {
     super::is_true(client, "SELECT NOT EXISTS (SELECT FROM api_keys)")
 }
 
@@ -218,14 +232,6 @@ pub fn count_tenants(
 /// Another session has the table, or the session broke.
 pub fn lock(transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
     transaction.batch_execute("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE")
-}
-
-/// Whether there is no key at all, now that nobody can add one.
-///
-/// # Errors
-/// The session broke.
-pub fn is_empty_still(transaction: &mut Transaction<'_>) -> Result<bool, postgres::Error> {
-    transaction.query_one("SELECT NOT EXISTS (SELECT FROM api_keys)", &[])?.try_get(0)
 }
 
 /// Adds the first key, as part of its caller's transaction.
@@ -279,8 +285,7 @@ const WRITE_USES: &str = "WITH used AS (
      )
      SELECT id FROM used JOIN api_keys USING (id)
      WHERE (last_used_at IS NULL OR last_used_at < at - interval '60 s') AND id NOT IN (SELECT id FROM written)";
-const LAST_USED: &str = "SELECT CASE WHEN last_used_at < '10000-01-01T00:00:00Z'
-            THEN GREATEST(last_used_at, '1970-01-01T00:00:00Z') END FROM api_keys WHERE id = $1";
+const LAST_USED: &str = concat!("SELECT ", never_if_far!("last_used_at"), " FROM api_keys WHERE id = $1");
 
 /// What every session of the pool has prepared.
 pub struct Statements {
@@ -460,7 +465,7 @@ impl Store {
     }
 
     /// Writes when keys were last used, one moment for each id. Older moments never replace newer ones. Waits for no
-    /// lock: returns the ids of rows that somebody else holds now.
+    /// lock: returns the ids of rows that another session holds now.
     pub fn write_uses(
         &self,
         ids: &[Uuid],

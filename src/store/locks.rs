@@ -1,5 +1,5 @@
-//! Transactions that need a lock which another session may hold: they give it up soon, so that nobody queues behind
-//! them, try again, say whom they wait for, and end.
+//! Transactions that need a lock which another session may hold: they give it up soon, so that no other session queues
+//! behind them, try again, say whom they wait for, and end.
 
 use std::time::{Duration, Instant};
 

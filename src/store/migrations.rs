@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postgres::{Client, SimpleQueryMessage, Transaction};
+use postgres::{Client, Transaction};
 use refinery::Migration;
 
 use super::describe;
@@ -100,17 +100,15 @@ fn history(client: &mut Client, schema: &Schema) -> Result<Vec<Entry>, postgres:
     if !schema.has_history {
         return Ok(Vec::new());
     }
-    let messages = client.simple_query(&format!(
+    let query = format!(
         "SELECT version, name, checksum FROM {}.refinery_schema_history ORDER BY version",
         schema.name
-    ))?;
-    let entries = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(Entry {
-            version: row.get(0).and_then(|version| version.parse().ok()).unwrap_or_default(),
-            name: row.get(1).unwrap_or_default().to_owned(),
-            checksum: row.get(2).unwrap_or_default().to_owned(),
-        }),
-        _ => None,
+    );
+    let rows = super::rows(client, &query)?;
+    let entries = rows.iter().map(|row| Entry {
+        version: row.get(0).and_then(|version| version.parse().ok()).unwrap_or_default(),
+        name: row.get(1).unwrap_or_default().to_owned(),
+        checksum: row.get(2).unwrap_or_default().to_owned(),
     });
     Ok(entries.collect())
 }
@@ -190,13 +188,15 @@ pub fn run(
     if applied.is_empty() { state(client).map(drop) } else { Ok(()) }
 }
 
-/// Keeps all others from migrating until the transaction ends: what is left to do then.
+/// Keeps other servers from migrating until the transaction ends. The result is which migrations are still to be
+/// applied, now that no other server can apply one.
 fn lock<'a>(
     transaction: &mut Transaction<'_>,
     schema: &Schema,
     known: &'a [Migration],
 ) -> Result<&'a [Migration], postgres::Error> {
-    // An earlier release knows only the first lock, and every role can take that one.
+    // Earlier releases take the advisory lock only. It is not enough: any role can take it, and the lock of the table
+    // only one that may migrate.
     transaction.batch_execute(&format!(
         "SELECT pg_advisory_xact_lock({EARLIER_RELEASES});
          SET LOCAL search_path = {};

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use postgres::error::{Severity, SqlState};
-use postgres::{Client, SimpleQueryMessage};
+use postgres::{GenericClient, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
@@ -130,18 +130,24 @@ pub fn describe(error: &postgres::Error) -> String {
     }
 }
 
-/// The first column of a query's first row as text, in one round trip.
-fn first_value(client: &mut Client, query: &str) -> Result<Option<String>, postgres::Error> {
-    let messages = client.simple_query(query)?;
-    let row = messages.iter().find_map(|message| match message {
+/// The rows of all these statements as text, in one round trip.
+fn rows(client: &mut impl GenericClient, statements: &str) -> Result<Vec<SimpleQueryRow>, postgres::Error> {
+    let messages = client.simple_query(statements)?.into_iter();
+    let rows = messages.filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    row.map_or(Ok(None), |row| Ok(row.try_get(0)?.map(str::to_owned)))
+    Ok(rows.collect())
+}
+
+/// The first column of a query's first row.
+fn first_value(client: &mut impl GenericClient, query: &str) -> Result<Option<String>, postgres::Error> {
+    let rows = rows(client, query)?;
+    rows.first().map_or(Ok(None), |row| Ok(row.try_get(0)?.map(str::to_owned)))
 }
 
 /// Whether a query of one boolean says so.
-fn is_true(client: &mut Client, query: &str) -> Result<bool, postgres::Error> {
+fn is_true(client: &mut impl GenericClient, query: &str) -> Result<bool, postgres::Error> {
     Ok(first_value(client, query)?.as_deref() == Some("t"))
 }
 

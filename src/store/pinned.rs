@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use postgres::{Client, SimpleQueryMessage};
+use postgres::Client;
 
 /// Settings that any role may set, each with the value that statements and migrations rely on. One that a version of
 /// PostgreSQL does not have is left out there.
@@ -75,11 +75,7 @@ pub fn pin(
     statement_timeout: Duration,
     path: &Path<'_>,
 ) -> Result<Pinned, postgres::Error> {
-    let messages = client.simple_query(&statements(statement_timeout, path))?;
-    let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
+    let rows = super::rows(client, &statements(statement_timeout, path))?;
     let Some(row) = rows.last() else {
         return Ok(Pinned {
             is_read_only: true,

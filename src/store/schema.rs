@@ -1,8 +1,8 @@
 //! Which schema our tables are in, and whether what has their names there is ours. Changes nothing.
 
-use postgres::{Client, SimpleQueryMessage};
+use postgres::Client;
 
-use super::describe;
+use super::{describe, rows};
 use crate::failure::Failure;
 
 /// The schema in which `api_keys` lies, or would be made, and what of it is there.
@@ -22,12 +22,8 @@ pub struct Schema {
 /// One of them is another program's, or the user may not do with it what the server does: all that has to be otherwise.
 pub fn inspect(client: &mut Client) -> Result<Schema, Failure> {
     let failed = |error: postgres::Error| Failure::Runtime(describe(&error));
-    let messages = client.simple_query(include_str!("schema.sql")).map_err(failed)?;
-    let row = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let column = |index| row.and_then(|row| row.get(index));
+    let rows = rows(client, include_str!("schema.sql")).map_err(failed)?;
+    let column = |index| rows.first().and_then(|row| row.get(index));
     if let Some(problems) = column(0) {
         return Err(Failure::Runtime(format!(
             "the database cannot be used as it is; nothing was changed: {problems} (if this is another program's, \
