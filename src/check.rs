@@ -1,5 +1,5 @@
-//! `serve --check`: everything that a start would stumble over, said at once for a deploy script. Leaves nothing behind,
-//! and waits for nobody.
+//! `serve --check`: everything that would stop a start, said at once for a deploy script. Leaves nothing behind, and
+//! waits for no other process.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -17,8 +17,8 @@ use crate::keys::bootstrap;
 use crate::store::check::{self as database, Finding};
 
 /// Prints a line for each thing that is in order on stdout, and one for each that is not on stderr. The exit code is 2
-/// for wrong usage or configuration, 1 for what else is wrong. A taken address is not: mostly that is the server which is
-/// to be replaced.
+/// for wrong usage or configuration, 1 for what else is wrong. A taken address is not: mostly that is the server which
+/// is to be replaced.
 ///
 /// # Errors
 /// stdout cannot be written.

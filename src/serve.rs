@@ -209,9 +209,9 @@ fn watch(keys: &Arc<Keys>, vitals: &Arc<Vitals>) -> io::Result<Background> {
     Ok(watchers)
 }
 
-/// Looks at the database now and then, and at once when a request has failed, so that `/ready` can answer without asking.
-/// Nothing here may wait for the database without a limit: a session that is silent is found out by this thread, and
-/// replaced.
+/// Looks at the database now and then, and at once when a request has failed, so that `/ready` can answer without
+/// asking. Nothing here may wait for the database without a limit: a session that is silent is found out by this
+/// thread, and replaced.
 fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
     vitals.database.watch_from_here();
     while !stop.load(Ordering::Acquire) {
@@ -228,7 +228,7 @@ fn keep_house(keys: &Keys, _vitals: &Vitals, stop: &AtomicBool) {
     let mut next_count = Instant::now();
     let mut stops = false;
     while !stops {
-        // Looked at first: whoever was answered until then is in the last writing.
+        // Looked at first: what was answered until then is in the last writing.
         stops = stop.load(Ordering::Acquire);
         keys.write_uses();
         keys.revoke_lost();
@@ -242,14 +242,14 @@ fn keep_house(keys: &Keys, _vitals: &Vitals, stop: &AtomicBool) {
     }
 }
 
-/// One line for all that were refused since the last one: whoever floods us with rubbish shall not fill the disk.
+/// One line for all that were refused since the last one: a flood of rubbish must not fill the disk.
 fn watch_refusals(_keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
     // From zero on: some may have been refused before this thread had its first turn.
     let mut before: Vec<u64> = Vec::new();
     let mut stops = false;
     while !stops {
         thread::park_timeout(REPORT_EVERY);
-        // Looked at first, so that the last line leaves nobody out.
+        // Looked at first, so that the last line leaves none out.
         stops = stop.load(Ordering::Acquire);
         let now = vitals.metrics.refused();
         let mut counts: Vec<String> = now

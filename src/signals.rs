@@ -55,7 +55,7 @@ pub fn on_hangup(mut act: impl FnMut() + Send + 'static) -> io::Result<()> {
 }
 
 /// The first SIGINT or SIGTERM drains, the second exits at once. So does one that comes before there is anything to
-/// drain, which `drain` says with `false`: what a start does by halves is made good by the next.
+/// drain, which `drain` says with `false`: the next start finishes what this one has begun.
 ///
 /// # Errors
 /// Signals are handled already.

@@ -10,8 +10,8 @@ pub const HEAD_LIMIT: usize = 16 * 1024;
 pub const FIELD_LIMIT: usize = 64;
 /// Bytes of body, decoded.
 pub const BODY_LIMIT: usize = 64 * 1024;
-/// Bytes of an `Authorization` field in a head that is too large: more than this is no key, so the answer is 401. A proxy
-/// that asks about the key would make an error of its own of any 4xx but 401 and 403.
+/// Bytes of an `Authorization` field in a head that is too large: more than this is no key, so the answer is 401. A
+/// proxy that asks about the key would make an error of its own of any 4xx but 401 and 403.
 const AUTHORIZATION_LIMIT: usize = 8 * 1024;
 /// The first byte of a TLS connection (RFC 8446, 5.1: a record of the type handshake), and of no request.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -111,9 +111,9 @@ fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     Ok(Some((head, length)))
 }
 
-/// A copy of a head, and of what follows, that is only malformed for the parser; `None` where it would be the same. A later minor version of
-/// HTTP/1 is served as 1.1 (RFC 9110, 2.5). Control characters in an `Authorization` value make that value malformed,
-/// not the request (RFC 9110, 5.5); a byte stands in for them that no handler takes.
+/// A copy of a head, and of what follows, that is only malformed for the parser; `None` where it would be the same. A
+/// later minor version of HTTP/1 is served as 1.1 (RFC 9110, 2.5). Control characters in an `Authorization` value make
+/// that value malformed, not the request (RFC 9110, 5.5); a byte stands in for them that no handler takes.
 fn adapted(input: &[u8]) -> Option<Vec<u8>> {
     let mut copy = input[..input.len().min(HEAD_LIMIT)].to_vec();
     let mut lines = copy.split_mut(|byte| *byte == b'\n');

@@ -36,7 +36,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 pub struct Limits {
     pub connections: usize,
     pub rules: Rules,
-    /// The listening socket outlives us, so whoever has connected when we drain is left to our successor.
+    /// The listening socket outlives us, so a client that has connected when we drain is left to our successor.
     pub has_successor: bool,
 }
 
@@ -159,7 +159,7 @@ impl Gate {
         // It may have ended earlier in this round; tokens are never given twice.
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let before = connection.held();
-        // A bug that one client's bytes bring to light ends that client's connection, not everybody's.
+        // A bug that one client's bytes bring to light ends that client's connection, not the others.
         let fate = catch_unwind(AssertUnwindSafe(|| act(connection, &mut self.desk)))
             .inspect_err(|_| log::error!("internal error: the gate panicked; one connection is ended"))
             .unwrap_or(Fate::Ends);
@@ -197,7 +197,8 @@ impl Gate {
                         self.evict(0);
                     }
                     if self.connections.len() >= self.limit {
-                        // Everybody is being served. Closing tells the newcomer, or the proxy before us, to come again.
+                        // Every connection is being served. Closing tells the newcomer, or the proxy before us, to come
+                        // again.
                         self.desk.shop.vitals.metrics.rejected(Rejection::TooManyConnections);
                         continue;
                     }
@@ -208,7 +209,7 @@ impl Gate {
                     // The client was gone before we came to it.
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                     _ => {
-                        // Out of descriptors or memory: somebody has to go. Tried again at the next tick.
+                        // Out of descriptors or memory: a connection has to end. Tried again at the next tick.
                         if self.complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
                             self.complained = Some(Instant::now());
                             log::warn!("cannot accept a connection: {error}");
@@ -268,7 +269,7 @@ impl Gate {
         }
     }
 
-    /// Takes in who has already connected, unless somebody else will, then closes the door.
+    /// Accepts the connections that are already made, unless a successor will, and then no more.
     fn stop_intake(&mut self) {
         // First of all: who is still let in is answered at once, and hears that its connection ends.
         self.desk.draining = Some(Instant::now());

@@ -52,7 +52,7 @@ pub struct Vitals {
     /// Every answer is a line of the log.
     pub access_log: AtomicBool,
     failures: Failures,
-    /// The path at which we ask ourselves, for the watchdog; nobody else knows it.
+    /// The path at which we ask ourselves, for the watchdog; no client knows it.
     probe: OnceLock<String>,
 }
 

@@ -38,7 +38,7 @@ impl Cache {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| {
-            // Whoever held it may have left it half changed: forget all.
+            // The thread that held it may have left it half changed: forget all.
             self.state.clear_poison();
             let mut state = poisoned.into_inner();
             state.forget();

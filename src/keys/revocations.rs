@@ -1,5 +1,5 @@
-//! Keeps the cache honest: a thread that hears from the database what other servers changed, and lets the cache be
-//! trusted only for as long as it would have heard.
+//! A thread that hears from the database what other servers changed, and lets the cache be trusted only for as long as
+//! it would have heard.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -54,7 +54,7 @@ fn follow(keys: &Keys, link: &mut Link, stop: &AtomicBool) -> Result<(), Connect
         match link.wait(ASK_EVERY)? {
             News::None { asked } => keys.cache.trust_until(asked.saturating_add(LEASE)),
             News::Change => {
-                // In this order: whoever waits for us may go on as soon as we have said that we caught up.
+                // In this order: a server that waits for us may go on as soon as we have said that we caught up.
                 keys.cache.distrust();
                 let asked = since_boot();
                 link.catch_up()?;

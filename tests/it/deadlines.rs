@@ -1,5 +1,5 @@
 //! One deadline for all that is done for a request: waiting for a worker, for a session, for a statement, for a standby.
-//! What an answer says of a change is true, and a change that hangs keeps nobody else waiting.
+//! What an answer says of a change is true, and a change that hangs keeps no other request waiting.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ fn reads_go_on_while_every_commit_hangs() {
     }
 }
 
-/// What a failover may undo is no success where that would let a key in again; a key that is lost lets nobody in.
+/// What a failover may undo is no success where that would let a key in again; a key that is lost lets no client in.
 #[test]
 fn a_commit_that_no_standby_confirms_is_told_as_it_is() {
     let cluster = Cluster::start();
@@ -187,7 +187,7 @@ fn commands_have_a_deadline_too() {
     drop(gone);
 }
 
-/// Nothing comes from the database any more, and nobody has said that the session ended.
+/// Nothing comes from the database any more, and nothing has said that the session ended.
 #[test]
 fn a_command_whose_database_falls_silent_says_that_the_outcome_is_unknown() {
     let database = Database::new();
@@ -279,7 +279,7 @@ fn a_key_of_which_nobody_knows_whether_it_was_made_is_revoked_again() {
     });
 }
 
-/// Locks that somebody else holds keep changes waiting, each for its time, and no read; what was refused was not done.
+/// Locks that another session holds keep changes waiting, each for its time, and no read; what was refused was not done.
 #[test]
 fn changes_that_wait_for_a_lock() {
     let database = Database::new();
@@ -309,7 +309,7 @@ fn changes_that_wait_for_a_lock() {
     assert!(server.knows(&key), "a change that was refused was not made");
 }
 
-/// Turned away for having waited, with others behind it: whoever asks now is served soon.
+/// Turned away for having waited, with others behind it: a request that comes now is served soon.
 #[test]
 fn a_request_that_waited_too_long_gives_way() {
     let database = Database::new();
