@@ -40,21 +40,38 @@ pub struct DatabaseStatus {
 
 #[derive(Default)]
 struct Seen {
-    /// When the last successful look began.
+    /// When the database was last asked whether it takes writes, and said yes.
+    answered: Option<Instant>,
+    /// When the last look began that found all well, the pool included.
     reached: Option<Instant>,
     /// What was wrong last, and when that was known.
     trouble: Option<(Instant, Trouble)>,
 }
 
 impl DatabaseStatus {
-    /// A look that began at this moment found a session that may write, and the database answered on it.
+    /// The database was asked at this moment, and answered that it takes writes.
+    pub fn answered(&self, asked: Instant) {
+        self.seen().answered = Some(asked);
+    }
+
+    /// A look that began at this moment found that besides, a request can have a session.
     pub fn reached(&self, began: Instant) {
-        self.seen().reached = Some(began);
+        let mut seen = self.seen();
+        seen.answered = seen.answered.max(Some(began));
+        seen.reached = Some(began);
     }
 
     /// From now on, and until a look that begins later succeeds, requests cannot be served.
     pub fn failed(&self, trouble: Trouble) {
         self.seen().trouble = Some((Instant::now(), trouble));
+    }
+
+    /// A request found that there is no session at all. Whether those that could be made are read-only is for a look to
+    /// say.
+    pub fn has_no_session(&self) {
+        if self.seen().known() != Some(Trouble::ReadOnly) {
+            self.failed(Trouble::Unreachable);
+        }
     }
 
     /// The calling thread takes the looks.
@@ -71,14 +88,17 @@ impl DatabaseStatus {
 
     /// Nothing when requests can be served.
     pub fn trouble(&self) -> Option<Trouble> {
-        let Seen { reached, trouble } = *self.seen();
-        match (reached, trouble) {
-            (reached, Some((known, trouble))) if reached.is_none_or(|reached| reached < known) => {
-                Some(trouble)
-            }
-            (Some(reached), _) if reached.elapsed() < FRESH_FOR => None,
+        let seen = self.seen();
+        match (seen.known(), seen.answered) {
+            (Some(trouble @ (Trouble::Unreachable | Trouble::ReadOnly)), _) => Some(trouble),
+            (trouble, Some(answered)) if answered.elapsed() < FRESH_FOR => trouble,
             _ => Some(Trouble::Unreachable),
         }
+    }
+
+    /// Whether requests found, or a look, that no session can be used. Not so where nothing is known.
+    pub fn is_down(&self) -> bool {
+        matches!(self.seen().known(), Some(Trouble::Unreachable | Trouble::ReadOnly))
     }
 
     /// Whether the database answered within the last two seconds, though all sessions may be in use.
@@ -88,6 +108,14 @@ impl DatabaseStatus {
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Seen {
+    /// What was found to be wrong, and not to be right again since.
+    fn known(&self) -> Option<Trouble> {
+        let (known, trouble) = self.trouble?;
+        self.reached.is_none_or(|reached| reached < known).then_some(trouble)
     }
 }
 
@@ -109,7 +137,12 @@ mod tests {
         status.reached(Instant::now());
         assert_eq!(status.trouble(), None);
         status.failed(Trouble::Busy);
-        assert!(status.answers());
+        assert!(status.answers() && !status.is_down());
+        status.has_no_session();
+        assert_eq!(status.trouble(), Some(Trouble::Unreachable));
+        status.failed(Trouble::ReadOnly);
+        status.has_no_session();
+        assert_eq!(status.trouble(), Some(Trouble::ReadOnly));
         status.failed(Trouble::Unreachable);
         assert!(!status.answers());
     }

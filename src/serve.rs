@@ -194,10 +194,11 @@ fn announce(address: SocketAddr) {
 /// Starts the threads that look after the database and the log.
 fn watch(keys: &Arc<Keys>, vitals: &Arc<Vitals>) -> io::Result<Background> {
     type Watch = fn(&Keys, &Vitals, &AtomicBool);
-    let watches: [(&str, Watch); 5] = [
+    let watches: [(&str, Watch); 6] = [
         ("revocations", |keys, _, stop| revocations::watch(keys, stop)),
         ("waiting", |keys, _, stop| waiting::watch(keys, stop)),
         ("readiness", watch_readiness),
+        ("same-server", |keys, _, stop| revocations::watch_server(keys, stop)),
         ("house", keep_house),
         ("refusals", watch_refusals),
     ];

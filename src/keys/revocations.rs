@@ -2,7 +2,8 @@
 //! it would have heard.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Keys;
 use crate::store::ConnectError;
@@ -13,6 +14,12 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const _: () = assert!(3 * ASK_EVERY.as_millis() < LEASE.as_millis());
 /// Between two attempts to reach a database that is gone.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// How often a new session is made, to see whether the way to the database leads to the same server still, and how long
+/// that may take.
+const SAME_SERVER_EVERY: Duration = Duration::from_secs(1);
+const SAME_SERVER_LIMIT: Duration = Duration::from_secs(1);
+const _: () = assert!(SAME_SERVER_EVERY.as_millis() + SAME_SERVER_LIMIT.as_millis() < LEASE.as_millis());
 
 /// Runs until `stop` is set, which it notices within `ASK_EVERY` unless the database hangs.
 pub fn watch(keys: &Keys, stop: &AtomicBool) {
@@ -44,7 +51,7 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
             }
             Err(_) => {}
         }
-        std::thread::sleep(RETRY_AFTER);
+        thread::sleep(RETRY_AFTER);
     }
 }
 
@@ -63,4 +70,20 @@ fn follow(keys: &Keys, link: &mut Link, stop: &AtomicBool) -> Result<(), Connect
         }
     }
     Ok(())
+}
+
+/// Runs until `stop` is set. Makes a session now and then, and where that leads to another server, nothing that is heard
+/// on the link counts any more. On a thread that waits for nothing else: another server may wait for no longer than a
+/// lease.
+pub fn watch_server(keys: &Keys, stop: &AtomicBool) {
+    let mut known = keys.store.epoch();
+    while !stop.load(Ordering::Acquire) {
+        let began = Instant::now();
+        keys.store.see_whether_it_is_the_same_server(SAME_SERVER_LIMIT);
+        let now = keys.store.epoch();
+        if std::mem::replace(&mut known, now) != now {
+            keys.cache.distrust();
+        }
+        thread::park_timeout(SAME_SERVER_EVERY.saturating_sub(began.elapsed()));
+    }
 }

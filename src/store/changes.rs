@@ -65,6 +65,7 @@ impl Link {
     /// There is no session that takes writes, or it broke.
     fn open(dialer: &Arc<Dialer>, server: Uuid) -> Result<Link, ConnectError> {
         let Dialed { mut client, limit, epoch } = dialer.dial()?;
+        limit.set(Some(Instant::now() + LEASE));
         // Nothing that is written here may wait for a synchronous standby: with another primary, it is all made anew.
         client.batch_execute(&format!("SET synchronous_commit = local; LISTEN {CHANNEL}"))?;
         let row = client.query_one(
@@ -93,6 +94,9 @@ impl Link {
         if self.client.notifications().timeout_iter(limit).next()?.is_some() {
             return Ok(News::Change);
         }
+        if !self.dialer.is_current(self.epoch) {
+            return Err(ConnectError::Replaced);
+        }
         // A query has no time limit, and a link that has gone silent would never be made anew.
         self.limit.set(Some(Instant::now() + LEASE));
         self.client.is_valid(LEASE)?;
@@ -115,7 +119,7 @@ impl Link {
         while self.client.notifications().iter().next()?.is_some() {}
         let row = self.client.query_one(&self.catch_up, &[&self.server])?;
         self.seen = row.try_get(0)?;
-        Ok(())
+        if self.dialer.is_current(self.epoch) { Ok(()) } else { Err(ConnectError::Replaced) }
     }
 
     /// Ends a link that broke, without waiting for anything.

@@ -139,7 +139,7 @@ impl Connector {
         })
     }
 
-    /// A connection to the first host that gives one which takes writes. No host gets more than `limit`.
+    /// A connection to the first host that gives one which takes writes. `limit` is for all hosts together.
     ///
     /// # Errors
     /// Those of the last host; that one is read-only before all others.
@@ -286,8 +286,12 @@ impl Routes {
         }
         let mut wrong = ConnectError::Silent;
         let mut is_read_only = false;
-        for index in order {
-            match self.connect_to(&self.list[index], statement_timeout, limit) {
+        let until = Instant::now().checked_add(limit);
+        for (tried, index) in order.into_iter().enumerate() {
+            // An equal share of what is left for each, so that one that is silent leaves the others some.
+            let left = until.map_or(limit, |until| until.saturating_duration_since(Instant::now()));
+            let share = left / u32::try_from(count - tried).unwrap_or(u32::MAX);
+            match self.connect_to(&self.list[index], statement_timeout, share) {
                 Ok(connected) => return Ok(connected),
                 Err(error) => {
                     is_read_only |= matches!(error, ConnectError::ReadOnly);

@@ -38,6 +38,12 @@ use probe::Probe;
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
 const READ_AGAIN_FOR: Duration = Duration::from_secs(2);
 
+/// How long a request waits for a session of a database that is known to be down: no worker is held for long.
+const SESSION_WAIT_WHEN_DOWN: Duration = Duration::from_millis(100);
+
+/// What a statement gets beyond its time, to be cancelled in. Then its session is given up.
+const CANCEL_WAIT: Duration = Duration::from_secs(1);
+
 /// How long the database may take for what a command asks of it.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
@@ -223,7 +229,9 @@ impl Store {
         run: impl FnOnce(&mut Session) -> Result<T, postgres::Error>,
     ) -> (Result<T, postgres::Error>, bool) {
         let token = session.cancel.clone();
+        session.limit(Some(until + CANCEL_WAIT));
         let (result, is_cancelled) = self.running.run(token, until, || run(session));
+        session.limit(None);
         if is_cancelled {
             session.give_up();
         }
@@ -254,7 +262,10 @@ impl Store {
     fn is_dead(&self, session: &mut Session, error: &postgres::Error) -> bool {
         let dead = session.is_dead(error);
         if dead {
-            self.dialer.forget(session.epoch());
+            // One that is merely silent says nothing of the others.
+            if !session.is_silent() {
+                self.dialer.forget(session.epoch());
+            }
             self.status.look_now();
         }
         dead
@@ -268,13 +279,12 @@ impl Store {
             if left.is_zero() {
                 return Err(StoreError::Unavailable("the request's time was over".to_owned()));
             }
-            let session = self.pool.get_timeout(self.dialer.patience().min(left));
-            self.dialer.note(session.is_err());
-            let session = session.map_err(|error| {
-                // What is known of the database now is known to `/ready` at once; whether the pool is merely busy is for
-                // the look to say.
-                if let Some(trouble) = self.dialer.trouble() {
-                    self.status.failed(trouble);
+            let patience =
+                if self.status.is_down() { SESSION_WAIT_WHEN_DOWN } else { self.dialer.session_wait };
+            let session = self.pool.get_timeout(patience.min(left)).map_err(|error| {
+                // That is known to `/ready` at once; whether the pool is merely busy is for the look to say.
+                if self.pool.state().connections == 0 {
+                    self.status.has_no_session();
                 }
                 self.status.look_now();
                 StoreError::Unavailable(format!("no session within {:?}: {error}", asked.elapsed()))

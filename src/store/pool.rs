@@ -1,7 +1,7 @@
 //! r2d2 over sessions that carry their prepared statements: a statement is parsed once for each session, and no
 //! checkout for a read costs a round trip.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,10 @@ use r2d2::ManageConnection;
 use super::connector::{ConnectError, Connected, Connector};
 use super::keys::Statements;
 use super::stream::Limit;
-use crate::database_status::Trouble;
 
 /// How long a request waits for a session. Half of it also bounds the pause between r2d2's attempts to connect, so
 /// that a database that is back is in use again within half a second.
 pub const SESSION_WAIT: Duration = Duration::from_secs(1);
-/// The same while the last one who waited did so in vain: no worker is held for long by a database that is down.
-const SESSION_WAIT_WHEN_DOWN: Duration = Duration::from_millis(100);
 /// r2d2 tries to connect again and again while the database is down; that is one line in so long.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
@@ -32,20 +29,11 @@ pub struct Dialer {
     /// After which PostgreSQL gives up a statement, so that one that waits for a lock does not keep its worker.
     statement_timeout: Duration,
     /// For how long to wait for a session of a database that is not known to be down.
-    session_wait: Duration,
-    is_down: AtomicBool,
-    outcome: Mutex<Outcome>,
+    pub session_wait: Duration,
+    /// The server that took the last connection.
+    instance: Mutex<String>,
     /// Set when the pool may fill itself.
     started: OnceLock<()>,
-}
-
-/// What the last attempt to connect said.
-#[derive(Default)]
-struct Outcome {
-    /// The server that took the last connection.
-    instance: String,
-    /// Why there was none.
-    trouble: Option<Trouble>,
 }
 
 /// A connection that takes writes, and how old it is.
@@ -62,8 +50,7 @@ impl Dialer {
             epoch: AtomicU64::new(FIRST_EPOCH),
             statement_timeout,
             session_wait,
-            is_down: AtomicBool::new(false),
-            outcome: Mutex::default(),
+            instance: Mutex::default(),
             started: OnceLock::new(),
         }
     }
@@ -71,16 +58,6 @@ impl Dialer {
     /// Lets the pool have more than its first session.
     pub fn start(&self) {
         let _ = self.started.set(());
-    }
-
-    /// For how long to wait for a session now.
-    pub fn patience(&self) -> Duration {
-        if self.is_down.load(Ordering::Relaxed) { SESSION_WAIT_WHEN_DOWN } else { self.session_wait }
-    }
-
-    /// Whether the last one who waited for a session did so in vain.
-    pub fn note(&self, is_down: bool) {
-        self.is_down.store(is_down, Ordering::Relaxed);
     }
 
     /// A connection that takes writes, to the server that takes them now.
@@ -92,7 +69,7 @@ impl Dialer {
         self.dial_with(self.statement_timeout, Duration::MAX)
     }
 
-    /// The same, with this limit for each host.
+    /// The same, with this limit for all hosts together.
     pub fn dial_within(&self, limit: Duration) -> Result<Dialed, ConnectError> {
         self.dial_with(self.statement_timeout, limit)
     }
@@ -105,35 +82,16 @@ impl Dialer {
     fn dial_with(&self, statement_timeout: Duration, limit: Duration) -> Result<Dialed, ConnectError> {
         // Read first: a loss while we connect makes this connection an old one.
         let epoch = self.epoch.load(Ordering::Acquire);
-        let connected = self.connector.connect(statement_timeout, limit);
-        let mut outcome = self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match connected {
-            Ok(Connected { client, limit, pinned }) => {
-                outcome.trouble = None;
-                if outcome.instance != pinned.instance {
-                    if !outcome.instance.is_empty() {
-                        log::warn!(
-                            "another PostgreSQL server answers now; sessions on the last one are given up"
-                        );
-                        self.epoch.fetch_add(1, Ordering::AcqRel);
-                    }
-                    outcome.instance = pinned.instance;
-                }
-                Ok(Dialed { client, limit, epoch })
+        let Connected { client, limit, pinned } = self.connector.connect(statement_timeout, limit)?;
+        let mut instance = self.instance.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if *instance != pinned.instance {
+            if !instance.is_empty() {
+                log::warn!("another PostgreSQL server answers now; sessions on the last one are given up");
+                self.epoch.fetch_add(1, Ordering::AcqRel);
             }
-            Err(error) => {
-                outcome.trouble = Some(match error {
-                    ConnectError::ReadOnly => Trouble::ReadOnly,
-                    _ => Trouble::Unreachable,
-                });
-                Err(error)
-            }
+            *instance = pinned.instance;
         }
-    }
-
-    /// Why the last attempt to connect failed, if it did.
-    pub fn trouble(&self) -> Option<Trouble> {
-        self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).trouble
+        Ok(Dialed { client, limit, epoch })
     }
 
     /// Waits until the pool may fill itself.
@@ -147,8 +105,12 @@ impl Dialer {
         let _ = self.epoch.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Acquire);
     }
 
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
     pub fn is_current(&self, epoch: u64) -> bool {
-        epoch == self.epoch.load(Ordering::Acquire)
+        epoch == self.epoch()
     }
 }
 
@@ -200,6 +162,16 @@ impl Session {
         let dead = super::ends_session(error) || self.client.is_closed();
         self.dead |= dead;
         dead
+    }
+
+    /// Until when the driver waits for an answer on it.
+    pub fn limit(&self, until: Option<Instant>) {
+        self.limit.set(until);
+    }
+
+    /// Whether nobody waits for what it owes us.
+    pub fn is_silent(&self) -> bool {
+        self.silent
     }
 
     /// Nothing is known to be wrong with it, but it does not answer in time.

@@ -1,21 +1,18 @@
 //! The look that is taken at the database again and again, on a session of its own: so that a pool which is merely busy
-//! is told from a database that is gone, and a failover is noticed though the old sessions are still there.
+//! is told from a database that is gone. And another, by which a failover is noticed though the old sessions are still
+//! there.
 
 use std::time::{Duration, Instant};
 
+use super::connector::ConnectError;
 use super::pool::{Dialed, Dialer};
 use super::{Store, ends_session, first_value};
 use crate::database_status::Trouble;
-
-/// How often a new session is made, to see whether the way to the database leads to the same server still. Below a lease
-/// by more than a look may take: another server on the new primary may wait for no longer than a lease.
-const SAME_SERVER_EVERY: Duration = Duration::from_secs(2);
 
 /// A session that serves no request.
 #[derive(Default)]
 pub struct Probe {
     session: Option<Dialed>,
-    dialed: Option<Instant>,
 }
 
 impl Probe {
@@ -28,7 +25,13 @@ impl Probe {
             let is_new = self.session.is_none();
             let mut session = match self.session.take() {
                 Some(session) => session,
-                None => self.dial(dialer, limit)?,
+                None => dialer.dial_within(limit).map_err(|error| {
+                    log::debug!("cannot look at the database: {error}");
+                    match error {
+                        ConnectError::ReadOnly => Trouble::ReadOnly,
+                        _ => Trouble::Unreachable,
+                    }
+                })?,
             };
             let began = Instant::now();
             session.limit.set(Some(began + limit));
@@ -58,23 +61,6 @@ impl Probe {
             }
         }
     }
-
-    fn dial(&mut self, dialer: &Dialer, limit: Duration) -> Result<Dialed, Trouble> {
-        self.dialed = Some(Instant::now());
-        dialer.dial_within(limit).map_err(|error| {
-            log::debug!("cannot look at the database: {error}");
-            dialer.trouble().unwrap_or(Trouble::Unreachable)
-        })
-    }
-
-    /// Makes its session anew when that is due. No session, or one to a standby, says nothing of those that there are.
-    fn see_whether_it_is_the_same_server(&mut self, dialer: &Dialer, limit: Duration) {
-        if self.dialed.is_none_or(|dialed| dialed.elapsed() >= SAME_SERVER_EVERY)
-            && let Ok(session) = self.dial(dialer, limit)
-        {
-            self.session = Some(session);
-        }
-    }
 }
 
 impl Store {
@@ -83,12 +69,31 @@ impl Store {
         self.dialer.wait_for_start();
         let began = Instant::now();
         let mut probe = self.probe.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match probe.ask(&self.dialer, limit).and_then(|()| self.look_at_pool(limit)) {
+        let outcome = probe.ask(&self.dialer, limit).and_then(|()| {
+            self.status.answered(began);
+            self.look_at_pool(limit)
+        });
+        match outcome {
             Ok(()) => self.status.reached(began),
             Err(trouble) => self.status.failed(trouble),
         }
-        probe.see_whether_it_is_the_same_server(&self.dialer, limit);
         self.show_pool();
+    }
+
+    /// Makes a new session, by which the dialer sees whether it leads to the same server as those before. None, or one
+    /// to a standby, says nothing of those that there are.
+    pub fn see_whether_it_is_the_same_server(&self, limit: Duration) {
+        self.dialer.wait_for_start();
+        match self.dialer.dial_within(limit) {
+            // Its end takes no longer either.
+            Ok(session) => session.limit.set(Some(Instant::now() + limit)),
+            Err(error) => log::debug!("cannot make a session to see where it leads: {error}"),
+        }
+    }
+
+    /// Grows whenever the sessions that there are turn out to be of no use.
+    pub fn epoch(&self) -> u64 {
+        self.dialer.epoch()
     }
 
     /// Brings the pool's metrics up to date.
@@ -105,7 +110,10 @@ impl Store {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let mut session =
-                self.pool.get_timeout(left).map_err(|_| self.dialer.trouble().unwrap_or(Trouble::Busy))?;
+                self.pool.get_timeout(left).map_err(|_| match self.pool.state().connections {
+                    0 => Trouble::Unreachable,
+                    _ => Trouble::Busy,
+                })?;
             let Err(error) = session.client.is_valid(left.max(Duration::from_millis(100))) else {
                 return Ok(());
             };

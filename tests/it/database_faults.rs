@@ -165,6 +165,61 @@ fn hung() {
     assert!(server.lets_in(&key));
 }
 
+/// A URL that leads over the cluster's Unix socket.
+fn over_socket(cluster: &Cluster, database: &Database) -> String {
+    let (directory, port) = (cluster.socket_directory().display(), cluster.port());
+    format!("postgresql:///{}?host={directory}&port={port}&user=postgres", database.name())
+}
+
+/// The same over a Unix socket, on which the driver has no limit.
+#[test]
+fn hung_over_a_unix_socket() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let mut server = Start::without_database()
+        .database_url(&over_socket(&cluster, &database))
+        .arguments(["--shutdown-timeout", "2s"])
+        .serving();
+    let key = server.bootstrap_key();
+    for _ in 0..2 {
+        assert!(server.lets_in(&key));
+        let frozen = cluster.freeze();
+        let since = Instant::now();
+        let mut clients: Vec<Connection> = (0..20).map(|_| Connection::open(server.address)).collect();
+        clients
+            .iter_mut()
+            .for_each(|client| client.send(&http::request("GET", "/auth/keys", Some(&key), None)));
+        wait_until_unready(&server, since);
+        for client in &mut clients {
+            assert_eq!(client.receive("GET").status, 503);
+            server.expect_well("the database hangs");
+        }
+        drop(frozen);
+        wait_until_well(&server, &key);
+    }
+    let _frozen = cluster.freeze();
+    wait_until_unready(&server, Instant::now());
+    let began = Instant::now();
+    server.terminate();
+    assert!(began.elapsed() < Duration::from_secs(2) + SLACK, "{:?}", began.elapsed());
+}
+
+/// What a worker waits for has an end also where PostgreSQL says nothing.
+#[test]
+fn a_worker_is_free_again_while_the_database_hangs() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let server = Start::on(&database).arguments(["--database-timeout", "2s"]).serving();
+    let key = server.bootstrap_key();
+    server.wait_for_pool();
+    let _frozen = cluster.freeze();
+    let mut asked = Connection::open(server.address);
+    asked.send(&http::request("GET", "/auth/keys", Some(&key), None));
+    assert_eq!(asked.receive("GET").status, 503);
+    // No thread waits for long, so a stop is a clean one though the database hangs still.
+    server.terminate().expect_code(0);
+}
+
 /// Whoever asks once it is known that the database hangs need not wait for as long as a slow one may take, though every
 /// worker does.
 #[test]

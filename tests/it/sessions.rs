@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::directory::Directory;
@@ -18,6 +19,15 @@ use crate::support::wire::Wire;
 
 const BUSY: &str = r#"{"status":"not ready","reason":"every database session is busy"}"#;
 const UNREACHABLE: &str = r#"{"status":"not ready","reason":"database unreachable"}"#;
+
+/// Asserts what has to be so all the while, several looks at the database long.
+fn expect_for<T>(time: Duration, mut look: impl FnMut() -> T) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        look();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 fn end_all_sessions(database: &Database) {
     database.value::<i64>(
@@ -74,6 +84,59 @@ fn all_in_use() {
     lock.rollback().unwrap();
     assert_eq!(held.receive("GET").status, 200);
     wait_for("/ready to say so", || (server.get("/ready", None).status == 200).then_some(()));
+}
+
+/// PostgreSQL takes no more sessions of the server's role, and those that there are work.
+#[test]
+fn all_in_use_and_no_more_to_be_had() {
+    let database = Database::new();
+    let (url, role) = database.url_of_new_role();
+    database.execute(&format!("ALTER DATABASE {} OWNER TO {role}", database.name()));
+    let server = Start::without_database()
+        .database_url(&url)
+        .arguments(["--pool-size", "1", "--database-timeout", "5m"])
+        .serving();
+    let admin = server.bootstrap_key();
+    wait_for("the pool's session, the link's and the look's", || {
+        let count = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'");
+        (database.value::<i64>(&count) >= 3).then_some(())
+    });
+    database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1"));
+    // New sessions are refused by now, which says nothing of those that there are.
+    expect_for(Duration::from_secs(5), || server.get("/ready", None).expect_status(200));
+    let mut other = database.client();
+    let mut lock = other.transaction().unwrap();
+    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let mut held = Connection::open(server.address);
+    held.send(&http::request("GET", "/auth/keys", Some(&admin), None));
+    wait_for("/ready to say something else", || (server.get("/ready", None).status != 200).then_some(()));
+    expect_for(Duration::from_secs(5), || server.get("/ready", None).expect(503, BUSY));
+    lock.rollback().unwrap();
+    assert_eq!(held.receive("GET").status, 200);
+    wait_for("/ready to say so", || (server.get("/ready", None).status == 200).then_some(()));
+}
+
+/// Hosts that take connections and say nothing come before the one that works: that takes time, and changes nothing.
+#[test]
+fn silent_hosts_before_the_one_that_works() {
+    let database = Database::new();
+    let fronts = [Wire::start(database.host_and_port()), Wire::start(database.host_and_port())];
+    let (_, port) = database
+        .host_and_port()
+        .rsplit_once(':')
+        .map(|(host, port)| (host.to_owned(), port.to_owned()))
+        .unwrap();
+    let url = format!(
+        "postgresql://postgres@127.0.0.1:{},127.0.0.1:{},127.0.0.1:{port}/{}",
+        fronts[0].port,
+        fronts[1].port,
+        database.name()
+    );
+    let server = Start::without_database().database_url(&url).serving();
+    server.wait_for_pool();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    fronts.iter().for_each(|front| front.switch(silent.local_addr().unwrap().to_string()));
+    expect_for(Duration::from_secs(7), || server.get("/ready", None).expect_status(200));
 }
 
 /// `/ready` knows what a request that was refused has found out.
