@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::directory::Directory;
+use crate::support::http::{self, Connection};
 use crate::support::postgres::Database;
 use crate::support::program::cloacinactl;
 use crate::support::server::{Server, Start};
@@ -145,6 +146,42 @@ fn a_failover_that_leaves_old_sessions() {
     for _ in 0..50 {
         assert_ne!(left_behind.get("/auth/verify", Some(&key)).status, 204, "a revoked key is let in");
     }
+    wait_until_well(&left_behind, &admin);
+    left_behind.get("/auth/verify", Some(&key)).expect_status(401);
+}
+
+/// The same while every session of the pool is in use, and with another server that serves from the new primary by then.
+#[test]
+fn a_failover_while_the_pool_is_busy() {
+    let primary = Cluster::start();
+    let database = Database::in_cluster(&primary);
+    let wire = Wire::start(place(&primary));
+    let left_behind = Start::without_database()
+        .database_url(&database.url_through(wire.port))
+        .arguments(["--pool-size", "1", "--database-timeout", "5m"])
+        .serving();
+    let admin = left_behind.bootstrap_key();
+    let (id, key) = left_behind.create_key(&admin, "shared");
+    let standby = primary.standby("0");
+    wait_for_copy(&database);
+    standby.promote();
+    let other = Start::without_database().database_url(&standby.url(database.name())).serving();
+    wait_for("the keys to be served from memory", || {
+        left_behind.get("/auth/verify", Some(&key)).expect_status(204);
+        left_behind.get("/auth/verify", Some(&admin)).expect_status(204);
+        (left_behind.metric("cloacina_auth_cache_hits_total", &[]) > 4.0).then_some(())
+    });
+    let mut locker = database.client();
+    let mut lock = locker.transaction().unwrap();
+    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let mut held = Connection::open(left_behind.address);
+    held.send(&http::request("GET", "/auth/keys", Some(&admin), None));
+    wait_for("the pool to be busy", || (left_behind.get("/ready", None).status == 503).then_some(()));
+    left_behind.get("/auth/verify", Some(&key)).expect_status(204);
+    wire.switch(place(&standby));
+    other.delete(&format!("/auth/keys/{id}"), &admin).expect_status(200);
+    assert_ne!(left_behind.get("/auth/verify", Some(&key)).status, 204, "a revoked key is let in");
+    lock.rollback().unwrap();
     wait_until_well(&left_behind, &admin);
     left_behind.get("/auth/verify", Some(&key)).expect_status(401);
 }
