@@ -12,6 +12,7 @@ mod logging;
 mod metrics;
 mod notify;
 mod random;
+mod rate_limit;
 mod reload;
 mod serve;
 mod signals;

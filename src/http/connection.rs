@@ -365,8 +365,7 @@ impl Connection {
             at: now,
             deadline: now + desk.rules.deadlines.answer,
         };
-        let is_misdirected =
-            head.is_https && !desk.rules.trusted_proxies.contains(self.peer.address.ip().to_canonical());
+        let is_misdirected = head.is_https && !desk.rules.trusted_proxies.contains(self.peer.address.ip());
         let found = match is_misdirected {
             true => Err(Error::MisdirectedRequest),
             false => routes::find(head.method, head.path()),

@@ -13,6 +13,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::connection::{Connection, Desk, Fate, KEPT_BUFFER, Rules};
 use super::workers::Shop;
 use crate::metrics::Rejection;
+use crate::rate_limit::RateLimit;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -53,7 +54,7 @@ pub struct Gate {
     accept_more: bool,
     /// Connections whose turn was over before they were done.
     unfinished: HashSet<Token>,
-    complained: Option<Instant>,
+    complaints: RateLimit,
     /// The last accept failed for want of something, so it is tried again at the next tick.
     accept_failed: bool,
 }
@@ -86,7 +87,7 @@ impl Gate {
             has_successor: limits.has_successor,
             accept_more: true,
             unfinished: HashSet::new(),
-            complained: None,
+            complaints: RateLimit::new(1, COMPLAIN_EVERY),
             accept_failed: false,
         })
     }
@@ -210,8 +211,7 @@ impl Gate {
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                     _ => {
                         // Out of descriptors or memory: a connection has to end. Tried again at the next tick.
-                        if self.complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
-                            self.complained = Some(Instant::now());
+                        if self.complaints.allows(Instant::now()) {
                             log::warn!("cannot accept a connection: {error}");
                         }
                         self.evict(0);

@@ -9,6 +9,7 @@ use log::Level;
 use super::reply::{Asked, Reply};
 use crate::database_status::{DatabaseStatus, Trouble};
 use crate::metrics::Metrics;
+use crate::rate_limit::RateLimit;
 
 /// To render the metrics takes the gate longer than anything else that it answers. So many in so long are fresh, which
 /// is enough for every scraper; a flood of requests gets the last of them again.
@@ -21,37 +22,19 @@ const ACCESS: &str = concat!(env!("CARGO_CRATE_NAME"), "::access");
 /// Failed requests that get a line each, in a second; a database that is away makes thousands.
 const FAILURE_LINES: u32 = 10;
 
-/// Which failed requests get a line.
-struct Failures {
-    second: Mutex<(Instant, u32)>,
-    unlogged: AtomicU64,
-}
-
-impl Failures {
-    fn new() -> Failures {
-        Failures { second: Mutex::new((Instant::now(), 0)), unlogged: AtomicU64::new(0) }
-    }
-
-    fn is_logged(&self, now: Instant) -> bool {
-        let mut second = self.second.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if now.saturating_duration_since(second.0) >= Duration::from_secs(1) {
-            *second = (now, 0);
-        }
-        second.1 += 1;
-        second.1 <= FAILURE_LINES
-    }
-}
-
 /// The server's own state, shared by the gate, the workers and the threads that watch the database.
 pub struct Vitals {
     pub metrics: Arc<Metrics>,
     pub database: Arc<DatabaseStatus>,
     /// Since when.
     draining: OnceLock<Instant>,
-    rendered: Mutex<Rendered>,
+    /// The metrics as they were last rendered.
+    rendered: Mutex<Vec<u8>>,
+    fresh_renderings: RateLimit,
     /// Every answer is a line of the log.
     pub access_log: AtomicBool,
-    failures: Failures,
+    failure_lines: RateLimit,
+    unlogged_failures: AtomicU64,
     /// The path at which we ask ourselves, for the watchdog; no client knows it.
     probe: OnceLock<String>,
 }
@@ -59,24 +42,18 @@ pub struct Vitals {
 /// The route of requests to that path, which are not counted: no client sent them.
 pub const PROBE: &str = "probe";
 
-/// The metrics as they were last rendered, and how often they were in this window.
-struct Rendered {
-    window: Instant,
-    count: u32,
-    text: Vec<u8>,
-}
-
 impl Vitals {
     pub fn new(metrics: Arc<Metrics>, database: Arc<DatabaseStatus>) -> Vitals {
-        let rendered = Rendered { window: Instant::now(), count: 0, text: Vec::new() };
         Vitals {
             metrics,
             database,
             draining: OnceLock::new(),
-            rendered: Mutex::new(rendered),
+            rendered: Mutex::default(),
+            fresh_renderings: RateLimit::new(FRESH_RENDERINGS, RENDERING_WINDOW),
             probe: OnceLock::new(),
             access_log: AtomicBool::new(false),
-            failures: Failures::new(),
+            failure_lines: RateLimit::new(FAILURE_LINES, Duration::from_secs(1)),
+            unlogged_failures: AtomicU64::new(0),
         }
     }
 
@@ -96,7 +73,7 @@ impl Vitals {
 
     /// How many failed requests got no line since this was last asked.
     pub fn unlogged_failures(&self) -> u64 {
-        self.failures.unlogged.swap(0, Ordering::Relaxed)
+        self.unlogged_failures.swap(0, Ordering::Relaxed)
     }
 
     /// From now on requests for this path are probes.
@@ -116,7 +93,7 @@ impl Vitals {
         self.metrics.answered(asked.method, asked.route, reply.status, duration.as_secs_f64());
         // 500 has a line of its own, with the cause. That the server is not ready is no failure of `/ready`.
         let has_failed = reply.status == 503 && asked.route != "/ready";
-        let level = if has_failed && self.failures.is_logged(Instant::now()) {
+        let level = if has_failed && self.failure_lines.allows(Instant::now()) {
             Level::Warn
         } else if self.access_log.load(Ordering::Relaxed) {
             Level::Info
@@ -124,7 +101,7 @@ impl Vitals {
             Level::Debug
         };
         if has_failed && !log::log_enabled!(target: ACCESS, level) {
-            self.failures.unlogged.fetch_add(1, Ordering::Relaxed);
+            self.unlogged_failures.fetch_add(1, Ordering::Relaxed);
         }
         log::log!(
             target: ACCESS,
@@ -143,15 +120,10 @@ impl Vitals {
 
     fn rendered(&self, now: Instant) -> Vec<u8> {
         let mut rendered = self.rendered.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if now.saturating_duration_since(rendered.window) >= RENDERING_WINDOW {
-            rendered.window = now;
-            rendered.count = 0;
+        if self.fresh_renderings.allows(now) {
+            *rendered = self.metrics.render();
         }
-        if rendered.count < FRESH_RENDERINGS {
-            rendered.count += 1;
-            rendered.text = self.metrics.render();
-        }
-        rendered.text.clone()
+        rendered.clone()
     }
 }
 
@@ -194,15 +166,6 @@ pub fn openapi(_vitals: &Vitals) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_flood_of_failures_is_no_flood_of_lines() {
-        let failures = Failures::new();
-        let now = Instant::now();
-        let logged = |at| (0..100).filter(|_| failures.is_logged(at)).count();
-        assert_eq!(logged(now), FAILURE_LINES as usize);
-        assert_eq!(logged(now + Duration::from_secs(1)), FAILURE_LINES as usize);
-    }
 
     #[test]
     fn a_flood_of_scrapers_renders_only_so_often() {

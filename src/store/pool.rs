@@ -11,6 +11,7 @@ use r2d2::ManageConnection;
 use super::connector::{ConnectError, Connected, Connector};
 use super::keys::Statements;
 use super::stream::Limit;
+use crate::rate_limit::RateLimit;
 
 /// How long a request waits for a session. Half of it also bounds the pause between r2d2's attempts to connect, so
 /// that a database that is back is in use again within half a second.
@@ -220,7 +221,7 @@ pub fn open(dialer: &Arc<Dialer>, first: Session, size: u32) -> r2d2::Pool<Sessi
         .max_size(size)
         .test_on_check_out(false)
         .connection_timeout(SESSION_WAIT)
-        .error_handler(Box::new(Complaints::default()))
+        .error_handler(Box::new(Complaints(RateLimit::new(1, COMPLAIN_EVERY))))
         .connection_customizer(Box::new(Farewell))
         .build_unchecked(Sessions { dialer: Arc::clone(dialer), first: Mutex::new(Some(first)) })
 }
@@ -247,16 +248,12 @@ pub fn release(silent: impl Send + 'static) {
 }
 
 /// Says that the database cannot be reached, now and then.
-#[derive(Debug, Default)]
-struct Complaints {
-    last: Mutex<Option<Instant>>,
-}
+#[derive(Debug)]
+struct Complaints(RateLimit);
 
 impl r2d2::HandleError<ConnectError> for Complaints {
     fn handle_error(&self, error: ConnectError) {
-        let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if last.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
-            *last = Some(Instant::now());
+        if self.0.allows(Instant::now()) {
             log::warn!("cannot use the database: {error}");
         }
     }
