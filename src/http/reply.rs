@@ -70,7 +70,7 @@ impl Reply {
         Reply { status, content_type: None, headers, body, park: None, if_lost: None, key_id: None }
     }
 
-    /// The same answer, to be given once whoever `park` hands it to completes it.
+    /// The same answer, to be given once the thread that `park` hands it to completes it.
     pub fn parked(mut self, park: impl FnOnce(Parked) + Send + 'static) -> Reply {
         self.park = Some(Park(Box::new(park)));
         self

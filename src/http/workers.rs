@@ -24,7 +24,7 @@ use crate::metrics::Rejection;
 use crate::random;
 
 /// A request that waited for longer, while others wait behind it, is turned away instead of served: a request that
-/// comes now is served soon. One that nobody waits behind was late for another reason, such as a busy machine, and is
+/// comes now is served soon. One that no other waits behind was late for another reason, such as a busy machine, and is
 /// served.
 const QUEUE_WAIT_LIMIT: Duration = Duration::from_millis(500);
 /// A worker's own socket pair never blocks for long, unless something is very wrong.

@@ -74,7 +74,7 @@ fn unix_sockets() {
     assert!(stderr.contains(" /nowhere/.s.PGSQL.5432 ") && !stderr.contains("secret"), "{stderr}");
 }
 
-/// Where psql looks when nobody names a host; which of these is there depends on the system.
+/// Where psql looks when the URL names no host; which of these is there depends on the system.
 #[test]
 fn no_host_is_the_usual_unix_socket() {
     let usual = ["/var/run/postgresql", "/tmp"].into_iter().find(|path| Path::new(path).is_dir()).unwrap();

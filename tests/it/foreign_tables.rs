@@ -144,7 +144,7 @@ fn what_is_no_table_of_one_s_own() {
     }
 }
 
-/// Nobody can read this one, not even the test that looks whether it has changed.
+/// No role can read this one, not even that of the test that looks whether it has changed.
 #[test]
 fn a_foreign_table() {
     let database = Database::new();

@@ -61,7 +61,7 @@ fn a_disk_that_fills_up() {
     server.terminate().expect_code(0);
 }
 
-/// The last block that there is room for ends in the middle of a line. Nobody shall find half of one.
+/// The last block that there is room for ends in the middle of a line. No reader may find half of one.
 #[test]
 fn a_disk_that_fills_up_in_the_middle_of_a_line() {
     let database = Database::new();
@@ -121,7 +121,7 @@ fn a_stdout_that_nobody_reads() {
     server.terminate().expect_code(0);
 }
 
-/// What was waiting is written once somebody reads, in its order and without a gap.
+/// What was waiting is written once it is read, in its order and without a gap.
 #[test]
 fn outputs_that_are_read_again() {
     let database = Database::new();
@@ -158,7 +158,7 @@ fn a_failure_that_nobody_reads() {
     let ended = server.ended();
     assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
     lock.rollback().unwrap();
-    // A start that fails says so to nobody as well.
+    // A start that fails ends too, though its words are not read.
     let failing = Start::without_database()
         .database_url("postgresql://u@127.0.0.1:1/d?connect_timeout=1")
         .arguments(["--database-wait", "0s"])

@@ -1,5 +1,5 @@
 //! Locks that others hold while a server migrates or makes the first key: it waits for a while, says for whom, holds
-//! nobody up meanwhile, and ends.
+//! no other session up meanwhile, and ends.
 
 use std::time::Duration;
 

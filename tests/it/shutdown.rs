@@ -233,7 +233,8 @@ fn what_is_passed_must_be_one_listening_socket() {
     }
 }
 
-/// Connections that it ended linger in the kernel for a minute, and keep the port from whoever does not ask to share it.
+/// Connections that it ended linger in the kernel for a minute, and keep the port from a socket that does
+/// not ask to share it.
 #[test]
 fn a_port_that_was_served_a_moment_ago_is_served_again() {
     let database = Database::new();

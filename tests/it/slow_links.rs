@@ -72,8 +72,8 @@ fn a_server_remembers_nothing_while_it_catches_up() {
     }
 }
 
-/// An answer that comes late says how things were when it was asked for, and whoever waits for a lease to end counts from
-/// before its coming.
+/// An answer that comes late says how things were when it was asked for, and a server that waits for a lease to
+/// end counts from before its coming.
 #[test]
 fn a_late_answer_is_no_longer_lease() {
     let pair = Pair::start();

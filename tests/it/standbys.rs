@@ -1,5 +1,5 @@
 //! A primary and a standby that follows it with a delay, behind one forwarder: what the standby does not know yet must let
-//! nobody in, and nothing is written where nothing can be.
+//! no client in, and nothing is written where nothing can be.
 
 use std::time::{Duration, Instant};
 

@@ -274,7 +274,7 @@ fn a_key_file_of_another_database_is_replaced_by_the_key_of_this_one() {
     assert_ne!(server.bootstrap_key(), "left-by-a-database-of-yore");
     assert!(server.lets_in(&server.bootstrap_key()));
     assert_eq!(mode(&file), 0o600);
-    // The other database may still be there, and its key is nobody else's business.
+    // The other database may still be there, and its clients need its key.
     let entries = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path());
     let aside: Vec<_> = entries.filter(|path| path.to_string_lossy().contains("bootstrap-key.")).collect();
     assert_eq!(aside.len(), 1, "{aside:?}");

@@ -130,7 +130,7 @@ pub fn children(pid: u32) -> Vec<u32> {
     children
 }
 
-/// A pipe that is full and that nobody reads, unless the test does.
+/// A full pipe that is not read, unless the test reads it.
 pub struct FullPipe {
     reader: PipeReader,
     writer: PipeWriter,
