@@ -16,6 +16,13 @@ use super::pool::{Dialed, Dialer};
 use super::stream::Limit;
 use super::{Store, StoreError};
 
+/// The number of the last change, 0 before the first. A sequence that was restarted shows its next number as its last.
+macro_rules! last_number {
+    () => {
+        "(SELECT last_value - (NOT is_called)::int FROM api_key_changes)"
+    };
+}
+
 /// What a notification is sent on; its text means nothing.
 const CHANNEL: &str = "api_key_changes";
 /// For how long a server may trust its cache after the moment when it last asked the database for news. Whoever
@@ -69,17 +76,22 @@ impl Link {
         // Nothing that is written here may wait for a synchronous standby: with another primary, it is all made anew.
         client.batch_execute(&format!("SET synchronous_commit = local; LISTEN {CHANNEL}"))?;
         let row = client.query_one(
-            "INSERT INTO auth_caches (server, seen) SELECT $1, last_value FROM api_key_changes
-             ON CONFLICT (server) DO UPDATE SET seen = excluded.seen, since = now() RETURNING seen",
+            concat!(
+                "INSERT INTO auth_caches (server, seen) VALUES ($1, ",
+                last_number!(),
+                ") ON CONFLICT (server) DO UPDATE SET seen = excluded.seen, since = now() RETURNING seen"
+            ),
             &[&server],
         )?;
         // A number that a crash takes back makes others wait for a while and nothing worse. The row itself must stay.
         client.batch_execute("SET synchronous_commit = off")?;
-        let ask = client.prepare("SELECT last_value FROM api_key_changes, auth_caches WHERE server = $1")?;
-        // A subquery, since a sequence cannot stand in the FROM of an UPDATE.
-        let catch_up = client.prepare(
-            "UPDATE auth_caches SET seen = (SELECT last_value FROM api_key_changes) WHERE server = $1 RETURNING seen",
-        )?;
+        let ask =
+            client.prepare(concat!("SELECT ", last_number!(), " FROM auth_caches WHERE server = $1"))?;
+        let catch_up = client.prepare(concat!(
+            "UPDATE auth_caches SET seen = ",
+            last_number!(),
+            " WHERE server = $1 RETURNING seen"
+        ))?;
         let (seen, dialer) = (row.try_get(0)?, Arc::clone(dialer));
         Ok(Link { client, limit, epoch, dialer, server, seen, ask, catch_up })
     }
@@ -202,7 +214,12 @@ impl Store {
                 return Err(error);
             }
             let row = session.client.query_one(
-                "SELECT COALESCE(min(seen), $2) FROM auth_caches WHERE server <> $1",
+                // One that has seen more than there is has not heard that the sequence went back.
+                concat!(
+                    "SELECT COALESCE(min(CASE WHEN seen <= ",
+                    last_number!(),
+                    " THEN seen ELSE 0 END), $2) FROM auth_caches WHERE server <> $1"
+                ),
                 &[&own, &i64::MAX],
             )?;
             row.try_get(0)
@@ -217,8 +234,14 @@ impl Store {
         let forgotten = self.write(until, |session| {
             let mut transaction = session.client.transaction()?;
             transaction.batch_execute("SET LOCAL synchronous_commit = off")?;
-            let forgotten = transaction
-                .execute("DELETE FROM auth_caches WHERE server <> $1 AND seen < $2", &[&own, &number])?;
+            let forgotten = transaction.execute(
+                concat!(
+                    "DELETE FROM auth_caches WHERE server <> $1 AND (seen < $2 OR seen > ",
+                    last_number!(),
+                    ")"
+                ),
+                &[&own, &number],
+            )?;
             transaction.commit()?;
             Ok(forgotten)
         });

@@ -15,7 +15,7 @@ use crate::support::wire::Wire;
 /// By which a server says that its cache is empty.
 const CATCHES_UP: &str = "UPDATE auth_caches SET seen";
 /// By which it asks whether it has missed something.
-const ASKS: &str = "SELECT last_value FROM api_key_changes, auth_caches";
+const ASKS: &str = "FROM api_key_changes) FROM auth_caches WHERE server = $1";
 /// By which it looks a key up.
 const LOOKS_UP: &str = "FROM api_keys WHERE key_hash = $1";
 /// By which it draws the number of a change that is committed.
@@ -235,4 +235,43 @@ fn a_link_that_goes_silent_in_the_middle_is_made_anew() {
         .expect_status(200);
     assert!(!passes(&pair.wired, &key), "a revoked key is let in");
     warm(&pair.wired, &pair.admin);
+}
+
+/// A sequence that was restarted, or that a copy of the database did not bring along, gives out numbers that servers have
+/// seen already; a server that is cut off must not count as one that knows of the change.
+#[test]
+fn numbers_that_come_again_make_no_server_count_as_told() {
+    for statement in ["ALTER SEQUENCE api_key_changes RESTART", "SELECT setval('api_key_changes', 100, true)"]
+    {
+        let pair = Pair::start();
+        pair.database.execute("SELECT setval('api_key_changes', 500, true)");
+        let (_, shared) = pair.one.create_key(&pair.admin, "shared");
+        wait_for("the servers to see the number", || {
+            pair.database.value::<bool>("SELECT bool_and(seen = 500) FROM auth_caches").then_some(())
+        });
+        warm(&pair.wired, &shared);
+        assert!(pair.wire.go_dead(LISTENS) >= 1);
+        pair.database.execute(statement);
+        // Whether the servers have taken the number in or not: those that cannot are waited for.
+        pair.one.delete("/auth/keys/self", &shared).expect_status(200);
+        assert!(!passes(&pair.wired, &shared), "{statement}: a revoked key is let in");
+    }
+}
+
+/// The same where every server has taken the restarted number in before its link went dead.
+#[test]
+fn a_restarted_number_is_not_seen_before_it_is_drawn() {
+    let pair = Pair::start();
+    pair.database.execute("SELECT setval('api_key_changes', 500, true)");
+    wait_for("the servers to see the number", || {
+        pair.database.value::<bool>("SELECT bool_and(seen = 500) FROM auth_caches").then_some(())
+    });
+    pair.database.execute("ALTER SEQUENCE api_key_changes RESTART");
+    wait_for("the servers to see the restart", || {
+        pair.database.value::<bool>("SELECT bool_and(seen < 500) FROM auth_caches").then_some(())
+    });
+    let (_, key) = pair.cached_key();
+    assert!(pair.wire.go_dead(LISTENS) >= 1);
+    pair.one.delete("/auth/keys/self", &key).expect_status(200);
+    assert!(!passes(&pair.wired, &key), "a revoked key is let in");
 }
