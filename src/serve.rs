@@ -49,7 +49,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'static) -> Result<(), Failure> {
     let settings = &load().and_then(config::all_right)?;
     let passed = listener::passed()?;
-    signals::block()?;
+    signals::set_mask()?;
     let ignores_hangups = signals::ignores_hangups();
     config::make_home(&settings.home)?;
     logging::start(&settings.home, settings.verbose)?;

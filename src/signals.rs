@@ -19,13 +19,18 @@ const ONE_SIGNAL: Duration = Duration::from_millis(100);
 
 /// Keeps from every thread what would end the process for no reason: SIGHUP, which one thread waits for instead; SIGUSR1
 /// and SIGUSR2, by which other servers open their logs anew; SIGXFSZ, since a log that is too large is an error like
-/// any other. Called before there are other threads, since each inherits what is blocked.
+/// any other. Lets SIGINT and SIGTERM through, which a parent may have blocked for itself and its children. Called before
+/// there are other threads, since each inherits what is blocked.
 ///
 /// # Errors
 /// None that the system documents.
-pub fn block() -> Result<(), Failure> {
+pub fn set_mask() -> Result<(), Failure> {
     let blocked = Signal::SIGHUP | Signal::SIGUSR1 | Signal::SIGUSR2 | Signal::SIGXFSZ;
-    blocked.thread_block().map_err(|error| Failure::Runtime(format!("cannot block signals: {error}")))
+    let heeded = Signal::SIGINT | Signal::SIGTERM;
+    blocked
+        .thread_block()
+        .and_then(|()| heeded.thread_unblock())
+        .map_err(|error| Failure::Runtime(format!("cannot say which signals to block: {error}")))
 }
 
 /// Whether the process was started with SIGHUP ignored, as by `nohup`: then it means nothing here either. Asked before
@@ -37,7 +42,7 @@ pub fn ignores_hangups() -> bool {
     ignored & (1 << (Signal::SIGHUP as u32 - 1)) != 0
 }
 
-/// Starts a thread that calls `act` for every SIGHUP, also for one that came since `block`. It is not joined: it waits
+/// Starts a thread that calls `act` for every SIGHUP, also for one that came since `set_mask`. It is not joined: it waits
 /// for signals until the process ends.
 ///
 /// # Errors

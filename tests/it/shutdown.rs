@@ -284,3 +284,16 @@ fn a_thousand_requests_across_five_restarts() {
     });
     assert_eq!(answered.load(Ordering::Relaxed), 1000);
 }
+
+/// A parent that blocks signals for itself, as one that waits for them in a thread of its own does, hands that on.
+#[test]
+fn signals_that_the_parent_had_blocked() {
+    let database = Database::new();
+    for signal in ["TERM", "INT"] {
+        let server =
+            Start::on(&database).after(r#"set -- env --block-signal=TERM --block-signal=INT "$@""#).serving();
+        server.signal(signal);
+        let ended = server.ended();
+        ended.expect_code(0);
+    }
+}
