@@ -117,7 +117,7 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
     let cut_off =
         gate.run(settings.shutdown_timeout).map_err(|error| runtime("the event poll failed", &error))?;
     let left = settings.shutdown_timeout.saturating_sub(vitals.drained_for());
-    finish(&shop, workers, watchers, left.max(THREADS_END), cut_off)
+    finish(&shop, &keys, workers, watchers, left, cut_off)
 }
 
 fn runtime(what: &str, error: &dyn std::error::Error) -> Failure {
@@ -224,7 +224,8 @@ fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
     }
 }
 
-/// Does what has to be written or counted from time to time, and once more at the end.
+/// Does what has to be written or counted from time to time, and once more at the end. Waits for no lock and no standby:
+/// reads may need the session.
 fn keep_house(keys: &Keys, _vitals: &Vitals, stop: &AtomicBool) {
     let mut next_count = Instant::now();
     let mut stops = false;
@@ -232,7 +233,7 @@ fn keep_house(keys: &Keys, _vitals: &Vitals, stop: &AtomicBool) {
         // Looked at first: what was answered until then is in the last writing.
         stops = stop.load(Ordering::Acquire);
         keys.write_uses();
-        keys.revoke_lost();
+        keys.undo_lost();
         if Instant::now() >= next_count && !stops {
             next_count = Instant::now() + COUNT_EVERY;
             keys.count();
@@ -270,26 +271,31 @@ fn watch_refusals(_keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
     }
 }
 
-/// Joins every thread, unless one hangs in a database beyond the deadline.
+/// Joins every thread, unless one hangs in a database beyond the deadline: first the workers; then, once what waits has
+/// been answered or its time is over, the others; what no client was told of is undone at last.
 fn finish(
     shop: &Shop,
+    keys: &Arc<Keys>,
     workers: Vec<JoinHandle<()>>,
     watchers: Background,
-    limit: Duration,
+    left: Duration,
     cut_off: usize,
 ) -> Result<(), Failure> {
     shop.close();
     let (done, all_done) = mpsc::channel();
-    let threads = workers.into_iter().chain(watchers.stop());
+    let (keys, until) = (Arc::clone(keys), Instant::now() + left);
     let join = move || {
-        threads.for_each(|thread| _ = thread.join());
+        workers.into_iter().for_each(|thread| _ = thread.join());
+        keys.finish_answers(until);
+        watchers.stop().into_iter().for_each(|thread| _ = thread.join());
+        keys.finish_lost();
         let _ = done.send(());
     };
     thread::Builder::new()
         .name("joiner".to_owned())
         .spawn(join)
         .map_err(|error| runtime("cannot start a thread", &error))?;
-    match (cut_off, all_done.recv_timeout(limit)) {
+    match (cut_off, all_done.recv_timeout(left + THREADS_END)) {
         (0, Ok(())) => {
             log::info!("drained");
             Ok(())

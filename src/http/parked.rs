@@ -6,7 +6,7 @@ use super::peer::Peer;
 use super::reply::{Asked, Reply};
 use super::workers::{self, Shop};
 
-/// An answer that waits. Dropped, it is never given, and the gate answers at the request's own deadline; so it does
+/// An answer that waits. Dropped, it is lost, and the gate answers at the request's own deadline; so it does
 /// where this takes too long, and what is completed later is lost.
 pub struct Parked {
     shop: Arc<Shop>,
@@ -21,8 +21,6 @@ impl Parked {
         let Some(park) = reply.park.take() else { return };
         if peer.park() {
             (park.0)(Parked { shop: Arc::clone(shop), peer, asked, reply });
-        } else if let Some(if_lost) = reply.if_lost {
-            (if_lost.0)();
         }
     }
 

@@ -31,8 +31,23 @@ pub struct Reply {
 /// Takes an answer that is ready and has to wait.
 pub struct Park(pub Box<dyn FnOnce(Parked) + Send>);
 
-/// Makes good that an answer was lost.
-pub struct IfLost(pub Box<dyn FnOnce() + Send>);
+/// Makes good that an answer was lost, once it is dropped: an answer that was given disarms it.
+pub struct IfLost(Option<Box<dyn FnOnce() + Send>>);
+
+impl IfLost {
+    /// The client has the answer.
+    pub fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for IfLost {
+    fn drop(&mut self) {
+        if let Some(make_good) = self.0.take() {
+            make_good();
+        }
+    }
+}
 
 impl fmt::Debug for Park {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,7 +93,7 @@ impl Reply {
 
     /// The same answer, with what has to be done where the client cannot be given it.
     pub fn or_if_lost(mut self, if_lost: impl FnOnce() + Send + 'static) -> Reply {
-        self.if_lost = Some(IfLost(Box::new(if_lost)));
+        self.if_lost = Some(IfLost(Some(Box::new(if_lost))));
         self
     }
 

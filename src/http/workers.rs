@@ -321,10 +321,9 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, Stri
 
 /// Writes the answer, unless its time is up and the gate has answered already. Then `if_lost` is called.
 pub fn send(shop: &Shop, peer: &Peer, asked: &Asked, mut reply: Reply, out: &mut Vec<u8>) {
-    let if_lost = reply.if_lost.take();
     let is_given = peer.claim() && write(shop, peer, asked, &reply, out);
-    if let Some(if_lost) = if_lost.filter(|_| !is_given) {
-        (if_lost.0)();
+    if let Some(if_lost) = reply.if_lost.take().filter(|_| is_given) {
+        if_lost.disarm();
     }
 }
 

@@ -42,7 +42,7 @@ pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         rotated_from: None,
         old_key_expires_at: None,
     };
-    Ok(revoked_if_lost(keys, new.id, Reply::json(201, &made)?))
+    Ok(undone_if_lost(keys, new.id, Reply::json(201, &made)?))
 }
 
 /// `GET /auth/keys`: a page of the listing, newest first.
@@ -95,7 +95,7 @@ fn revoke_key(keys: &Keys, call: &Call<'_>, id: Uuid) -> Result<Reply, Error> {
     let reply = match revocation.value {
         Revocation::Unknown => return Err(NO_KEY),
         // A failover may bring the key back.
-        Revocation::Revoked(_) if !revocation.is_confirmed => return Err(Error::OutcomeUnknown),
+        _ if !revocation.is_confirmed => return Err(Error::OutcomeUnknown),
         Revocation::Revoked(_) => Reply::json(200, &Revoked { status: "revoked", id })?,
         Revocation::Earlier => NO_KEY.reply(),
     };
@@ -110,8 +110,8 @@ fn once_servers_know(keys: &Keys, call: &Call<'_>, reply: Reply) -> Reply {
     reply.parked(move |parked| waiting.add(announced, parked))
 }
 
-/// A new key that nobody has been shown must not stay valid.
-fn revoked_if_lost(keys: &Keys, id: Uuid, reply: Reply) -> Reply {
+/// A new key that no client was given must not stay valid, nor a key that it replaced stay dead.
+fn undone_if_lost(keys: &Keys, id: Uuid, reply: Reply) -> Reply {
     let lost = Arc::clone(&keys.lost);
     reply.or_if_lost(move || lost.add(id))
 }
@@ -143,7 +143,13 @@ pub fn rotate(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
     let rotation = keys.store.rotate(id, &successor, call.request.deadline);
     // The old key's end has come nearer, for all that is remembered of it here and elsewhere.
     keys.cache.clear();
-    let made = match rotation.map_err(|error| lost(keys, successor.id, error))?.value {
+    let rotation = rotation.map_err(|error| lost(keys, successor.id, error))?;
+    let made = match rotation.value {
+        // A failover may bring the old key back as it was, so it is brought back here.
+        Rotated::Now(_) if !rotation.is_confirmed => {
+            keys.lost.add(successor.id);
+            return Err(Error::OutcomeUnknown);
+        }
         Rotated::Now(made) => made,
         Rotated::Earlier => return Err(Error::Conflict(ALREADY_ROTATED)),
         Rotated::NotValid => return Err(NO_KEY),
@@ -160,7 +166,7 @@ pub fn rotate(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         rotated_from: Some(id),
         old_key_expires_at: Some(made.old_expires_at),
     };
-    let reply = revoked_if_lost(keys, successor.id, Reply::json(201, &created)?);
+    let reply = undone_if_lost(keys, successor.id, Reply::json(201, &created)?);
     Ok(once_servers_know(keys, call, reply))
 }
 

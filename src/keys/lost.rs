@@ -1,5 +1,5 @@
-//! New keys that nobody has: the database may have made them, and the answer with the key could not be given. They are
-//! revoked again.
+//! New keys that no client has: the database may have made them, and the answer with the key could not be given. They are
+//! revoked again, and a key that was rotated for one works as before.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::store::Store;
-use crate::store::keys::Revocation;
+use crate::store::keys::Undone;
 
 /// How long a key is looked for that is not there: a commit may hang for as long as a standby is away.
 const LOOKED_FOR: Duration = Duration::from_secs(600);
@@ -29,23 +29,44 @@ impl Lost {
         let mut ids = self.ids();
         if ids.len() == REMEMBERED {
             let (oldest, _) = ids.remove(0);
-            log::warn!(key_id:% = oldest; "a new key may be valid though nobody has it: revoke it");
+            log::warn!(key_id:% = oldest; "a new key may be valid though no client has it: revoke it");
         }
         ids.push((id, Instant::now()));
     }
 
-    /// Revokes what is there of them by now; keeps the others for the next time.
-    pub fn revoke(&self, store: &Store, limit: Duration) {
-        let ids = std::mem::take(&mut *self.ids());
-        for (id, since) in ids {
-            match store.revoke(id, Instant::now() + limit).map(|revocation| revocation.value) {
-                Ok(Revocation::Revoked(name)) => {
+    /// Undoes what is there of them by now; keeps the others for the next time. After the first error nothing more is
+    /// asked of the database: each may take this long.
+    pub fn undo(&self, store: &Store, limit: Duration) {
+        let mut ids = std::mem::take(&mut *self.ids()).into_iter();
+        let mut kept = Vec::new();
+        for (id, since) in ids.by_ref() {
+            match store.undo(id, Instant::now() + limit) {
+                Ok(Undone::Now { name, restored }) => {
                     log::info!(key_id:% = id, name = name; "key revoked: the answer with it could not be given");
+                    if let Some(old) = restored {
+                        log::info!(key_id:% = old, name = name; "rotation undone: the key works as before");
+                    }
                 }
-                Ok(Revocation::Earlier) => {}
-                Ok(Revocation::Unknown) if since.elapsed() > LOOKED_FOR => {}
-                Ok(Revocation::Unknown) | Err(_) => self.ids().push((id, since)),
+                Ok(Undone::Earlier) => {}
+                Ok(Undone::Unknown) if since.elapsed() > LOOKED_FOR => {
+                    log::warn!(key_id:% = id; "looked in vain for a new key that no client has: should it appear, revoke it");
+                }
+                Ok(Undone::Unknown) => kept.push((id, since)),
+                Err(error) => {
+                    log::debug!("cannot undo what no client was told of: {error}");
+                    kept.push((id, since));
+                    break;
+                }
             }
+        }
+        // What was not come to is the first to be tried the next time.
+        self.ids().splice(0..0, ids.chain(kept));
+    }
+
+    /// Names those that are still to be undone, when nothing will be tried any more.
+    pub fn give_up(&self) {
+        for (id, _) in self.ids().drain(..) {
+            log::warn!(key_id:% = id; "a new key may be valid though no client has it: revoke it");
         }
     }
 }

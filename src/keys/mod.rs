@@ -157,9 +157,20 @@ impl Keys {
         self.uses.write(&self.store, self.database_timeout);
     }
 
-    /// Revokes new keys whose answers could not be given.
-    pub fn revoke_lost(&self) {
-        self.lost.revoke(&self.store, self.database_timeout);
+    /// Undoes creations and rotations whose answers could not be given.
+    pub fn undo_lost(&self) {
+        self.lost.undo(&self.store, self.database_timeout);
+    }
+
+    /// Lets the answers that wait be given until this moment, once no request is carried out any more.
+    pub fn finish_answers(&self, until: Instant) {
+        self.waiting.finish(until);
+    }
+
+    /// Undoes what no client was told of, once no answer is given any more.
+    pub fn finish_lost(&self) {
+        self.undo_lost();
+        self.lost.give_up();
     }
 
     /// When a new key ends: as asked for, within the longest life that is allowed, by the database's clock. Where

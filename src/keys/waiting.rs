@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 use super::Keys;
 use crate::http::parked::Parked;
 use crate::store::StoreError;
-use crate::store::changes::{Announced, LONGEST_LEASE};
+use crate::store::changes::{Announced, LONGEST_LEASE, LOOK_LIMIT};
 
 /// Between two looks at the other servers: first, and once they have not caught up for a while.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-/// How long a look may take: whoever waits has a lease's end to be answered at.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 /// The answers that wait.
 #[derive(Default)]
@@ -40,6 +38,16 @@ impl Waiting {
         if let Some(watcher) = self.watcher.get() {
             watcher.unpark();
         }
+    }
+
+    /// Waits until every answer is given, or until this moment: those that still wait then are lost. No more may be
+    /// added.
+    pub fn finish(&self, until: Instant) {
+        while !self.answers().is_empty() && Instant::now() < until {
+            thread::sleep(LONGEST_PAUSE);
+        }
+        let lost = std::mem::take(&mut *self.answers());
+        drop(lost);
     }
 
     /// Takes those out of the first so many whose wait is over, given what every other server has seen. The highest
@@ -74,11 +82,12 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
         }
         let seen = keys.store.seen_by_all(keys.server, LOOK_LIMIT);
         let (over, missed) = keys.waiting.take(count, seen.as_ref().ok().copied());
+        pause = if over.is_empty() { (pause * 2).min(LONGEST_PAUSE) } else { SHORTEST_PAUSE };
+        over.into_iter().for_each(|answer| answer.parked.complete(&mut out));
+        // No answer waits for this.
         if let Some(number) = missed {
             forget_who_is_behind(keys, number, seen);
         }
-        pause = if over.is_empty() { (pause * 2).min(LONGEST_PAUSE) } else { SHORTEST_PAUSE };
-        over.into_iter().for_each(|answer| answer.parked.complete(&mut out));
         thread::park_timeout(pause);
     }
 }

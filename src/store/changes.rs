@@ -34,6 +34,8 @@ const LEASE_MARGIN: Duration = Duration::from_millis(100);
 pub const LONGEST_LEASE: Duration = LEASE.saturating_add(LEASE_MARGIN);
 /// How long the announcement of a change may take at least, whatever its request has left.
 const ANNOUNCEMENT_LIMIT: Duration = Duration::from_secs(1);
+/// How long a look at what other servers have seen may take: a session on which it takes longer is given up.
+pub const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// A lease and its margin, and the time that statements take before and after.
 pub const LONGEST_WAIT_FOR_SERVERS: Duration = Duration::from_secs(5);
 
@@ -253,7 +255,7 @@ impl Store {
     pub fn wait_for_servers(&self, own: Uuid) {
         let Some(announced) = self.announce(own, Instant::now()) else { return };
         while Instant::now() < announced.until {
-            let seen = self.seen_by_all(own, LEASE_MARGIN);
+            let seen = self.seen_by_all(own, LOOK_LIMIT);
             if announced.number.zip(seen.ok()).is_some_and(|(number, seen)| seen >= number) {
                 return;
             }

@@ -120,6 +120,19 @@ pub struct Position {
     pub id: Uuid,
 }
 
+/// What the undoing of a creation or a rotation met.
+#[derive(Debug)]
+pub enum Undone {
+    /// The new key was valid until now; this is its name, and the id of the key that has its place again.
+    Now {
+        name: String,
+        restored: Option<Uuid>,
+    },
+    /// It had been revoked before.
+    Earlier,
+    Unknown,
+}
+
 /// What a revocation met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revocation {
@@ -185,10 +198,38 @@ const LIST_FIRST: &str = concat!(
     " DESC, id DESC LIMIT $2"
 );
 /// The notification goes out with the commit; the number that others wait by is drawn after it.
-const REVOKE: &str = "WITH revoked AS (
-         UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING COALESCE(name::text, '') AS name
+///
+/// The row of a key that is revoked already is written again, so that this commit too waits for a synchronous standby:
+/// the first one may have given that up. A key that a rotation revoked is from now on revoked in its own right, and
+/// `UNDO` leaves it so.
+const REVOKE: &str = "WITH old AS (
+         SELECT id, COALESCE(name::text, '') AS name, revoked_at IS NULL AS was_valid FROM api_keys WHERE id = $1 FOR UPDATE
+     ), revoked AS (
+         UPDATE api_keys SET revoked_at = CASE WHEN revoked_at = rotated_at THEN now() ELSE COALESCE(revoked_at, now()) END
+         FROM old WHERE api_keys.id = old.id RETURNING api_keys.id
      ), told AS (SELECT pg_notify('api_key_changes', '') FROM revoked)
-     SELECT (SELECT name FROM revoked), (SELECT count(*) FROM told), EXISTS (SELECT FROM api_keys WHERE id = $1)";
+     SELECT old.name, old.was_valid, (SELECT count(*) FROM told) FROM old";
+/// Revokes a new key that no client was given. The key whose place it took gets back what the rotation changed, unless
+/// either of them was changed since: both moments of a rotation are those of its transaction. Its end follows from
+/// `lifetime`; see `ROTATE`. A file's key stays as it is, since another file may have dropped it meanwhile.
+///
+/// No server is notified: none remembers a key that no client has, and none remembers that a key is dead. A notification
+/// would wait for every other commit that sends one, such as one that waits for a standby.
+const UNDO: &str = "WITH lost AS (
+         SELECT id, COALESCE(name::text, '') AS name, created_at, rotated_from, rotated_at
+         FROM api_keys WHERE id = $1 AND revoked_at IS NULL FOR UPDATE
+     ), revoked AS (
+         UPDATE api_keys SET revoked_at = now() FROM lost WHERE api_keys.id = lost.id RETURNING api_keys.id
+     ), restored AS (
+         UPDATE api_keys SET revoked_at = NULL, rotated_at = NULL, lifetime = NULL,
+                expires_at = date_trunc('second', api_keys.lifetime +
+                    CASE WHEN api_keys.created_at > '1970-01-01T00:00:00Z'
+                         THEN LEAST(api_keys.created_at, api_keys.rotated_at) ELSE api_keys.rotated_at END)
+         FROM lost WHERE api_keys.id = lost.rotated_from AND lost.rotated_at IS NULL AND NOT declared
+              AND api_keys.rotated_at = lost.created_at
+              AND (api_keys.revoked_at IS NULL OR api_keys.revoked_at = lost.created_at) RETURNING api_keys.id
+     )
+     SELECT (SELECT name FROM lost), (SELECT id FROM restored), EXISTS (SELECT FROM api_keys WHERE id = $1)";
 
 /// Whether there is no key at all, valid or not, or not even a table for them.
 ///
@@ -286,6 +327,9 @@ const WRITE_USES: &str = "WITH used AS (
      SELECT id FROM used JOIN api_keys USING (id)
      WHERE (last_used_at IS NULL OR last_used_at < at - interval '60 s') AND id NOT IN (SELECT id FROM written)";
 const LAST_USED: &str = concat!("SELECT ", never_if_far!("last_used_at"), " FROM api_keys WHERE id = $1");
+
+/// For what is done from time to time and can be done later: a session that waits for a lock is one less for reads.
+const NO_LONG_LOCKS: &str = "SET LOCAL lock_timeout = '100ms'";
 
 /// What every session of the pool has prepared.
 pub struct Statements {
@@ -420,13 +464,31 @@ impl Store {
     /// Revokes a key. The row is committed when this returns; other servers may still have to hear of it.
     pub fn revoke(&self, id: Uuid, until: Instant) -> Result<Committed<Revocation>, StoreError> {
         self.write(until, |Session { client, statements, .. }| {
-            let row = client.query_one(&statements.revoke, &[&id])?;
-            Ok(match (row.try_get(0)?, row.try_get(2)?) {
-                (Some(name), _) => Revocation::Revoked(name),
-                (None, true) => Revocation::Earlier,
-                (None, false) => Revocation::Unknown,
+            let Some(row) = client.query_opt(&statements.revoke, &[&id])? else {
+                return Ok(Revocation::Unknown);
+            };
+            Ok(match row.try_get(1)? {
+                true => Revocation::Revoked(row.try_get(0)?),
+                false => Revocation::Earlier,
             })
         })
+    }
+
+    /// Revokes a new key that no client was given, and gives the key that was rotated for it its place back. Waits
+    /// neither for a standby nor for locks: the session may be one that reads need.
+    pub fn undo(&self, id: Uuid, until: Instant) -> Result<Undone, StoreError> {
+        let undone = self.write(until, |Session { client, .. }| {
+            let mut transaction = client.transaction()?;
+            transaction.batch_execute(&format!("SET LOCAL synchronous_commit = local; {NO_LONG_LOCKS}"))?;
+            let row = transaction.query_one(UNDO, &[&id])?;
+            transaction.commit()?;
+            Ok(match (row.try_get(0)?, row.try_get(2)?) {
+                (Some(name), _) => Undone::Now { name, restored: row.try_get(1)? },
+                (None, true) => Undone::Earlier,
+                (None, false) => Undone::Unknown,
+            })
+        });
+        undone.map(|undone| undone.value)
     }
 
     /// Makes a key in the place of a valid one that has no successor yet. Committed when this returns; other servers
@@ -465,7 +527,7 @@ impl Store {
     }
 
     /// Writes when keys were last used, one moment for each id. Older moments never replace newer ones. Waits for no
-    /// lock: returns the ids of rows that another session holds now.
+    /// lock of a row: returns the ids of rows that another session holds now.
     pub fn write_uses(
         &self,
         ids: &[Uuid],
@@ -475,7 +537,7 @@ impl Store {
         let written = self.write(until, |Session { client, .. }| {
             let mut transaction = client.transaction()?;
             // Not worth a session that waits for a standby.
-            transaction.batch_execute("SET LOCAL synchronous_commit = off")?;
+            transaction.batch_execute(&format!("SET LOCAL synchronous_commit = off; {NO_LONG_LOCKS}"))?;
             let rows = transaction.query(WRITE_USES, &[&ids, &moments])?;
             transaction.commit()?;
             rows.iter().map(|row| row.try_get(0)).collect()

@@ -245,7 +245,12 @@ impl Store {
             let ask = |session: &mut Session| {
                 first_value(&mut session.client, "SELECT current_setting('transaction_read_only')")
             };
-            match self.run(&mut session, until, ask).0 {
+            let (answer, is_cancelled) = self.run(&mut session, until, ask);
+            match answer {
+                // The session is given up: what is sent on it now would fail, with an unknown outcome.
+                Ok(_) if is_cancelled => {
+                    return Err(StoreError::Unavailable("the request's time was over".to_owned()));
+                }
                 Ok(read_only) if read_only.as_deref() == Some("off") => return Ok(session),
                 // Others of its age are read-only as well.
                 Ok(_) => self.dialer.forget(session.epoch()),

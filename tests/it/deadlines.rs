@@ -1,11 +1,14 @@
 //! One deadline for all that is done for a request: waiting for a worker, for a session, for a statement, for a standby.
 //! What an answer says of a change is true, and a change that hangs keeps no other request waiting.
 
+use std::fs;
 use std::time::Duration;
 
 use crate::keys::insert_key;
+use crate::keys_apply::entry;
 use crate::keys_command;
 use crate::support::cluster::Cluster;
+use crate::support::directory::Directory;
 use crate::support::http::{self, Connection};
 use crate::support::postgres::Database;
 use crate::support::proxy::Proxy;
@@ -130,14 +133,74 @@ fn a_commit_that_no_standby_confirms_is_told_as_it_is() {
     let path = format!("/auth/keys/{}", revoked.0);
     server.delete(&path, &admin).expect(503, UNKNOWN);
     assert!(!server.knows(&revoked.1));
-    server.delete(&path, &admin).expect(404, r#"{"error":"key not found or already revoked"}"#);
-    let successor =
-        server.post(&format!("/auth/keys/{}/rotate", rotated.0), &admin, "").expect_status(201).json();
-    assert!(server.knows(successor["key"].as_str().unwrap()) && !server.knows(&rotated.1));
+    // Nor does any standby have it by now.
+    server.delete(&path, &admin).expect(503, UNKNOWN);
+    for body in ["", r#"{"grace":"1h"}"#] {
+        server.post(&format!("/auth/keys/{}/rotate", rotated.0), &admin, body).expect(503, UNKNOWN);
+        wait_for("a rotation whose key was not handed out to be undone", || {
+            let left = "SELECT count(*) FROM api_keys WHERE rotated_at IS NOT NULL
+                        OR rotated_from IS NOT NULL AND revoked_at IS NULL";
+            (database.value::<i64>(left) == 0 && server.knows(&rotated.1)).then_some(())
+        });
+    }
     let (_, created) = server.create_key(&admin, "created");
     assert!(server.knows(&created), "a commit that waits for a standby is done here, and said to be");
     drop(hanging);
     drop(gone);
+    wait_for("commits to be confirmed again", || {
+        let again = server.delete(&path, &admin);
+        (again.status == 404).then(|| again.expect(404, r#"{"error":"key not found or already revoked"}"#))
+    });
+}
+
+/// The question whether the session takes writes is answered after the request's time: the change is not even tried.
+#[test]
+fn a_change_whose_time_is_over_before_it_begins_is_not_sent() {
+    let database = Database::new();
+    let wire = Wire::start(database.host_and_port());
+    let server = Start::without_database()
+        .database_url(&database.url_through(wire.port))
+        .arguments(["--database-timeout", "1s"])
+        .environment("RUST_LOG", "debug")
+        .serving();
+    let admin = server.bootstrap_key();
+    server.wait_for_pool();
+    let mut made = 0;
+    // The server's own looks at the database ask the same: then the creation is not held, and another is tried.
+    wait_for("a creation to be held", || {
+        let mut creation =
+            wire.hold_when("current_setting('transaction_read_only')", || create(&server, &admin, "late"));
+        let status = creation.receive("POST").status;
+        wire.let_all_through();
+        made += i64::from(status == 201);
+        (status == 503).then_some(())
+    });
+    wait_for("the change to be given up", || {
+        let log = server.log();
+        assert!(!log.contains("the outcome of a change is unknown"), "{log}");
+        log.contains("the request's time was over").then_some(())
+    });
+    assert_eq!(rows_named(&database, "late"), made);
+}
+
+/// What is done from time to time takes no session that reads need, and waits for no lock.
+#[test]
+fn reads_go_on_while_changes_and_the_use_of_keys_wait_for_a_lock() {
+    let database = Database::new();
+    let server = Start::on(&database).arguments(["--pool-size", "2", "--database-timeout", "5s"]).serving();
+    let admin = server.bootstrap_key();
+    wait_for("the pool to be full", || (server.metric("cloacina_db_pool_size", &[]) >= 2.0).then_some(()));
+    let mut locker = database.client();
+    let mut lock = locker.transaction().unwrap();
+    lock.batch_execute("LOCK TABLE api_keys IN SHARE MODE").unwrap();
+    let mut creation = create(&server, &admin, "locked");
+    wait_until_waiting_for(&database, "Lock", 1);
+    // The use of a key, which has not been written yet, with every one of them.
+    while waiting_for(&database, "Lock") > 0 {
+        server.get("/auth/keys", Some(&admin)).expect_status(200);
+    }
+    creation.receive("POST").expect(503, UNAVAILABLE);
+    lock.rollback().unwrap();
 }
 
 /// Neither a server's link, without which it remembers no key, nor what it writes of the use of keys.
@@ -187,6 +250,45 @@ fn commands_have_a_deadline_too() {
     drop(gone);
 }
 
+#[test]
+fn a_rotation_by_command_that_no_standby_confirms_is_undone() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let (id, key) = server.create_key(&admin, "rotated");
+    let gone = StandbyGone::on(&database);
+    let _hanging = create_until_one_hangs(&database, &server, &admin);
+    let rotation = keys_command::keys(&database, &["rotate", &id]);
+    assert_eq!((rotation.code, rotation.stdout.as_str()), (Some(1), ""), "{rotation:?}");
+    assert!(rotation.stderr.contains("no synchronous standby has confirmed the rotation"), "{rotation:?}");
+    assert!(rotation.stderr.contains("works as before"), "{rotation:?}");
+    assert!(server.knows(&key));
+    assert_eq!(valid_keys_named(&database, "rotated"), 1);
+    drop(gone);
+}
+
+#[test]
+fn a_file_whose_changes_no_standby_confirms_is_not_applied_for_sure() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let server = Server::start(&database);
+    let directory = Directory::new();
+    let file = directory.join("keys.toml");
+    fs::write(&file, entry("declared", "a-key-that-a-file-declares", "read", "")).unwrap();
+    let gone = StandbyGone::on(&database);
+    let _hanging = create_until_one_hangs(&database, &server, &server.bootstrap_key());
+    // The second time there is nothing to do, and nothing is confirmed either.
+    for says in ["created declared", "unchanged 1"] {
+        let applied = keys_command::keys(&database, &["apply", file.to_str().unwrap()]);
+        assert_eq!(applied.code, Some(1), "{applied:?}");
+        assert!(applied.stdout.contains(says), "{applied:?}");
+        assert!(applied.stderr.contains("no synchronous standby has confirmed this"), "{applied:?}");
+        assert_eq!(valid_keys_named(&database, "declared"), 1);
+    }
+    drop(gone);
+}
+
 /// Nothing comes from the database any more, and nothing has said that the session ended.
 #[test]
 fn a_command_whose_database_falls_silent_says_that_the_outcome_is_unknown() {
@@ -197,17 +299,24 @@ fn a_command_whose_database_falls_silent_says_that_the_outcome_is_unknown() {
     let mut lock = locker.transaction().unwrap();
     lock.batch_execute("LOCK TABLE api_keys IN SHARE MODE").unwrap();
     let url = database.url_through(wire.port);
-    let arguments = ["create", "--name", "by-command", "--database-wait", "1s"];
-    let outcome = std::thread::scope(|scope| {
-        let command = scope.spawn(|| keys_command::keys_at(&url, &arguments, ""));
-        wait_until_waiting_for(&database, "Lock", 1);
-        assert!(wire.go_dead("") >= 1);
+    let directory = Directory::new();
+    let file = directory.join("keys.toml");
+    fs::write(&file, entry("declared", "a-key-that-a-file-declares", "read", "")).unwrap();
+    let create = ["create", "--name", "by-command", "--database-wait", "1s"];
+    let apply = ["apply", file.to_str().unwrap(), "--database-wait", "1s"];
+    let outcomes = std::thread::scope(|scope| {
+        let commands =
+            [&create[..], &apply].map(|arguments| scope.spawn(|| keys_command::keys_at(&url, arguments, "")));
+        wait_until_waiting_for(&database, "Lock", 2);
+        assert!(wire.go_dead("") >= 2);
         lock.rollback().unwrap();
-        command.join().unwrap()
+        commands.map(|command| command.join().unwrap())
     });
-    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:?}");
     let said = "the database does not answer; the outcome is unknown: list keys before trying again";
-    assert!(outcome.stderr.contains(said), "{outcome:?}");
+    for outcome in outcomes {
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:?}");
+        assert!(outcome.stderr.contains(said), "{outcome:?}");
+    }
 }
 
 #[test]

@@ -388,7 +388,7 @@ fn a_key_that_cannot_be_shown_is_revoked_again() {
     let database = Database::new();
     let server = Server::start(&database);
     let admin = server.bootstrap_key();
-    let (old, _) = server.create_key(&admin, "to be rotated");
+    let (old, key) = server.create_key(&admin, "to be rotated");
     let home = server.home().to_str().unwrap().to_owned();
     for arguments in [vec!["keys", "create", "--name", "unseen"], vec!["keys", "rotate", &old]] {
         let url = database.url();
@@ -401,8 +401,9 @@ fn a_key_that_cannot_be_shown_is_revoked_again() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains("could not be written to stdout") && said.contains("revoked again"), "{said}");
     }
-    // The bootstrap key alone is left.
-    assert_eq!(database.value::<i64>("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL"), 1);
+    // The bootstrap key is left, and the one that was to be rotated.
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL"), 2);
+    assert!(server.knows(&key));
 }
 
 /// On a terminal of 80 columns, and of the number that COLUMNS says.

@@ -49,6 +49,7 @@ mod listing;
 mod log_faults;
 mod logging;
 mod looking;
+mod lost_answers;
 mod manual;
 mod migration_locks;
 mod odd_values;

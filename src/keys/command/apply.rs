@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use super::super::expiry;
 use super::declaration::{self, Wanted};
-use super::{failed, id, tell_servers, until, warn_unless_confirmed};
+use super::{failed, has_answered, id, tell_servers, until, until_within};
 use crate::cli;
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::store::Store;
 use crate::store::declared::{Declared, KnownKey, Step};
+use crate::store::{COMMAND_LIMIT, Store};
 use crate::terminal::shown;
 
 /// Room for tens of thousands of keys, and short enough for /dev/zero.
@@ -35,18 +35,19 @@ pub fn run(
     let ids = wanted.iter().map(|_| id()).collect::<Result<Vec<_>, _>>()?;
     let settings = settings()?;
     let store = if dry_run { Store::to_look(&settings)? } else { Store::to_change(&settings)? };
-    let until = until() + TIME_FOR_A_KEY * u32::try_from(wanted.len()).unwrap_or(u32::MAX);
-    let now = store.now(until).map_err(failed)?;
+    let limit = COMMAND_LIMIT + TIME_FOR_A_KEY * u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+    let now = store.now(until()).map_err(failed)?;
+    let mut is_confirmed = true;
     let plan = |known: &[KnownKey]| Plan::new(&wanted, &ids, known, settings.max_key_lifetime, now);
     let planned = if dry_run {
-        plan(&store.known_keys(&hashes, until).map_err(failed)?)
+        plan(&store.known_keys(&hashes, until_within(limit)).map_err(failed)?)
     } else {
         let mut planned = Ok(Plan::default());
         let steps = |known: Vec<KnownKey>| {
             planned = plan(&known);
             planned.as_mut().map(|plan| std::mem::take(&mut plan.steps)).unwrap_or_default()
         };
-        warn_unless_confirmed(&store.declare(&hashes, steps, until).map_err(failed)?);
+        is_confirmed = store.declare(&hashes, steps, until_within(limit)).map_err(failed)?.is_confirmed;
         planned
     };
     let file = shown(file);
@@ -55,12 +56,18 @@ pub fn run(
     for warning in &plan.warnings {
         cli::remark(&format!("cloacinactl: {file}, {warning}"));
     }
+    has_answered();
     let printed = cli::print(&plan.report(dry_run));
     if !dry_run {
         // Also when nothing has changed: the command that made the change may not have waited to the end.
         tell_servers(&store)?;
     }
     printed?;
+    if !is_confirmed {
+        return Err(Failure::Runtime(format!(
+            "{file}: no synchronous standby has confirmed this, so a failover may undo it: apply it again, until one has"
+        )));
+    }
     match plan.dead {
         0 => Ok(()),
         dead => Err(Failure::Runtime(format!(

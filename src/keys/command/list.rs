@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::super::expiry;
 use super::super::listing;
-use super::{failed, until};
+use super::{failed, has_answered, until};
 use crate::cli;
 use crate::failure::Failure;
 use crate::store::Store;
@@ -23,6 +23,7 @@ pub fn run(store: &Store, json: bool, active: bool) -> Result<(), Failure> {
     let now = store.now(until()).map_err(failed)?;
     let mut rows = all(store)?;
     rows.retain(|row| !active || state(row, now) == "valid");
+    has_answered();
     cli::print(&if json { array(&rows)? } else { table(&rows, now, terminal_width()) })
 }
 

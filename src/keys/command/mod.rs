@@ -8,6 +8,7 @@ mod list;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,15 +20,17 @@ use super::{ALREADY_ROTATED, Permission, expiry, fresh_id};
 use crate::cli::{self, KeysAction};
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::store::keys::{NewKey, Revocation, Rotated, Successor};
-use crate::store::{COMMAND_LIMIT, Committed, Store, StoreError};
+use crate::store::keys::{NewKey, Revocation, Rotated, Successor, Undone};
+use crate::store::{COMMAND_LIMIT, Store, StoreError};
 use crate::terminal::shown;
 
-/// What the thread that carries an action out says of itself.
-enum Event {
-    /// From here on it may wait for the database, for no longer than this.
-    AsksDatabase(Duration),
-    Over(Result<ExitCode, Failure>),
+/// By when the database has to have answered what the action asks of it now. `None`: nothing has been asked of it yet.
+static ANSWERED_BY: Mutex<Option<Instant>> = Mutex::new(None);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+fn answered_by() -> MutexGuard<'static, Option<Instant>> {
+    ANSWERED_BY.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Beyond what a command waits for a database and its answer: for servers to hear of it, and for the cancelling of what
@@ -43,26 +46,21 @@ pub fn run(
     action: KeysAction,
     settings: impl FnOnce() -> Result<Settings, Failure> + Send + 'static,
 ) -> Result<ExitCode, Failure> {
-    let (events, heard) = mpsc::channel();
+    let (over, heard) = mpsc::channel();
     let may_change = !matches!(action, KeysAction::List { .. } | KeysAction::Explain);
     let carrying_out = thread::spawn(move || {
         let outcome = carry_out(&action, || {
             let settings = settings()?;
-            let limit = settings.database_wait + time_for(&action) + BESIDE_ANSWER;
-            let _ = events.send(Event::AsksDatabase(limit));
+            // To connect, which has its own limit.
+            until_within(settings.database_wait + COMMAND_LIMIT);
             Ok(settings)
         });
-        let _ = events.send(Event::Over(outcome));
+        let _ = over.send(outcome);
     });
-    let mut limit = None;
     loop {
-        let event = match limit {
-            None => heard.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(limit) => heard.recv_timeout(limit),
-        };
-        match event {
-            Ok(Event::AsksDatabase(longest)) => limit = Some(longest),
-            Ok(Event::Over(outcome)) => return outcome,
+        match heard.recv_timeout(LOOK_EVERY) {
+            Ok(outcome) => return outcome,
+            Err(RecvTimeoutError::Timeout) if answered_by().is_none_or(|at| Instant::now() < at) => {}
             Err(RecvTimeoutError::Timeout) if may_change => {
                 return Err(Failure::Runtime(format!("the database does not answer; {OUTCOME_UNKNOWN}")));
             }
@@ -74,15 +72,6 @@ pub fn run(
                 Ok(()) => return Err(Failure::Runtime("internal error: no outcome".to_owned())),
             },
         }
-    }
-}
-
-/// How long the database may take for what an action asks of it.
-fn time_for(action: &KeysAction) -> Duration {
-    match action {
-        // As long as a file may be: it has a limit of its own.
-        KeysAction::Apply { .. } => Duration::from_secs(24 * 60 * 60),
-        _ => COMMAND_LIMIT,
     }
 }
 
@@ -146,21 +135,35 @@ fn create(
         permissions: permission.name(),
         expires_at,
     };
-    warn_unless_confirmed(&store.insert(&new, until()).map_err(failed)?);
+    // It may be lost with its primary, which lets no client in; a revocation that is lost would.
+    if !store.insert(&new, until()).map_err(failed)?.is_confirmed {
+        cli::remark(
+            "cloacinactl: this is done, but no synchronous standby has confirmed it: a failover may undo it",
+        );
+    }
     cli::remark(&format!("created {} {id}", shown(name)));
     hand_over(&store, id, &key)
 }
 
 /// Prints a new key. One that nobody can have read, not even in a closed pipe, must not stay valid.
 fn hand_over(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), Failure> {
+    has_answered();
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{}", key.reveal()).and_then(|()| stdout.flush()).map_err(|error| {
-        let outcome = match store.revoke(id, until()) {
-            Ok(_) => "so it was revoked again".to_owned(),
-            Err(revocation) => format!("and revoking it failed, please do so: {}", failed(revocation)),
-        };
-        Failure::Runtime(format!("the new key {id} could not be written to stdout ({error}), {outcome}"))
+        let undone = undo(store, id);
+        Failure::Runtime(format!("the new key {id} could not be written to stdout ({error}); {undone}"))
     })
+}
+
+/// Takes back that a key was made, and says how things stand then.
+fn undo(store: &Store, id: Uuid) -> String {
+    match store.undo(id, until()) {
+        Ok(Undone::Now { restored: Some(old), .. }) => {
+            format!("the new key was revoked again, and {old} works as before")
+        }
+        Ok(_) => "the new key was revoked again".to_owned(),
+        Err(error) => format!("revoking the new key {id} failed, please do so: {}", failed(error)),
+    }
 }
 
 fn revoke(settings: impl FnOnce() -> Result<Settings, Failure>, id: &str) -> Result<(), Failure> {
@@ -173,10 +176,8 @@ fn revoke(settings: impl FnOnce() -> Result<Settings, Failure>, id: &str) -> Res
     // For an earlier revocation as well: whoever made it may not have waited to the end.
     tell_servers(&store)?;
     match revocation.value {
-        Revocation::Revoked(name) if !revocation.is_confirmed => Err(Failure::Runtime(format!(
-            "{} {id} is revoked, but no synchronous standby has confirmed that: after a failover, list keys and \
-             revoke it again",
-            shown(&name)
+        _ if !revocation.is_confirmed => Err(Failure::Runtime(format!(
+            "{id} is revoked, but no synchronous standby has confirmed that: revoke it again, until one has"
         ))),
         Revocation::Revoked(name) => cli::print(&format!("revoked {} {id}\n", shown(&name))),
         _ => Err(Failure::Runtime(format!("the key {id} has been revoked before"))),
@@ -203,8 +204,14 @@ fn rotate(
     };
     let store = Store::to_change(&settings)?;
     let rotated = store.rotate(old, &successor, until()).map_err(failed)?;
-    warn_unless_confirmed(&rotated);
     let made = match rotated.value {
+        // A failover may bring the old key back as it was, so it is brought back here.
+        Rotated::Now(_) if !rotated.is_confirmed => {
+            return Err(Failure::Runtime(format!(
+                "no synchronous standby has confirmed the rotation of {old}; {}",
+                undo(&store, id)
+            )));
+        }
         Rotated::Now(made) => made,
         Rotated::Earlier => return Err(Failure::Runtime(format!("{ALREADY_ROTATED}: {old}"))),
         Rotated::NotValid => {
@@ -213,7 +220,7 @@ fn rotate(
             )));
         }
     };
-    // The key comes first: the old one is gone, whether or not all servers can be told.
+    // The key comes first: the old one has ended or will, whether or not all servers can be told.
     let until = expiry::written(made.old_expires_at);
     cli::remark(&format!("rotated {} {old} to {id}; the old key ends {until}", shown(&made.name)));
     let printed = hand_over(&store, id, &key);
@@ -222,6 +229,8 @@ fn rotate(
 
 /// Waits until no server lets anybody in by what it knew before this call.
 fn tell_servers(store: &Store) -> Result<(), Failure> {
+    // It takes no longer than `BESIDE_ANSWER`, and is not part of what was asked before.
+    until();
     // An id that no server has: all of them have to be told.
     store.wait_for_servers(id()?);
     Ok(())
@@ -264,16 +273,19 @@ fn failed(error: StoreError) -> Failure {
 /// Of a change that the database may have carried out.
 const OUTCOME_UNKNOWN: &str = "the outcome is unknown: list keys before trying again";
 
-/// Until when the database may take for what a command asks of it now.
+/// Until when the database may take for the one thing that a command asks of it now.
 fn until() -> Instant {
-    Instant::now() + COMMAND_LIMIT
+    until_within(COMMAND_LIMIT)
 }
 
-/// A key that is handed out may be lost with its primary, which lets nobody in; a revocation that is lost would.
-fn warn_unless_confirmed<T>(committed: &Committed<T>) {
-    if !committed.is_confirmed {
-        cli::remark(
-            "cloacinactl: this is done, but no synchronous standby has confirmed it: a failover may undo it",
-        );
-    }
+/// The same, where that takes longer. From now on the command waits for this, whatever it waited for before.
+fn until_within(limit: Duration) -> Instant {
+    let until = Instant::now() + limit;
+    *answered_by() = Some(until + BESIDE_ANSWER);
+    until
+}
+
+/// The database has answered: what comes now may take its time, such as a reader of stdout.
+fn has_answered() {
+    *answered_by() = None;
 }
