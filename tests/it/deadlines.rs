@@ -125,7 +125,7 @@ fn reads_go_on_while_every_commit_hangs() {
 fn a_commit_that_no_standby_confirms_is_told_as_it_is() {
     let cluster = Cluster::start();
     let database = Database::in_cluster(&cluster);
-    let server = Start::on(&database).arguments(["--database-timeout", "1s"]).serving();
+    let server = Start::on(&database).arguments(["--database-timeout", "2s"]).serving();
     let admin = server.bootstrap_key();
     let [revoked, rotated] = ["revoked", "rotated"].map(|name| server.create_key(&admin, name));
     let gone = StandbyGone::on(&database);
@@ -352,14 +352,14 @@ fn a_key_whose_answer_came_too_late_is_revoked_again() {
     let proxy = Proxy::start(database.host_and_port());
     let server = Start::without_database()
         .database_url(&database.url_through(proxy.port))
-        .arguments(["--database-timeout", "1s"])
+        .arguments(["--database-timeout", "5s"])
         .serving();
     let admin = server.bootstrap_key();
     proxy.hold_answer_to("held-creation");
     let mut creation = create(&server, &admin, "held-creation");
     proxy.wait_for_answer();
     creation.receive("POST").expect(503, UNKNOWN);
-    assert_eq!(valid_keys_named(&database, "held-creation"), 1, "nobody can know of it yet");
+    assert_eq!(valid_keys_named(&database, "held-creation"), 1, "the server cannot know of it yet");
     proxy.release();
     wait_for("the key that nobody has to be revoked", || {
         (valid_keys_named(&database, "held-creation") == 0).then_some(())

@@ -84,7 +84,7 @@ fn eight_and_three_hundred_changes_hold_no_worker() {
 #[test]
 fn a_change_has_the_time_of_a_lease_beside_the_databases() {
     let database = Database::new();
-    let server = Start::on(&database).arguments(["--database-timeout", "1s"]).serving();
+    let server = Start::on(&database).arguments(["--database-timeout", "2s"]).serving();
     let admin = server.bootstrap_key();
     let ids = keys_to_revoke(&database, 1);
     add_dead_server(&database);
