@@ -126,35 +126,47 @@ fn statements(statement_timeout: Duration, path: &Path<'_>) -> String {
 }
 
 /// A path with the schema of `api_keys` alone: the first on the imposed path that has all of the server's tables, else
-/// the first that has `api_keys`. A database without has it made in the schema that is current. Temporary tables come
-/// last: they would be found first otherwise.
+/// the first that has `api_keys`. A database without has it made in the first schema of a role that is trusted. Temporary
+/// tables come last: they would be found first otherwise.
 ///
-/// A path without a schema that is there makes this null, which leaves the imposed path as it is: the start refuses it.
+/// Tables of a role that is not trusted are taken only where there are no others, and the start refuses them. A path
+/// without a schema that is there makes this null, which leaves the imposed path as it is: the start refuses that too.
 ///
 /// An earlier server may have adopted a table in one schema and made its own in another, which comes second then.
 fn found_path(anywhere: bool) -> String {
     format!(
-        "(WITH imposed AS (SELECT current_setting('cloacinactl.imposed')::text[] AS path),
+        "(WITH RECURSIVE {trusted},
+               imposed AS (SELECT current_setting('cloacinactl.imposed')::text[] AS path),
+               caches AS (
+                   SELECT relnamespace AS schema FROM pg_class
+                   WHERE relname = 'auth_caches' AND relowner IN (SELECT role FROM trusted_owner)
+               ),
                lying AS (
                    SELECT nspname::text AS name, array_position(path, nspname::text) AS place,
+                          relowner IN (SELECT role FROM trusted_owner) AS is_trusted,
                           pg_has_role(relowner, 'USAGE') AS is_own,
-                          EXISTS (SELECT FROM pg_class AS other WHERE other.relnamespace = pg_namespace.oid
-                                  AND other.relname = 'auth_caches') AS is_whole
+                          relnamespace IN (SELECT schema FROM caches) AS is_whole
                    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace, imposed
                    WHERE relname = 'api_keys' AND relkind IN ('r', 'p')
                ),
                home AS (
                    SELECT COALESCE(
-                       (SELECT name FROM lying WHERE place IS NOT NULL ORDER BY is_whole DESC, place LIMIT 1),
-                       (SELECT min(name) FROM lying WHERE {anywhere} AND is_whole AND is_own HAVING count(*) = 1),
+                       (SELECT name FROM lying WHERE place IS NOT NULL AND is_trusted ORDER BY is_whole DESC, place LIMIT 1),
+                       (SELECT min(name) FROM lying WHERE {anywhere} AND is_whole AND is_own AND is_trusted
+                        HAVING count(*) = 1),
+                       (SELECT name FROM lying WHERE place IS NOT NULL ORDER BY place LIMIT 1),
+                       (SELECT nspname::text FROM pg_namespace
+                        WHERE array_position(path, nspname::text) IS NOT NULL AND nspowner IN (SELECT role FROM trusted_owner)
+                        ORDER BY array_position(path, nspname::text) LIMIT 1),
                        path[1]) AS name
                    FROM imposed
                )
           SELECT quote_ident(home.name) || COALESCE(', ' || quote_ident((
-                     SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-                     WHERE relname = 'auth_caches' AND array_position(path, nspname::text) IS NOT NULL
+                     SELECT nspname::text FROM caches JOIN pg_namespace ON pg_namespace.oid = schema
+                     WHERE array_position(path, nspname::text) IS NOT NULL
                        AND EXISTS (SELECT FROM lying WHERE lying.name = home.name AND NOT is_whole)
                      ORDER BY array_position(path, nspname::text) LIMIT 1)), '') || ', pg_temp'
-          FROM home, imposed)"
+          FROM home, imposed)",
+        trusted = include_str!("trusted.sql"),
     )
 }

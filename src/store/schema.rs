@@ -22,7 +22,11 @@ pub struct Schema {
 /// One of them is another program's, or the user may not do with it what the server does: all that has to be otherwise.
 pub fn inspect(client: &mut Client) -> Result<Schema, Failure> {
     let failed = |error: postgres::Error| Failure::Runtime(describe(&error));
-    let rows = rows(client, include_str!("schema.sql")).map_err(failed)?;
+    let rows = rows(
+        client,
+        concat!("WITH RECURSIVE ", include_str!("trusted.sql"), ", ", include_str!("schema.sql")),
+    )
+    .map_err(failed)?;
     let column = |index| rows.first().and_then(|row| row.get(index));
     if let Some(problems) = column(0) {
         return Err(Failure::Runtime(format!(

@@ -1,6 +1,6 @@
--- What there is of our tables, and what of it is not ours: one row. Asks the catalogs alone, so it waits for no lock
+-- Follows WITH RECURSIVE and the tables of trusted.sql. What there is of our tables, and what of it is not ours: one row. Asks the catalogs alone, so it waits for no lock
 -- and works on whatever else has these names.
-WITH place AS (
+place AS (
     SELECT COALESCE((SELECT relnamespace FROM pg_class WHERE oid = to_regclass('api_keys')),
                     (SELECT oid FROM pg_namespace WHERE nspname = current_schema())) AS schema
 ), wanted (relation, kind, name_of_kind) AS (VALUES
@@ -8,7 +8,7 @@ WITH place AS (
     ('api_key_changes', 'S', 'sequence'), ('api_keys_by_hash', 'i', 'index'), ('api_keys_by_id', 'i', 'index'),
     ('api_keys_newest_first', 'i', 'index'), ('api_keys_by_creation', 'i', 'index')
 ), found AS (
-    SELECT pg_class.oid, relation, kind, name_of_kind, relkind::text, format('%I.%I', nspname, relname) AS shown
+    SELECT pg_class.oid, relation, kind, name_of_kind, relkind::text, relowner, relpersistence, format('%I.%I', nspname, relname) AS shown
     FROM place JOIN pg_class ON relnamespace = schema JOIN wanted ON relname = relation
     JOIN pg_namespace ON pg_namespace.oid = schema
 ), ours AS (
@@ -42,6 +42,11 @@ WITH place AS (
 ), problems (rank, problem) AS (
     SELECT 0, format('user %s may use no schema of its search_path (%s)', current_user, current_setting('search_path'))
     FROM place WHERE schema IS NULL
+    UNION ALL
+    SELECT 0, format('user %s owns %s, and could let in any key there: let user %s own that; or, if they belong together: GRANT %s TO %s',
+                     pg_get_userbyid(relowner), string_agg(shown, ', ' ORDER BY shown), current_user,
+                     quote_ident(pg_get_userbyid(relowner)), quote_ident(current_user))
+    FROM found WHERE relowner NOT IN (SELECT role FROM trusted_owner) GROUP BY relowner
     UNION ALL
     SELECT 1, format('%s is a %s, and has to be a %s', shown,
                      COALESCE('{"r":"table","v":"view","m":"materialized view","f":"foreign table","p":"partitioned table",

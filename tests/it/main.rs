@@ -54,6 +54,7 @@ mod manual;
 mod migration_locks;
 mod odd_values;
 mod openapi;
+mod other_owners;
 mod permissions;
 mod protected;
 mod proxies;
