@@ -35,6 +35,35 @@ place AS (
     FROM ours JOIN pg_attribute ON attrelid = ours.oid AND attnum > 0 AND NOT attisdropped
     JOIN pg_type ON pg_type.oid = atttypid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
     WHERE kind = 'r'
+), written AS (
+    -- What new rows and changed ones hold, and the server says. A tenant's column is null in its rows.
+    SELECT relation, name, attnum FROM columns JOIN expected USING (relation, name) WHERE name <> 'tenant_id'
+), always_differs AS (
+    -- No two rows agree in one of these: what the server makes unique itself, and what is null or counted if not given.
+    SELECT relation, attnum FROM columns
+    WHERE (relation, name) IN (('api_keys', 'id'), ('api_keys', 'key_hash'), ('auth_caches', 'server'),
+                               ('refinery_schema_history', 'version'))
+       OR (relation, name) NOT IN (SELECT relation, name FROM written)
+          AND (is_identity OR NOT is_generated AND COALESCE(default_value ~ '^(nextval|gen_random_uuid)\(', true))
+), obstacles (shown, what) AS (
+    SELECT shown, format('the unique index %I', relname)
+    FROM ours JOIN pg_index ON indrelid = ours.oid JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE indisexclusion OR indisunique AND NOT EXISTS (
+        SELECT FROM always_differs
+        WHERE always_differs.relation = ours.relation AND attnum = ANY((indkey::int2[])[0:indnkeyatts - 1]))
+    UNION ALL
+    SELECT shown, format('the %s constraint %I', CASE contype WHEN 'c' THEN 'check' ELSE 'foreign key' END, conname)
+    FROM ours JOIN pg_constraint ON conrelid = ours.oid
+    WHERE contype IN ('c', 'f') AND (conkey IS NULL OR conkey = '{}' OR EXISTS (
+        SELECT FROM written WHERE written.relation = ours.relation AND attnum = ANY(conkey)))
+    UNION ALL
+    SELECT shown, format('the trigger %I', tgname)
+    FROM ours JOIN pg_trigger ON tgrelid = ours.oid
+    -- On INSERT, DELETE or UPDATE.
+    WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 28 <> 0
+    UNION ALL
+    SELECT shown, format('the rule %I', rulename)
+    FROM ours JOIN pg_rewrite ON ev_class = ours.oid WHERE kind = 'r' AND ev_enabled IN ('O', 'A')
 ), needed (privilege, relation) AS (VALUES
     ('SELECT', 'api_keys'), ('INSERT', 'api_keys'), ('UPDATE', 'api_keys'), ('SELECT', 'auth_caches'),
     ('INSERT', 'auth_caches'), ('UPDATE', 'auth_caches'), ('DELETE', 'auth_caches'),
@@ -86,6 +115,13 @@ place AS (
     WHERE relation = 'api_keys' AND name = 'id' AND NOT (attnotnull AND EXISTS (
         SELECT FROM pg_index JOIN ours ON ours.oid = indrelid AND ours.relation = 'api_keys'
         WHERE indisunique AND indisvalid AND indpred IS NULL AND indnkeyatts = 1 AND indkey[0] = attnum))
+    UNION ALL
+    SELECT 4, format('the %s %s is unlogged, and a crash would empty it: ALTER %s %s SET LOGGED', name_of_kind, shown,
+                     upper(name_of_kind), shown)
+    FROM ours WHERE relpersistence = 'u'
+    UNION ALL
+    SELECT 4, format('%s of the table %s may change or refuse what the server writes; drop it there', what, shown)
+    FROM obstacles
     UNION ALL
     SELECT 5, format('the column %s of the table %s (%s) is not null and has no default, and has to have one: the server does not fill it',
                      name, shown, type)

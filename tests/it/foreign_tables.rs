@@ -111,6 +111,88 @@ fn further_columns_that_stand_in_the_way() {
     }
 }
 
+/// With any of these a request would be answered with 500, or a revoked key would go on working.
+#[test]
+fn what_changes_or_refuses_new_rows() {
+    let function = "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.revoked_at = NULL; RETURN NEW; END $$;";
+    let whole = table_with("note text");
+    for (more, what) in [
+        ("CREATE UNIQUE INDEX one_name ON api_keys (name)", "the unique index one_name"),
+        (
+            "CREATE UNIQUE INDEX one_valid ON api_keys (name) WHERE revoked_at IS NULL",
+            "the unique index one_valid",
+        ),
+        ("CREATE UNIQUE INDEX one_lower ON api_keys (lower(name))", "the unique index one_lower"),
+        ("CREATE UNIQUE INDEX including_it ON api_keys (name) INCLUDE (id)", "the unique index including_it"),
+        (
+            "ALTER TABLE api_keys ADD CONSTRAINT no_two EXCLUDE USING btree (name WITH =)",
+            "the unique index no_two",
+        ),
+        (
+            "ALTER TABLE api_keys ADD CONSTRAINT admins CHECK (permissions = 'admin')",
+            "the check constraint admins",
+        ),
+        (
+            "ALTER TABLE api_keys ADD CONSTRAINT short CHECK (length(key_hash) = 32)",
+            "the check constraint short",
+        ),
+        ("ALTER TABLE api_keys ADD CONSTRAINT closed CHECK (false)", "the check constraint closed"),
+        (
+            "CREATE TABLE people (name text PRIMARY KEY);
+             ALTER TABLE api_keys ADD CONSTRAINT person FOREIGN KEY (name) REFERENCES people",
+            "the foreign key constraint person",
+        ),
+        (
+            "CREATE TRIGGER keeping BEFORE UPDATE ON api_keys FOR EACH ROW EXECUTE FUNCTION keep()",
+            "the trigger keeping",
+        ),
+        (
+            "CREATE TRIGGER keeping AFTER INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION keep()",
+            "the trigger keeping",
+        ),
+        ("CREATE RULE nothing_more AS ON UPDATE TO api_keys DO INSTEAD NOTHING", "the rule nothing_more"),
+    ] {
+        refused(&format!("{function} {whole}; {more}"), &["public.api_keys", what]);
+    }
+    refused(
+        &format!("CREATE UNLOGGED {}", whole.trim_start_matches("CREATE ")),
+        &["public.api_keys is unlogged", "ALTER TABLE public.api_keys SET LOGGED"],
+    );
+}
+
+/// And of our own tables, when they have been made.
+#[test]
+fn what_was_added_to_the_server_s_own_tables() {
+    let database = Database::new();
+    drop(Server::start(&database));
+    database.execute("ALTER TABLE auth_caches ADD CONSTRAINT none_there CHECK (seen < 0) NOT VALID");
+    refused_at(&database, &database.url(), &["the check constraint none_there", "public.auth_caches"]);
+    database.execute("ALTER TABLE auth_caches DROP CONSTRAINT none_there, SET UNLOGGED");
+    refused_at(&database, &database.url(), &["public.auth_caches is unlogged"]);
+}
+
+#[test]
+fn what_leaves_new_rows_as_they_are() {
+    let database = Database::new();
+    database.execute(&table_with(
+        "number bigint GENERATED ALWAYS AS IDENTITY UNIQUE, note text CHECK (length(note) < 9), token uuid UNIQUE DEFAULT gen_random_uuid(),
+         tenant_id text, UNIQUE (id, name), UNIQUE (tenant_id, name)",
+    ));
+    database.execute(
+        "CREATE TABLE tenants (id text PRIMARY KEY); ALTER TABLE api_keys ADD FOREIGN KEY (tenant_id) REFERENCES tenants;
+         CREATE TABLE uses (key uuid REFERENCES api_keys (id));
+         CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'stopped'; END $$;
+         CREATE TRIGGER off BEFORE INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION stop();
+         ALTER TABLE api_keys DISABLE TRIGGER off",
+    );
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    let (id, key) = server.create_key(&admin, "same");
+    let (_, other) = server.create_key(&admin, "same");
+    server.delete(&format!("/auth/keys/{id}"), &admin).expect_status(200);
+    assert!(!server.knows(&key) && server.lets_in(&other));
+}
+
 #[test]
 fn further_columns_that_do_not() {
     let database = Database::new();
