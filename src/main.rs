@@ -11,6 +11,7 @@ mod keys;
 mod logging;
 mod metrics;
 mod notify;
+mod plain_file;
 mod random;
 mod rate_limit;
 mod reload;

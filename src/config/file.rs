@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, Value};
 
 use super::table::{Form, SETTINGS, Setting, known_keys};
 use crate::failure::Failure;
+use crate::plain_file;
 use crate::suggestion::did_you_mean;
+
+/// Room for many comments.
+const MOST_BYTES: u64 = 1024 * 1024;
 
 /// What `config.toml` says; nothing at all where there is none.
 #[derive(Debug)]
@@ -38,8 +42,9 @@ impl ConfigFile {
     /// `Usage` with file, line and column for what is wrong in it, `Runtime` when it cannot be read.
     pub fn read(home: &Path) -> Result<ConfigFile, Failure> {
         let path = home.join("config.toml");
-        let bytes = match fs::read(&path) {
+        let bytes = match plain_file::read(&path, MOST_BYTES) {
             Ok(bytes) => bytes,
+            Err(_) if is_null_device(&path) => Vec::new(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(Failure::Runtime(format!("cannot read {}: {error}", path.display()))),
         };
@@ -230,6 +235,15 @@ fn write_new(new_path: &Path, target: &Path, text: &str) -> io::Result<()> {
         let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
     }
     file.sync_all()
+}
+
+/// Whether this is `/dev/null`, linked or mounted here to have no configuration.
+fn is_null_device(path: &Path) -> bool {
+    let device = |path: &Path| {
+        let there = fs::metadata(path).ok().filter(|there| there.file_type().is_char_device());
+        there.map(|there| there.rdev())
+    };
+    device(path).is_some_and(|number| device(Path::new("/dev/null")) == Some(number))
 }
 
 /// The value as a user would write it after a flag; `None` when it is of another type.

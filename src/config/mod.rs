@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +24,7 @@ pub use networks::Networks;
 pub use table::{Form, SETTINGS, Setting};
 
 use crate::failure::Failure;
+use crate::plain_file;
 
 /// What the program needs to know, all of it resolved and checked.
 #[derive(Clone)]
@@ -334,15 +334,15 @@ impl Sources {
 
 /// The secret in a file, without the newline at its end. The error says what is wrong with the file.
 pub fn secret_in(path: &Path) -> Result<String, String> {
-    /// Longer than any URL or key, and short enough for /dev/zero.
+    /// Longer than any URL or key.
     const MOST_BYTES: u64 = 64 * 1024;
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err("it is longer than 64 KiB".to_owned());
+    // What a shell hands over with `<(…)` or `<` is a pipe that is open already, and may be waited for.
+    let is_open = ["/dev/stdin", "/dev/fd", "/proc/self/fd"].iter().any(|place| path.starts_with(place));
+    let bytes = match is_open {
+        true => File::open(path).and_then(|file| plain_file::read_from(file, MOST_BYTES)),
+        false => plain_file::read(path, MOST_BYTES),
     }
+    .map_err(|error| error.to_string())?;
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err("it is empty".to_owned()),

@@ -12,12 +12,15 @@ use time::macros::format_description;
 use super::key::{self, Plaintext};
 use super::{Permission, fresh_id};
 use crate::failure::Failure;
+use crate::plain_file;
 use crate::store::keys as rows;
 use crate::store::keys::NewKey;
 
 pub const FILE: &str = "bootstrap-key";
 /// Where the file is written before it gets its name. One name, so that a killed start leaves one file at most.
 const UNFINISHED: &str = ".bootstrap-key.new";
+/// More than a key has; something else may be in the file, and is put aside.
+const MOST_BYTES: u64 = 64 * 1024;
 const NAME: &str = "bootstrap";
 
 /// Whether the key that the owner chose can be one.
@@ -104,7 +107,7 @@ fn first_key(path: &Path, chosen: Option<&str>) -> Result<Plaintext, Failure> {
 
 /// What the file holds, if it is there. Text that is no UTF-8 counts as some other text.
 fn read(path: &Path) -> Result<Option<String>, Failure> {
-    match fs::read(path) {
+    match plain_file::read(path, MOST_BYTES) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(refused(path, &error)),

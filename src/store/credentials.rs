@@ -13,6 +13,10 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use super::certificate::public_key;
 use super::verifier::Authorities;
 use crate::failure::Failure;
+use crate::plain_file;
+
+/// Room for every authority that a system trusts.
+const MOST_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Whom a file of certificates says to trust.
 ///
@@ -62,7 +66,7 @@ pub fn client(certificate: &Path, key: &Path) -> Result<CertifiedKey, Failure> {
     if metadata.permissions().mode() & closed_to != 0 {
         return Err(wrong("others may read it; chmod 0600 it"));
     }
-    let text = fs::read(key).map_err(|error| wrong(&error.to_string()))?;
+    let text = plain_file::read(key, MOST_BYTES).map_err(|error| wrong(&error.to_string()))?;
     let secret = PrivateKeyDer::from_pem_slice(&text)
         .ok()
         .and_then(|secret| ring::sign::any_supported_type(&secret).ok())
@@ -79,7 +83,8 @@ pub fn client(certificate: &Path, key: &Path) -> Result<CertifiedKey, Failure> {
 }
 
 fn certificates(parameter: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let text = fs::read(path).map_err(|error| wrong(parameter, path, &error.to_string()))?;
+    let text =
+        plain_file::read(path, MOST_BYTES).map_err(|error| wrong(parameter, path, &error.to_string()))?;
     let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),

@@ -1,12 +1,12 @@
 //! A password file as libpq has it, `~/.pgpass` or another: `host:port:database:user:password` on each line.
 
 use std::fs;
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::config::database_url::Host;
+use crate::plain_file;
 
 /// Longer than any password file that people write.
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -110,20 +110,11 @@ fn field(text: &[u8]) -> (Vec<u8>, Option<&[u8]>) {
 
 /// The error says why the file may not be used.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    // Looked at first: opening a pipe would wait for whoever writes into it.
-    let is_file = |metadata: fs::Metadata| {
-        if !metadata.is_file() {
-            return Err("it is not a plain file".to_owned());
-        }
-        if metadata.permissions().mode() & 0o077 != 0 {
-            return Err("others may read it; chmod 0600 it".to_owned());
-        }
-        Ok(())
-    };
-    fs::metadata(path).map_err(|error| error.to_string()).and_then(is_file)?;
-    let mut content = Vec::new();
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
-    file.take(MOST_BYTES).read_to_end(&mut content).map_err(|error| error.to_string())?;
+    let content = plain_file::read(path, MOST_BYTES).map_err(|error| error.to_string())?;
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err("others may read it; chmod 0600 it".to_owned());
+    }
     Ok(content)
 }
 

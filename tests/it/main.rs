@@ -56,6 +56,7 @@ mod odd_values;
 mod openapi;
 mod other_owners;
 mod permissions;
+mod plain_files;
 mod protected;
 mod proxies;
 mod quickstart;

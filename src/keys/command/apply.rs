@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -15,6 +15,7 @@ use super::{failed, has_answered, id, tell_servers, until, until_within};
 use crate::cli;
 use crate::config::Settings;
 use crate::failure::Failure;
+use crate::plain_file;
 use crate::store::declared::{Declared, KnownKey, Step};
 use crate::store::{COMMAND_LIMIT, Store};
 use crate::terminal::shown;
@@ -77,13 +78,10 @@ pub fn run(
 }
 
 fn read(file: &str) -> Result<Vec<Wanted>, Failure> {
-    let mut bytes = Vec::new();
     let unreadable = |error: io::Error| Failure::Usage(format!("cannot read {}: {error}", shown(file)));
-    let opened = File::open(file).map_err(unreadable)?;
-    opened.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(Failure::Usage(format!("cannot read {}: it is longer than 16 MiB", shown(file))));
-    }
+    // A shell's `<(…)` is a pipe, and may be waited for.
+    let bytes =
+        File::open(file).and_then(|file| plain_file::read_from(file, MOST_BYTES)).map_err(unreadable)?;
     declaration::read(&bytes).map_err(|wrong| Failure::Usage(format!("{}, {wrong}", shown(file))))
 }
 
