@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -371,20 +371,39 @@ fn with_date(use_date: impl FnOnce(&str)) {
     thread_local! {
         static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
-    let now = SystemTime::now();
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let second = second_of(SystemTime::now());
     DATE.with_borrow_mut(|(formatted_at, text)| {
         if *formatted_at != second || text.is_empty() {
-            *text = httpdate::fmt_http_date(now);
+            *text = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
             *formatted_at = second;
         }
         use_date(text);
     });
 }
 
+/// The second since 1970. What an IMF-fixdate has no form for becomes the nearest that it has one for: the clock may be
+/// far off, and is no reason not to answer.
+fn second_of(now: SystemTime) -> u64 {
+    const LAST_OF_9999: u64 = 253_402_300_799;
+    now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs().min(LAST_OF_9999))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_far_off_has_a_date() {
+        let years = |count: u64| Duration::from_secs(count * 365 * 24 * 3600);
+        for (now, date) in [
+            (SystemTime::UNIX_EPOCH - years(60), "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (SystemTime::UNIX_EPOCH + Duration::from_secs(1), "Thu, 01 Jan 1970 00:00:01 GMT"),
+            (SystemTime::UNIX_EPOCH + years(9000), "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            let shown = SystemTime::UNIX_EPOCH + Duration::from_secs(second_of(now));
+            assert_eq!(httpdate::fmt_http_date(shown), date);
+        }
+    }
 
     const FRAMING: Framing<'_> =
         Framing { request_id: "the-id", head: false, close: false, keep_alive_1_0: false, no_store: false };
