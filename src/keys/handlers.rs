@@ -187,7 +187,12 @@ pub fn whoami(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
 /// `GET /auth/verify`: for a proxy that asks on behalf of another service. All three fields, always, and none of them
 /// empty: some proxies would pass on the client's own instead.
 pub fn verify(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
-    let asked = listing::parameter(call.request.query, "require");
+    let query = call.request.query;
+    // A proxy that asks for `Require` would else ask for nothing.
+    let asked = match listing::is_miswritten(query, "require") {
+        true => Some(Err(())),
+        false => listing::parameter(query, "require"),
+    };
     if let Some(required) = asked {
         // Nobody has a permission that there is none of, or two at once.
         let Some(required) = required.ok().and_then(|name| Permission::parse(&name)) else {

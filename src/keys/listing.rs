@@ -26,6 +26,12 @@ pub fn parameter(query: Option<&str>, wanted: &str) -> Option<Result<String, ()>
     Some(if values.next().is_some() { Err(()) } else { Ok(first) })
 }
 
+/// Whether a parameter of the query is this one but for the case of its letters.
+pub fn is_miswritten(query: Option<&str>, wanted: &str) -> bool {
+    let names = query.unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    names.map(decoded).any(|name| name != wanted && name.eq_ignore_ascii_case(wanted))
+}
+
 /// What a page was asked to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {

@@ -71,6 +71,11 @@ fn a_requirement_that_is_none_is_met_by_nobody() {
         "require=read&require=admin",
         "require=read&require",
         "require=admin&x=1&%72equire=read",
+        "REQUIRE=read",
+        "Require=admin",
+        "%52equire=read",
+        "require=read&requirE=read",
+        "REQUIRE",
     ];
     let unknown = |query: &str| {
         let response = server.get(&format!("/auth/verify?{query}"), Some(&admin));
