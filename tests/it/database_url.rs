@@ -287,6 +287,13 @@ fn parameters_that_are_not_taken_are_named() {
     outcome.failed(2, &["unknown parameter, the one at place 3"]);
     outcome.failed(2, TAKEN);
     assert!(!outcome.stderr.contains("topsecret"), "{outcome:?}");
+    // Of those that are written with their names.
+    for (query, place) in [("topsecret=1", 1), ("sslmode=disable&&topsecret=1", 2)] {
+        let url = format!("postgresql://u:topsecret@127.0.0.1:1/d?{query}");
+        let outcome = scratch.run(&["serve", "--database-url", &url]);
+        outcome.failed(2, &[&format!("unknown parameter, the one at place {place};")]);
+        assert!(!outcome.stderr.contains("topsecret"), "{outcome:?}");
+    }
 }
 
 #[test]

@@ -97,10 +97,10 @@ pub fn parse(text: &str) -> Result<DatabaseUrl, String> {
     if text.trim().is_empty() {
         return Err(is_no_url("empty"));
     }
-    let parameters = syntax::parameters(text).map_err(is_no_url)?;
+    let (parameters, unnamed) = syntax::parameters(text).map_err(is_no_url)?;
     let mut given = Given { config: defaults(), ..Given::default() };
     for (number, (name, value)) in parameters.iter().enumerate() {
-        names::check(name, number + 1)?;
+        names::check(name, (number + 1).saturating_sub(unnamed))?;
         let wrong = |right: &str| match name.as_str() {
             // Where these are wrong, it is most often the form.
             "host" | "port" => is_no_url(&format!("{name} {right}")),

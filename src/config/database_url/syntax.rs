@@ -5,21 +5,22 @@ use percent_encoding::percent_decode_str;
 /// A parameter with its value as it is meant. Values are bytes: a password may be any.
 pub type Parameter = (String, Vec<u8>);
 
-/// Takes a database URL apart, in its order: of two parameters of one name, the later one counts.
+/// Takes a database URL apart, in its order: of two parameters of one name, the later one counts. Also how many come
+/// first whose names are not written in it, being its user, host and so on.
 ///
 /// # Errors
 /// What is wrong, without any piece of the text: it may be a piece of a password.
-pub fn parameters(text: &str) -> Result<Vec<Parameter>, &'static str> {
+pub fn parameters(text: &str) -> Result<(Vec<Parameter>, usize), &'static str> {
     let rest = text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://"));
     match rest {
         Some(rest) => of_url(rest),
-        None => of_keywords(text),
+        None => Ok((of_keywords(text)?, 0)),
     }
 }
 
 const MALFORMED: &str = "malformed";
 
-fn of_url(rest: &str) -> Result<Vec<Parameter>, &'static str> {
+fn of_url(rest: &str) -> Result<(Vec<Parameter>, usize), &'static str> {
     let mut parameters = Vec::new();
     let mut put = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -46,6 +47,7 @@ fn of_url(rest: &str) -> Result<Vec<Parameter>, &'static str> {
         put("port", &ports.join(","));
     }
     put("dbname", database);
+    let unnamed = parameters.len();
     for pair in options.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').ok_or("a parameter without a value")?;
         let name = percent_decode_str(name).decode_utf8().map_err(|_| MALFORMED)?;
@@ -54,7 +56,7 @@ fn of_url(rest: &str) -> Result<Vec<Parameter>, &'static str> {
             if (&*name, value) == ("ssl", "true") { ("sslmode", "require") } else { (&*name, value) };
         parameters.push((name.to_owned(), percent_decode_str(value).collect()));
     }
-    Ok(parameters)
+    Ok((parameters, unnamed))
 }
 
 /// What stands before the `@`, and what after it. An `@` beyond a slash is part of an option, unless what comes
@@ -126,7 +128,7 @@ mod tests {
     fn parsed(text: &str) -> String {
         let show = |(name, value): &Parameter| format!("{name}={}", String::from_utf8_lossy(value));
         match parameters(text) {
-            Ok(parameters) => parameters.iter().map(show).collect::<Vec<_>>().join(" "),
+            Ok((parameters, _)) => parameters.iter().map(show).collect::<Vec<_>>().join(" "),
             Err(reason) => format!("! {reason}"),
         }
     }
