@@ -202,13 +202,16 @@ const LIST_FIRST: &str = concat!(
 /// The row of a key that is revoked already is written again, so that this commit too waits for a synchronous standby:
 /// the first one may have given that up. A key that a rotation revoked is from now on revoked in its own right, and
 /// `UNDO` leaves it so.
+///
+/// A trigger may leave the row as it was, so the third column is whether the key is revoked now.
 const REVOKE: &str = "WITH old AS (
          SELECT id, COALESCE(name::text, '') AS name, revoked_at IS NULL AS was_valid FROM api_keys WHERE id = $1 FOR UPDATE
      ), revoked AS (
          UPDATE api_keys SET revoked_at = CASE WHEN revoked_at = rotated_at THEN now() ELSE COALESCE(revoked_at, now()) END
-         FROM old WHERE api_keys.id = old.id RETURNING api_keys.id
+         FROM old WHERE api_keys.id = old.id RETURNING revoked_at
      ), told AS (SELECT pg_notify('api_key_changes', '') FROM revoked)
-     SELECT old.name, old.was_valid, (SELECT count(*) FROM told) FROM old";
+     SELECT old.name, old.was_valid, EXISTS (SELECT FROM revoked WHERE revoked_at IS NOT NULL),
+            (SELECT count(*) FROM told) FROM old";
 /// Revokes a new key that no client was given. The key whose place it took gets back what the rotation changed, unless
 /// either of them was changed since: both moments of a rotation are those of its transaction. Its end follows from
 /// `lifetime`; see `ROTATE`. A file's key stays as it is, since another file may have dropped it meanwhile.
@@ -296,7 +299,7 @@ const ROTATE: &str = "WITH old AS (
          SELECT id, COALESCE(name::text, '') AS name, COALESCE(permissions::text, '') AS permissions, expires_at,
                 tenant_id, is_admin,
                 make_interval(secs => ceil(extract(epoch FROM
-                    CASE WHEN expires_at < '10000-01-01T00:00:00Z' THEN expires_at END
+                    CASE WHEN expires_at > now() AND expires_at < '10000-01-01T00:00:00Z' THEN expires_at END
                     - CASE WHEN created_at > '1970-01-01T00:00:00Z' THEN LEAST(created_at, now()) ELSE now() END))) AS lifetime,
                 rotated_at IS NOT NULL AS was_rotated,
                 rotated_at IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS may_rotate
@@ -463,15 +466,19 @@ impl Store {
 
     /// Revokes a key. The row is committed when this returns; other servers may still have to hear of it.
     pub fn revoke(&self, id: Uuid, until: Instant) -> Result<Committed<Revocation>, StoreError> {
-        self.write(until, |Session { client, statements, .. }| {
-            let Some(row) = client.query_opt(&statements.revoke, &[&id])? else {
-                return Ok(Revocation::Unknown);
-            };
-            Ok(match row.try_get(1)? {
-                true => Revocation::Revoked(row.try_get(0)?),
-                false => Revocation::Earlier,
-            })
-        })
+        let Committed { value, is_confirmed } =
+            self.write(until, |Session { client, statements, .. }| {
+                let Some(row) = client.query_opt(&statements.revoke, &[&id])? else {
+                    return Ok(Some(Revocation::Unknown));
+                };
+                Ok(match (row.try_get(1)?, row.try_get(2)?) {
+                    (_, false) => None,
+                    (true, true) => Some(Revocation::Revoked(row.try_get(0)?)),
+                    (false, true) => Some(Revocation::Earlier),
+                })
+            })?;
+        let refused = || StoreError::Refused(format!("the table did not take the revocation of {id}"));
+        Ok(Committed { value: value.ok_or_else(refused)?, is_confirmed })
     }
 
     /// Revokes a new key that no client was given, and gives the key that was rotated for it its place back. Waits

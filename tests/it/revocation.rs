@@ -175,3 +175,25 @@ fn any_key_may_revoke_itself() {
     let refused = one.get("/auth/keys/self", Some(&admin)).expect_status(405);
     assert_eq!(refused.header("Allow"), Some("DELETE"));
 }
+
+/// A trigger that came after the start: a revocation that it undoes or skips is not called one.
+#[test]
+fn a_revocation_that_the_table_does_not_take() {
+    for (name, instead) in [("undone", "NEW.revoked_at = NULL; RETURN NEW"), ("skipped", "RETURN NULL")] {
+        let database = Database::new();
+        let server = Server::start(&database);
+        let admin = server.bootstrap_key();
+        let (id, key) = server.create_key(&admin, name);
+        database.execute(&format!(
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {instead}; END $$;
+             CREATE TRIGGER keeping BEFORE UPDATE ON api_keys FOR EACH ROW EXECUTE FUNCTION keep()"
+        ));
+        let path = format!("/auth/keys/{id}");
+        server.delete(&path, &admin).expect(500, r#"{"error":"internal error"}"#);
+        assert!(server.log().contains("did not take the revocation"), "{name}");
+        database.execute("DROP TRIGGER keeping ON api_keys");
+        server.delete(&path, &admin).expect_status(200);
+        assert!(!server.knows(&key), "{name}");
+        server.delete(&path, &admin).expect_status(404);
+    }
+}

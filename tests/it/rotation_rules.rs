@@ -96,6 +96,39 @@ fn ids_that_cannot_be_rotated() {
     assert_eq!(database.value::<i64>("SELECT count(rotated_from) + count(rotated_at) FROM api_keys"), 0);
 }
 
+/// Another program may write any end. What has ended has no successor, whatever the grace.
+#[test]
+fn ends_that_no_calendar_shows() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let admin = server.bootstrap_key();
+    for (end, is_over) in [
+        ("-infinity", true),
+        ("4714-11-24 00:00:00+00 BC", true),
+        ("0001-01-01 00:00:00+00", true),
+        ("1969-12-31 23:59:59+00", true),
+        ("9999-12-31 23:59:59.999999+00", false),
+        ("10000-01-01 00:00:00+00", false),
+        ("294276-12-31 23:59:59.999999+00", false),
+        ("infinity", false),
+    ] {
+        for created in ["now()", "'-infinity'", "'infinity'", "'4714-11-24 00:00:00+00 BC'", "'294276-12-31'"]
+        {
+            for body in ["{}", r#"{"grace":"3650d"}"#] {
+                let (id, _) = server.create_key(&admin, "odd");
+                database.execute(&format!(
+                    "UPDATE api_keys SET expires_at = '{end}', created_at = {created} WHERE id = '{id}'"
+                ));
+                let response = server.post(&format!("/auth/keys/{id}/rotate"), &admin, body);
+                match is_over {
+                    true => drop(response.expect(404, NO_KEY)),
+                    false => drop(response.expect_status(201)),
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn bodies_that_are_not_right() {
     let database = Database::new();
