@@ -68,12 +68,11 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
         None => listener::reserve(settings.bind)?,
     };
     let metrics = Arc::new(Metrics::new()?);
-    let before_first = || bootstrap::check_place(&settings.home);
     let first = |transaction: Transaction<'_>| {
         bootstrap::run(transaction, &settings.home, settings.bootstrap_key.as_deref())
     };
     let status = Arc::new(DatabaseStatus::default());
-    let store = Store::start(settings, Arc::clone(&metrics), Arc::clone(&status), before_first, first)?;
+    let store = Store::start(settings, Arc::clone(&metrics), Arc::clone(&status), first)?;
     let vitals = Arc::new(Vitals::new(Arc::clone(&metrics), status));
     vitals.access_log.store(settings.access_log, Ordering::Relaxed);
     let keys = Keys::new(store, settings, metrics)

@@ -36,18 +36,6 @@ fn chosen_key(chosen: &str) -> Result<Plaintext, Failure> {
         .map_err(|wrong| Failure::Usage(format!("the bootstrap key cannot be used: {wrong}")))
 }
 
-/// Whether the file of a first key could be written, before anything depends on it.
-///
-/// # Errors
-/// It could not.
-pub fn check_place(home: &Path) -> Result<(), Failure> {
-    let path = home.join(FILE);
-    read(&path)?;
-    let unfinished = home.join(UNFINISHED);
-    let written = write_private(&unfinished, b"no key yet\n").and_then(|()| fs::remove_file(&unfinished));
-    written.map_err(|error| refused(&path, &error))
-}
-
 /// Writes a file anew that nobody else can read, from its first moment on, and waits for the disk.
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {

@@ -234,15 +234,6 @@ const UNDO: &str = "WITH lost AS (
      )
      SELECT (SELECT name FROM lost), (SELECT id FROM restored), EXISTS (SELECT FROM api_keys WHERE id = $1)";
 
-/// Whether there is no key at all, valid or not, or not even a table for them.
-///
-/// # Errors
-/// The session broke.
-pub fn is_absent_or_empty(transaction: &mut Transaction<'_>) -> Result<bool, postgres::Error> {
-    let row = transaction.query_one("SELECT to_regclass('api_keys') IS NULL", &[])?;
-    Ok(row.try_get(0)? || is_empty(transaction)?)
-}
-
 /// Whether there is no key at all, valid or not.
 ///
 /// # Errors

@@ -159,25 +159,30 @@ fn check_hashes(client: &mut Client, schema: &Schema) -> Result<(), Failure> {
     }
 }
 
-/// Brings the schema up to what this binary needs, unless another server does so first. Where there is no key yet,
-/// `before_first` comes before anything is changed.
+/// Brings the schema up to what this binary needs, unless another server does so first. Where there is no key then,
+/// `first` makes it and commits: a file that it cannot write leaves the database unchanged.
 ///
 /// # Errors
 /// A statement failed, or another session kept a lock for longer than `limit`; nothing has changed then.
 pub fn run(
     client: &mut Client,
     limit: Duration,
-    mut before_first: impl FnMut() -> Result<(), Failure>,
+    mut first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let (_, schema) = state(client)?;
     let known = known();
     let failed = |error: postgres::Error| Stopped::by(NOTHING_CHANGED, &error);
     let applied = locks::with_locks(client, NOTHING_CHANGED, limit, |mut transaction| {
         let unapplied = lock(&mut transaction, &schema, &known).map_err(failed)?;
-        if !unapplied.is_empty() && keys::is_absent_or_empty(&mut transaction).map_err(failed)? {
-            before_first().map_err(Stopped::Failed)?;
-        }
         migrate(&mut transaction, unapplied).map_err(failed)?;
+        // Where another server has migrated, it has made the first key too.
+        if !unapplied.is_empty() {
+            keys::lock(&mut transaction).map_err(failed)?;
+            if keys::is_empty(&mut transaction).map_err(failed)? {
+                first(transaction).map_err(Stopped::Failed)?;
+                return Ok(unapplied);
+            }
+        }
         transaction.commit().map_err(failed)?;
         Ok(unapplied)
     })?;

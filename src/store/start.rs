@@ -18,8 +18,8 @@ use crate::metrics::Metrics;
 const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 impl Store {
-    /// Connects, migrates, and opens the pool with one session. Where there is no key yet, `before_first` comes before
-    /// anything is changed, and `first` makes it and commits, while no other server may do the same.
+    /// Connects, migrates, and opens the pool with one session. Where there is no key yet, `first` makes it and commits,
+    /// together with the migrations, while no other server may do the same.
     ///
     /// # Errors
     /// One line that says which database, and why not.
@@ -27,12 +27,11 @@ impl Store {
         settings: &Settings,
         metrics: Arc<Metrics>,
         status: Arc<DatabaseStatus>,
-        before_first: impl FnMut() -> Result<(), Failure>,
         first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
         let dialer = dialer(settings, SESSION_WAIT, settings.database_timeout)?;
         let mut dialed = connect(&dialer, settings.database_wait)?;
-        prepare(&mut dialed.client, settings.database_wait, before_first, first)?;
+        prepare(&mut dialed.client, settings.database_wait, first)?;
         let session = first_session(&dialer, dialed)?;
         // The first session was used just now, so `/ready` is right from the first request on.
         status.reached(Instant::now());
@@ -117,13 +116,12 @@ pub fn dialer(
 fn prepare(
     client: &mut Client,
     limit: Duration,
-    before_first: impl FnMut() -> Result<(), Failure>,
     mut first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     const WHAT: &str = "cannot make the bootstrap key";
     let failed = |error: postgres::Error| Failure::Runtime(format!("{WHAT}: {}", describe(&error)));
     if migrations::state(client)?.0 != State::Current {
-        migrations::run(client, limit, before_first)?;
+        migrations::run(client, limit, &mut first)?;
     }
     if !keys::is_empty(client).map_err(failed)? {
         return Ok(());

@@ -64,10 +64,28 @@ fn killed_just_before_the_commit() {
         );
         (sessions == 0).then_some(())
     });
-    assert_eq!(database.value::<i64>("SELECT count(*) FROM api_keys"), 0);
+    assert!(!database.has_keys_table());
     let server = Start::on(&database).home(&home).serving();
     assert_eq!(server.bootstrap_key(), written.trim_end());
     assert!(server.lets_in(&server.bootstrap_key()));
+}
+
+/// The file cannot be written any more when the row is about to be committed.
+#[test]
+fn a_home_that_goes_away_meanwhile() {
+    let database = Database::new();
+    let home = Directory::new();
+    let wire = Wire::start(database.host_and_port());
+    let url = database.url_through(wire.port);
+    let starting = wire.hold_when("INSERT INTO api_keys", || {
+        Start::without_database().database_url(&url).home(&home).starting()
+    });
+    fs::remove_dir_all(home.path()).unwrap();
+    wire.let_all_through();
+    let ended = starting.ended().expect_code(1);
+    assert!(ended.last_words().contains("no key was made, the database is unchanged"), "{ended:#?}");
+    let relations = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace";
+    assert_eq!(database.value::<i64>(relations), 0);
 }
 
 /// Each in a home of its own: one of them makes the key, and all of them know it.
