@@ -8,7 +8,7 @@ use crate::http::reply::Error;
 use crate::http::routes::Request;
 use crate::terminal::start_of;
 
-const NAME_CHARACTERS: usize = 255;
+pub const NAME_CHARACTERS: usize = 255;
 const LONGEST_GRACE: Duration = Duration::days(3650);
 
 /// The body as a JSON object.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
 
+use super::body::NAME_CHARACTERS;
 use super::key::{self, KeyHash};
 use super::{Caller, DatabaseClock, Keys, Permission};
 use crate::http::reply::Error;
@@ -105,8 +106,8 @@ fn valid(found: Option<Lookup>) -> Result<(Caller, Option<std::time::Duration>),
     let ends = row.expires_at.map(|end| asked.saturating_add((end - now).unsigned_abs()));
     let caller = Caller {
         id: row.id,
-        name: row.name,
-        permissions: row.permissions,
+        name: shortened(row.name),
+        permissions: shortened(row.permissions),
         created_at: row.created_at,
         expires_at: row.expires_at,
         is_tenants: row.is_tenants,
@@ -114,6 +115,16 @@ fn valid(found: Option<Lookup>) -> Result<(Caller, Option<std::time::Duration>),
         clock: DatabaseClock { then: now, since_boot: answered },
     };
     Ok((caller, ends))
+}
+
+/// Another program may have stored texts of any length, which would go into field values, log lines and the cache. No
+/// permission is as long as what is left.
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(NAME_CHARACTERS) {
+        text.truncate(end);
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// The token of `Bearer <token>` (RFC 6750, 2.1): the scheme in any case, one or more spaces, visible ASCII. More

@@ -56,8 +56,9 @@ pub struct Keys {
 #[derive(Debug)]
 pub struct Caller {
     pub id: Uuid,
+    /// As stored, but no longer than the name of a new key; so is `permissions`.
     pub name: String,
-    /// As stored; see `permission`.
+    /// See `permission`.
     pub permissions: String,
     pub created_at: OffsetDateTime,
     pub expires_at: Option<OffsetDateTime>,

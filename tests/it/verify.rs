@@ -116,6 +116,17 @@ fn names_travel_as_visible_ascii() {
     let [_, header, _] = vouched(server.get("/auth/verify", Some(made.key())));
     assert_eq!(header, "%F0%9F%94%91".repeat(255));
 
+    // Nor may a text that another program stored be longer than that: proxies take only so many bytes of fields.
+    for (number, unit, encoded) in [(0, "n", "n"), (1, "\u{1f511}", "%F0%9F%94%91"), (2, "\u{e9}", "%C3%A9")]
+    {
+        let key = format!("a-key-with-long-texts-{number}");
+        insert_key(&database, &key, &unit.repeat(200_000), &unit.repeat(50_000));
+        let [_, name, permissions] = vouched(server.get("/auth/verify", Some(&key)));
+        assert_eq!([name, permissions], [encoded.repeat(255), encoded.repeat(255)]);
+    }
+    insert_key(&database, "nearly-an-admin", "n", &format!("admin{}", " ".repeat(300)));
+    forbidden(server.get("/auth/keys", Some("nearly-an-admin")));
+
     // An older server may have stored what could not be a field value at all.
     for (number, (name, permissions, expected)) in [
         ("", "", ["-", "-"]),
