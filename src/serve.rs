@@ -4,7 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -271,7 +272,8 @@ fn watch_refusals(_keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
 }
 
 /// Joins every thread, unless one hangs in a database beyond the deadline: first the workers; then, once what waits has
-/// been answered or its time is over, the others; what no client was told of is undone at last.
+/// been answered or its time is over, the others; what no client was told of is undone at last. Where the database is in
+/// trouble and nothing is to be undone, the others are left to wait: no client waits for what they do.
 fn finish(
     shop: &Shop,
     keys: &Arc<Keys>,
@@ -281,20 +283,30 @@ fn finish(
     cut_off: usize,
 ) -> Result<(), Failure> {
     shop.close();
-    let (done, all_done) = mpsc::channel();
-    let (keys, until) = (Arc::clone(keys), Instant::now() + left);
+    let (done, stages) = mpsc::channel();
+    let until = Instant::now() + left + THREADS_END;
+    let joined_keys = Arc::clone(keys);
     let join = move || {
         workers.into_iter().for_each(|thread| _ = thread.join());
-        keys.finish_answers(until);
+        joined_keys.finish_answers(until - THREADS_END);
+        let _ = done.send(());
         watchers.stop().into_iter().for_each(|thread| _ = thread.join());
-        keys.finish_lost();
+        joined_keys.finish_lost();
         let _ = done.send(());
     };
     thread::Builder::new()
         .name("joiner".to_owned())
         .spawn(join)
         .map_err(|error| runtime("cannot start a thread", &error))?;
-    match (cut_off, all_done.recv_timeout(left + THREADS_END)) {
+    let is_idle = || shop.vitals.database.trouble().is_some() && !keys.has_lost();
+    let wait = |limit| stages.recv_timeout(limit);
+    let left = || until.saturating_duration_since(Instant::now());
+    let ended = wait(left()).and_then(|()| match wait(THREADS_END.min(left())) {
+        Err(RecvTimeoutError::Timeout) if is_idle() => Ok(()),
+        Err(RecvTimeoutError::Timeout) => wait(left()),
+        ended => ended,
+    });
+    match (cut_off, ended) {
         (0, Ok(())) => {
             log::info!("drained");
             Ok(())

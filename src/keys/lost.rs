@@ -1,6 +1,7 @@
 //! New keys that no client has: the database may have made them, and the answer with the key could not be given. They are
 //! revoked again, and a key that was rotated for one works as before.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ const REMEMBERED: usize = 256;
 #[derive(Default)]
 pub struct Lost {
     ids: Mutex<Vec<(Uuid, Instant)>>,
+    /// Some were taken from these, and are being revoked.
+    is_undoing: AtomicBool,
 }
 
 impl Lost {
@@ -37,7 +40,12 @@ impl Lost {
     /// Undoes what is there of them by now; keeps the others for the next time. After the first error nothing more is
     /// asked of the database: each may take this long.
     pub fn undo(&self, store: &Store, limit: Duration) {
-        let mut ids = std::mem::take(&mut *self.ids()).into_iter();
+        let taken = {
+            let mut ids = self.ids();
+            self.is_undoing.store(!ids.is_empty(), Ordering::Release);
+            std::mem::take(&mut *ids)
+        };
+        let mut ids = taken.into_iter();
         let mut kept = Vec::new();
         for (id, since) in ids.by_ref() {
             match store.undo(id, Instant::now() + limit) {
@@ -60,7 +68,15 @@ impl Lost {
             }
         }
         // What was not come to is the first to be tried the next time.
-        self.ids().splice(0..0, ids.chain(kept));
+        let mut ids_now = self.ids();
+        ids_now.splice(0..0, ids.chain(kept));
+        self.is_undoing.store(false, Ordering::Release);
+    }
+
+    /// Whether any are left, those included that are being revoked.
+    pub fn has_any(&self) -> bool {
+        let ids = self.ids();
+        !ids.is_empty() || self.is_undoing.load(Ordering::Acquire)
     }
 
     /// Names those that are still to be undone, when nothing will be tried any more.

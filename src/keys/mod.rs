@@ -163,6 +163,11 @@ impl Keys {
         self.lost.undo(&self.store, self.database_timeout);
     }
 
+    /// Whether any are still to be undone.
+    pub fn has_lost(&self) -> bool {
+        self.lost.has_any()
+    }
+
     /// Lets the answers that wait be given until this moment, once no request is carried out any more.
     pub fn finish_answers(&self, until: Instant) {
         self.waiting.finish(until);

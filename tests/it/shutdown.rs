@@ -297,3 +297,25 @@ fn signals_that_the_parent_had_blocked() {
         ended.expect_code(0);
     }
 }
+
+/// The thread that still waits then does nothing for a client.
+#[test]
+fn a_database_that_hangs_with_nothing_under_way() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let server =
+        Start::on(&database).arguments(["--shutdown-timeout", "5s", "--database-timeout", "50s"]).serving();
+    let mut other = database.client();
+    other.batch_execute("BEGIN; LOCK TABLE api_keys IN EXCLUSIVE MODE").unwrap();
+    server.get("/auth/whoami", Some(&server.bootstrap_key())).expect_status(200);
+    wait_for("the writing of when the key was used", || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+                       AND datname = current_database()";
+        (database.value::<i64>(waiting) > 0).then_some(())
+    });
+    let _frozen = cluster.freeze();
+    wait_for("the server to notice", || (server.get("/ready", None).status == 503).then_some(()));
+    server.signal("TERM");
+    let ended = server.ended().expect_code(0);
+    assert!(ended.stderr.contains("drained"), "{ended:#?}");
+}
