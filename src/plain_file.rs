@@ -11,8 +11,10 @@ use std::path::Path;
 /// It cannot be read, is a pipe, a device or a directory, or is longer.
 pub fn read(path: &Path, most_bytes: u64) -> io::Result<Vec<u8>> {
     // Looked at first: opening a pipe would wait for its writer, and opening a device may do something.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a plain file"));
+    match fs::metadata(path)? {
+        found if found.is_file() => {}
+        found if found.is_dir() => return Err(io::Error::from(io::ErrorKind::IsADirectory)),
+        _ => return Err(io::Error::other("it is not a plain file")),
     }
     // And not waited for either when a pipe takes the file's place right now.
     let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;

@@ -135,7 +135,7 @@ fn secrets_from_files() {
         .failed(2, &["gone", "`--database-url-file`", "No such file"]);
     serve(&scratch, &["--database-url-file", "empty"])
         .failed(2, &["empty (`--database-url-file`)", "it is empty"]);
-    serve(&scratch, &["--database-url-file", "/"]).failed(2, &["not a plain file"]);
+    serve(&scratch, &["--database-url-file", "/"]).failed(2, &["is a directory"]);
     serve(&scratch, &["--database-url-file", "/dev/zero"]).failed(2, &["not a plain file"]);
     fs::write(scratch.path().join("long"), "x".repeat(64 * 1024 + 1)).unwrap();
     serve(&scratch, &["--database-url-file", "long"]).failed(2, &["longer than 64 KiB"]);
