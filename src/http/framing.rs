@@ -270,9 +270,9 @@ fn check(
 /// The label of a method that is not known.
 pub const OTHER_METHOD: &str = "OTHER";
 
-/// The methods of RFC 9110 and PATCH (RFC 5789), as labels; CONNECT does not get here.
+/// The methods of RFC 9110, PATCH (RFC 5789) and QUERY, which OpenAPI 3.2 knows, as labels; CONNECT does not get here.
 fn known_method(method: &str) -> &'static str {
-    const KNOWN: [&str; 8] = ["GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE"];
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE", "QUERY"];
     KNOWN.into_iter().find(|known| *known == method).unwrap_or(OTHER_METHOD)
 }
 

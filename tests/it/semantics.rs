@@ -164,7 +164,7 @@ fn methods_that_nobody_knows_are_501() {
         }
     }
     // Those that HTTP has are known.
-    for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"] {
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "QUERY"] {
         ask(&server, &format!("{method} /health"), &[]).expect(405, r#"{"error":"method not allowed"}"#);
         ask(&server, &format!("{method} /nowhere"), &[]).expect(404, r#"{"error":"not found"}"#);
     }
