@@ -116,7 +116,7 @@ fetch_zig() {
     echo "ziglang==$zig_version --hash=sha256:$zig_sha256" > "$work/zig.txt"
     PIP_ROOT_USER_ACTION=ignore python3 -m pip --quiet --disable-pip-version-check install --no-deps \
         --only-binary :all: --require-hashes --requirement "$work/zig.txt" --target "$work/zig-$zig_version" \
-        || die "cannot get ziglang $zig_version from PyPI"
+        || die "cannot get ziglang $zig_version with pip"
     [[ -x $zig ]] || die "ziglang $zig_version holds no zig"
 }
 
