@@ -215,7 +215,7 @@ fn password_files_that_are_ignored() {
         ignored(&written(files.join("open"), &content, mode), "0600");
     }
     ignored(&files.join("gone"), "No such file");
-    ignored(files.path(), "not a plain file");
+    ignored(files.path(), "is a directory");
     with.assert_let_in(&[], &format!("passfile={}", written(files.join("open"), &content, 0o400).display()));
     symlink(files.join("open"), files.join("link")).unwrap();
     with.assert_let_in(&[], &format!("passfile={}", files.join("link").display()));

@@ -105,7 +105,7 @@ const FORMS: &[(&str, Option<&str>)] = &[
     // Percent-encoding, also where it need not be.
     ("postgresql://%70ostgres@127.0.0.1:{port}/%70ostgres", None),
     ("postgresql://o'n%3Ae%40%25@127.0.0.1:{port}/a%20b%2Fc%25d", None),
-    ("postgresql://o'n%3ae%40%25@127.0.0.1:{port}/a b/c%25d", None),
+    ("postgresql://o'n%3ae%40%25@127.0.0.1:{port}/a%20b/c%25d", None),
     ("postgresql://postgres@127.0.0.%31:{port}/postgres", None),
     ("postgresql://127.0.0.1:{port}/?%75ser=p%6Fstgres&%64bname=template1", None),
     ("postgresql://postgres@{%dir}:{port}/postgres", None),
