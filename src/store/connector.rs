@@ -24,6 +24,9 @@ use crate::failure::Failure;
 /// What one host gets once it is connected, for all until the session's settings are pinned.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
+/// The SQLSTATE that `transaction_timeout` ends a session with, from PostgreSQL 17 on.
+const TRANSACTION_TIMEOUT: &str = "25P04";
+
 /// Makes every connection to the database that there is.
 pub struct Connector {
     /// As the URL was last read.
@@ -111,7 +114,9 @@ impl ConnectError {
         match self {
             ConnectError::Driver(error) => match error.code() {
                 Some(code) => {
-                    super::is_fatal(error) && super::is_passing(code) || *code == SqlState::QUERY_CANCELED
+                    // An imposed time-out may end a transaction before it is set aside.
+                    super::is_fatal(error) && (super::is_passing(code) || code.code() == TRANSACTION_TIMEOUT)
+                        || *code == SqlState::QUERY_CANCELED
                 }
                 None => {
                     let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());

@@ -15,7 +15,6 @@ const PINNED: &[(&str, &str)] = &[
     ("lock_timeout", "0"),
     ("idle_session_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
-    ("transaction_timeout", "0"),
     // An error would end the session.
     ("exit_on_error", "off"),
     ("default_transaction_isolation", "read committed"),
@@ -93,8 +92,9 @@ pub fn pin(
     })
 }
 
-/// The transaction is READ COMMITTED, since a standby has no other, and its names are those of `pg_catalog`: a schema
-/// that is imposed may have functions and operators of the same names.
+/// An imposed time-out of transactions counts from BEGIN on, so it is the first to go. The transaction is READ COMMITTED,
+/// since a standby has no other, and its names are those of `pg_catalog`: a schema that is imposed may have functions and
+/// operators of the same names.
 fn statements(statement_timeout: Duration, path: &Path<'_>) -> String {
     let values: Vec<_> = PINNED.iter().map(|(name, value)| format!("('{name}', '{value}')")).collect();
     let path = match path {
@@ -104,6 +104,8 @@ fn statements(statement_timeout: Duration, path: &Path<'_>) -> String {
     };
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED;
+         SELECT pg_catalog.set_config('transaction_timeout', '0', false)
+             WHERE pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL;
          SET statement_timeout = {};
          SELECT pg_catalog.set_config('cloacinactl.imposed', pg_catalog.current_schemas(false)::pg_catalog.text, true);
          SET search_path = pg_catalog, pg_temp;
