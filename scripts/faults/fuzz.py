@@ -63,7 +63,7 @@ def mutate(rng, data):
 def most_requests(sent):
     """How many requests could at most be in these bytes: each has a line that ends in a version, and an error may
     be answered where none is."""
-    return len(re.findall(rb"HTTP/1\.[01]\r\n", sent)) + 1
+    return len(re.findall(rb"HTTP/1\.[0-9]\r\n", sent)) + 1
 
 
 def exchange(rng, address, messages):
