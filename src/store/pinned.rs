@@ -92,9 +92,9 @@ pub fn pin(
     })
 }
 
-/// An imposed time-out of transactions counts from BEGIN on, so it is the first to go. The transaction is READ COMMITTED,
-/// since a standby has no other, and its names are those of `pg_catalog`: a schema that is imposed may have functions and
-/// operators of the same names.
+/// Imposed time-outs of statements and transactions count at once, so they are the first to go. The transaction is READ
+/// COMMITTED, since a standby has no other, and its names are those of `pg_catalog`: a schema that is imposed may have
+/// functions and operators of the same names.
 fn statements(statement_timeout: Duration, path: &Path<'_>) -> String {
     let values: Vec<_> = PINNED.iter().map(|(name, value)| format!("('{name}', '{value}')")).collect();
     let path = match path {
@@ -104,9 +104,9 @@ fn statements(statement_timeout: Duration, path: &Path<'_>) -> String {
     };
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED;
+         SET statement_timeout = {};
          SELECT pg_catalog.set_config('transaction_timeout', '0', false)
              WHERE pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL;
-         SET statement_timeout = {};
          SELECT pg_catalog.set_config('cloacinactl.imposed', pg_catalog.current_schemas(false)::pg_catalog.text, true);
          SET search_path = pg_catalog, pg_temp;
          WITH pinned AS MATERIALIZED (
