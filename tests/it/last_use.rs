@@ -153,9 +153,9 @@ fn a_locked_row_holds_up_nothing() {
     written(&database, &id);
 }
 
-/// What one server could not write for a while is older than what another has written meanwhile.
-#[test]
-fn an_older_use_never_replaces_a_newer_one() {
+/// A key is used while its row is held; then another server writes a use of it, so far from now, and the row is free. The
+/// use that was written by that, and the one that stands once this server has written what it had.
+fn uses_beside_another_server(from_now: &str) -> (OffsetDateTime, Option<OffsetDateTime>) {
     let database = Database::new();
     let server = Server::start(&database);
     let admin = server.bootstrap_key();
@@ -165,47 +165,30 @@ fn an_older_use_never_replaces_a_newer_one() {
     lock.batch_execute(&format!("SELECT FROM api_keys WHERE id = '{id}' FOR UPDATE")).unwrap();
     assert!(server.knows(&key));
     let_a_batch_pass(&server, &database, &admin);
-    // As another server would write it, a while later.
-    let newer: OffsetDateTime = lock
-        .query_one(
-            &format!("UPDATE api_keys SET last_used_at = now() + interval '5min' WHERE id = '{id}' RETURNING last_used_at"),
-            &[],
-        )
-        .unwrap()
-        .get(0);
+    let theirs = format!(
+        "UPDATE api_keys SET last_used_at = now() + interval '{from_now}' WHERE id = '{id}' RETURNING last_used_at"
+    );
+    let theirs = lock.query_one(&theirs, &[]).unwrap().get(0);
     lock.commit().unwrap();
     // What is left from before is in the first of these.
     for _ in 0..2 {
         let_a_batch_pass(&server, &database, &admin);
     }
-    assert_eq!(last_used(&database, &id), Some(newer));
+    (theirs, last_used(&database, &id))
+}
+
+/// What one server could not write for a while is older than what another has written meanwhile.
+#[test]
+fn an_older_use_never_replaces_a_newer_one() {
+    let (newer, last) = uses_beside_another_server("5min");
+    assert_eq!(last, Some(newer));
 }
 
 /// Several servers note the uses of one key, each once a minute; no two of them are written in one minute.
 #[test]
 fn at_most_once_a_minute_by_all_servers_together() {
-    let database = Database::new();
-    let server = Server::start(&database);
-    let admin = server.bootstrap_key();
-    let (id, key) = server.create_key(&admin, "shared");
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute(&format!("SELECT FROM api_keys WHERE id = '{id}' FOR UPDATE")).unwrap();
-    assert!(server.knows(&key));
-    let_a_batch_pass(&server, &database, &admin);
-    // As another server would have written it, less than a minute before.
-    let earlier: OffsetDateTime = lock
-        .query_one(
-            &format!("UPDATE api_keys SET last_used_at = now() - interval '30s' WHERE id = '{id}' RETURNING last_used_at"),
-            &[],
-        )
-        .unwrap()
-        .get(0);
-    lock.commit().unwrap();
-    for _ in 0..2 {
-        let_a_batch_pass(&server, &database, &admin);
-    }
-    assert_eq!(last_used(&database, &id), Some(earlier));
+    let (earlier, last) = uses_beside_another_server("-30s");
+    assert_eq!(last, Some(earlier));
 }
 
 #[test]
