@@ -65,8 +65,13 @@ fn metrics_have_the_promised_families() {
     server.get("/auth/keys", Some(&key)).expect_status(200);
     server.get("/auth/keys", None).expect_status(401);
     let _ = http::raw(server.address, b"nonsense\r\n\r\n");
-    // The keys are counted by a thread of their own.
-    let late = ["cloacina_auth_failures_total", "cloacina_http_rejected_total", "cloacina_api_keys"];
+    // The keys are counted by a thread of their own, and the pool makes its first session in one.
+    let late = [
+        "cloacina_auth_failures_total",
+        "cloacina_http_rejected_total",
+        "cloacina_api_keys",
+        "cloacina_db_pool_size",
+    ];
     let samples = wait_for("what happens beside this test to be in the metrics", || {
         let samples = server.metrics();
         late.iter().all(|name| metrics::sum(&samples, name, &[]) > 0.0).then_some(samples)
