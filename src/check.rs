@@ -14,7 +14,7 @@ use crate::config::{Flags, Settings};
 use crate::failure::Failure;
 use crate::http::listener;
 use crate::keys::bootstrap;
-use crate::store::check::{self as database, Finding};
+use crate::store::preflight::{self as database, Finding};
 
 /// Prints a line for each thing that is in order on stdout, and one for each that is not on stderr. The exit code is 2
 /// for wrong usage or configuration, 1 for what else is wrong. A taken address is not: mostly that is the server which
@@ -29,7 +29,7 @@ pub fn check(home: PathBuf, flags: Flags) -> Result<ExitCode, Failure> {
             Ok(line) => cli::print(&format!("ok: {line}\n"))?,
             Err(failure) => {
                 code = code.max(failure.exit_code());
-                cli::complain(&failure);
+                cli::print_error(&failure);
             }
         }
     }

@@ -10,7 +10,6 @@ mod http;
 mod keys;
 mod logging;
 mod metrics;
-mod notify;
 mod plain_file;
 mod random;
 mod rate_limit;
@@ -19,6 +18,7 @@ mod serve;
 mod signals;
 mod store;
 mod suggestion;
+mod systemd;
 mod terminal;
 
 use std::panic::catch_unwind;
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
             Err(Failure::Runtime("internal error: a panic, which is logged above".to_owned()))
         })
         .unwrap_or_else(|failure| {
-            cli::complain(&failure);
+            cli::print_error(&failure);
             ExitCode::from(failure.exit_code())
         });
     logging::flush();

@@ -79,7 +79,7 @@ pub enum Rejection {
     Evicted,
     /// The queue was full, or the request waited in it for too long.
     Overloaded,
-    /// The request was not one that we take (4xx or 501/505 of the gate).
+    /// The request was not one that we take (4xx or 501/505 of the event loop).
     Malformed,
     /// The client spoke TLS.
     TlsOnPlainPort,
@@ -207,8 +207,8 @@ impl Metrics {
     /// order.
     pub fn refused(&self) -> Vec<(&'static str, u64)> {
         let auth = AuthFailure::ALL.iter().map(|(reason, name)| (&self.auth_failures, reason.label(), *name));
-        let gate = Rejection::ALL.iter().map(|(reason, name)| (&self.rejected, reason.label(), *name));
-        auth.chain(gate)
+        let event_loop = Rejection::ALL.iter().map(|(reason, name)| (&self.rejected, reason.label(), *name));
+        auth.chain(event_loop)
             .map(|(counters, label, name)| (name, counters.with_label_values(&[label]).get()))
             .collect()
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use crate::config::{self, Setting, Settings, Wrong};
 use crate::failure::Failure;
 use crate::http::connection::{Deadlines, Rules};
-use crate::http::workers::Shop;
-use crate::store::changes::LONGEST_WAIT_FOR_SERVERS;
+use crate::http::worker_pool::ServerContext;
+use crate::store::invalidation::LONGEST_WAIT_FOR_SERVERS;
 
 /// The settings that the running server follows; all others need a restart.
 const FOLLOWED: &[&str] =
@@ -17,13 +17,13 @@ const FOLLOWED: &[&str] =
 pub struct Reload<L> {
     running: Settings,
     load: L,
-    shop: Arc<Shop>,
+    server: Arc<ServerContext>,
 }
 
 impl<L: Fn() -> Result<(Settings, Wrong), Failure>> Reload<L> {
-    pub fn new(mut running: Settings, load: L, shop: Arc<Shop>) -> Reload<L> {
+    pub fn new(mut running: Settings, load: L, server: Arc<ServerContext>) -> Reload<L> {
         running.bootstrap_key = None;
-        Reload { running, load, shop }
+        Reload { running, load, server }
     }
 
     /// Loads the configuration with the flags and the environment of the start. One that is wrong anywhere changes
@@ -53,12 +53,12 @@ impl<L: Fn() -> Result<(Settings, Wrong), Failure>> Reload<L> {
         for setting in followed.filter_map(Setting::of_key) {
             setting.copy(&mut self.running, new);
         }
-        self.shop.vitals.access_log.store(self.running.access_log, Ordering::Relaxed);
-        self.shop.mailbox.post_rules(rules(&self.running));
+        self.server.status.access_log.store(self.running.access_log, Ordering::Relaxed);
+        self.server.completions.post_rules(rules(&self.running));
     }
 }
 
-/// What the gate goes by with these settings.
+/// What the event loop goes by with these settings.
 pub fn rules(settings: &Settings) -> Rules {
     let deadlines = Deadlines {
         request: settings.request_timeout,

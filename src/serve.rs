@@ -15,19 +15,19 @@ use crate::background::Background;
 use crate::config::{self, Settings, Wrong};
 use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
-use crate::http::gate::{self, Gate, Limits};
+use crate::http::event_loop::{self, EventLoop, Limits};
 use crate::http::listener;
 use crate::http::routes::{self, Answer, ROUTES, Request};
-use crate::http::vitals::Vitals;
-use crate::http::workers::{self, Counts, Mailbox, Queue, Shop};
-use crate::keys::{Keys, bootstrap, revocations, waiting};
+use crate::http::server_status::ServerStatus;
+use crate::http::worker_pool::{self, CompletionQueue, Counts, Queue, ServerContext};
+use crate::keys::{Keys, bootstrap, invalidation, waiting_responses};
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::notify::Notifier;
 use crate::reload::{self, Reload};
 use crate::signals;
 use crate::store::Store;
-use crate::store::changes::LONGEST_WAIT_FOR_SERVERS;
+use crate::store::invalidation::LONGEST_WAIT_FOR_SERVERS;
+use crate::systemd::SystemdNotifier;
 
 /// Descriptors that are not clients: sessions, log, socket pairs, the poll itself, and some to spare.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -55,7 +55,7 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
     config::make_home(&settings.home)?;
     logging::start(&settings.home, settings.verbose)?;
     log::info!(database = config::mask_url(&settings.database_url); "starting");
-    let notifier = Notifier::from_environment();
+    let notifier = SystemdNotifier::from_environment();
     let serving = Arc::new(OnceLock::new());
     let drain = drain(Arc::clone(&serving), notifier.clone());
     signals::on_end(drain)?;
@@ -72,52 +72,54 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
     let first = |transaction: Transaction<'_>| {
         bootstrap::run(transaction, &settings.home, settings.bootstrap_key.as_deref())
     };
-    let status = Arc::new(DatabaseStatus::default());
-    let store = Store::start(settings, Arc::clone(&metrics), Arc::clone(&status), first)?;
-    let vitals = Arc::new(Vitals::new(Arc::clone(&metrics), status));
-    vitals.access_log.store(settings.access_log, Ordering::Relaxed);
+    let database_status = Arc::new(DatabaseStatus::default());
+    let store = Store::start(settings, Arc::clone(&metrics), Arc::clone(&database_status), first)?;
+    let status = Arc::new(ServerStatus::new(Arc::clone(&metrics), database_status));
+    status.access_log.store(settings.access_log, Ordering::Relaxed);
     let keys = Keys::new(store, settings, metrics)
         .map_err(|error| Failure::Runtime(format!("cannot set up the keys: {error:?}")))?;
     let keys = Arc::new(keys);
 
-    let (poll, waker) = gate::prepare().map_err(|error| runtime("cannot set up the event poll", &error))?;
+    let (poll, waker) =
+        event_loop::prepare().map_err(|error| runtime("cannot set up the event poll", &error))?;
     let handle = {
         let keys = Arc::clone(&keys);
         Box::new(move |request: &Request<'_>| routes::dispatch(&keys, request))
     };
-    let shop = Arc::new(Shop {
+    let server = Arc::new(ServerContext {
         reads: Queue::new(settings.queue),
         changes: Queue::new(settings.queue),
-        mailbox: Mailbox::new(waker),
-        vitals: Arc::clone(&vitals),
+        completions: CompletionQueue::new(waker),
+        status: Arc::clone(&status),
         handle,
     });
-    let workers = start_workers(&shop, settings)?;
+    let workers = start_workers(&server, settings)?;
     let listener = if has_successor { socket.into() } else { listener::listen(socket, settings.bind)? };
     let address = listener.local_addr().map_err(|error| runtime("cannot tell the address", &error))?;
     let limits =
         Limits { connections: connection_limit(settings), rules: reload::rules(settings), has_successor };
-    let gate = Gate::new(poll, listener, limits, Arc::clone(&shop))
+    let event_loop = EventLoop::new(poll, listener, limits, Arc::clone(&server))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     // From here on a signal drains; until here there was nothing to drain.
-    let _ = serving.set(Arc::clone(&shop));
-    let watchers = watch(&keys, &vitals).map_err(|error| runtime("cannot start a thread", &error))?;
+    let _ = serving.set(Arc::clone(&server));
+    let watchers = watch(&keys, &status).map_err(|error| runtime("cannot start a thread", &error))?;
     if !ignores_hangups {
-        let mut reload = Reload::new(settings.clone(), load, Arc::clone(&shop));
+        let mut reload = Reload::new(settings.clone(), load, Arc::clone(&server));
         signals::on_hangup(move || reload.run()).map_err(|error| runtime("cannot start a thread", &error))?;
     }
     announce(address);
     keys.store.fill();
     if let Some(notifier) = notifier {
         notifier
-            .watch(&shop, address, settings.database_timeout + LONGEST_WAIT_FOR_SERVERS)
+            .watch(&server, address, settings.database_timeout + LONGEST_WAIT_FOR_SERVERS)
             .map_err(|error| runtime("cannot start a thread", &error))?;
     }
 
-    let cut_off =
-        gate.run(settings.shutdown_timeout).map_err(|error| runtime("the event poll failed", &error))?;
-    let left = settings.shutdown_timeout.saturating_sub(vitals.drained_for());
-    finish(&shop, &keys, workers, watchers, left, cut_off)
+    let cut_off = event_loop
+        .run(settings.shutdown_timeout)
+        .map_err(|error| runtime("the event poll failed", &error))?;
+    let left = settings.shutdown_timeout.saturating_sub(status.drained_for());
+    finish(&server, &keys, workers, watchers, left, cut_off)
 }
 
 fn runtime(what: &str, error: &dyn std::error::Error) -> Failure {
@@ -126,9 +128,9 @@ fn runtime(what: &str, error: &dyn std::error::Error) -> Failure {
 
 /// The workers' socket pairs need a directory for a moment: the home, or where that has too long a name, the
 /// system's temporary one.
-fn start_workers(shop: &Arc<Shop>, settings: &Settings) -> Result<Vec<JoinHandle<()>>, Failure> {
+fn start_workers(server: &Arc<ServerContext>, settings: &Settings) -> Result<Vec<JoinHandle<()>>, Failure> {
     let temporary: PathBuf = std::env::temp_dir();
-    let start = |directory: &Path| workers::start(shop, worker_counts(settings), directory);
+    let start = |directory: &Path| worker_pool::start(server, worker_counts(settings), directory);
     start(&settings.home)
         .or_else(|_| start(&temporary))
         .map_err(|error| runtime("cannot start the workers", &error))
@@ -164,13 +166,16 @@ fn connection_limit(settings: &Settings) -> usize {
     settings.max_connections.min(possible)
 }
 
-/// What the first signal to end does: nothing, and says so with `false`, until there is a gate to be told.
-fn drain(serving: Arc<OnceLock<Arc<Shop>>>, notifier: Option<Arc<Notifier>>) -> impl Fn() -> bool {
+/// What the first signal to end does: nothing, and says so with `false`, until there is an event loop to be told.
+fn drain(
+    serving: Arc<OnceLock<Arc<ServerContext>>>,
+    notifier: Option<Arc<SystemdNotifier>>,
+) -> impl Fn() -> bool {
     move || {
-        let Some(shop) = serving.get() else { return false };
+        let Some(server) = serving.get() else { return false };
         log::info!("draining: no new connections, requests under way are finished");
-        shop.vitals.start_draining();
-        shop.mailbox.wake();
+        server.status.start_draining();
+        server.completions.wake();
         if let Some(notifier) = &notifier {
             notifier.stopping();
         }
@@ -192,20 +197,20 @@ fn announce(address: SocketAddr) {
 }
 
 /// Starts the threads that look after the database and the log.
-fn watch(keys: &Arc<Keys>, vitals: &Arc<Vitals>) -> io::Result<Background> {
-    type Watch = fn(&Keys, &Vitals, &AtomicBool);
+fn watch(keys: &Arc<Keys>, status: &Arc<ServerStatus>) -> io::Result<Background> {
+    type Watch = fn(&Keys, &ServerStatus, &AtomicBool);
     let watches: [(&str, Watch); 6] = [
-        ("revocations", |keys, _, stop| revocations::watch(keys, stop)),
-        ("waiting", |keys, _, stop| waiting::watch(keys, stop)),
+        ("invalidation", |keys, _, stop| invalidation::watch(keys, stop)),
+        ("waiting-responses", |keys, _, stop| waiting_responses::watch(keys, stop)),
         ("readiness", watch_readiness),
-        ("same-server", |keys, _, stop| revocations::watch_server(keys, stop)),
-        ("house", keep_house),
+        ("same-server", |keys, _, stop| invalidation::watch_server(keys, stop)),
+        ("maintenance", maintain),
         ("refusals", watch_refusals),
     ];
     let mut watchers = Background::default();
     for (name, watch) in watches {
-        let (keys, vitals) = (Arc::clone(keys), Arc::clone(vitals));
-        watchers.start(name, move |stop| watch(&keys, &vitals, stop))?;
+        let (keys, status) = (Arc::clone(keys), Arc::clone(status));
+        watchers.start(name, move |stop| watch(&keys, &status, stop))?;
     }
     Ok(watchers)
 }
@@ -213,8 +218,8 @@ fn watch(keys: &Arc<Keys>, vitals: &Arc<Vitals>) -> io::Result<Background> {
 /// Looks at the database now and then, and at once when a request has failed, so that `/ready` can answer without
 /// asking. Nothing here may wait for the database without a limit: a session that is silent is found out by this
 /// thread, and replaced.
-fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
-    vitals.database.watch_from_here();
+fn watch_readiness(keys: &Keys, status: &ServerStatus, stop: &AtomicBool) {
+    status.database.watch_from_here();
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
         keys.store.look(CHECK_LIMIT);
@@ -226,7 +231,7 @@ fn watch_readiness(keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
 
 /// Does what has to be written or counted from time to time, and once more at the end. Waits for no lock and no standby:
 /// reads may need the session.
-fn keep_house(keys: &Keys, _vitals: &Vitals, stop: &AtomicBool) {
+fn maintain(keys: &Keys, _status: &ServerStatus, stop: &AtomicBool) {
     let mut next_count = Instant::now();
     let mut stops = false;
     while !stops {
@@ -245,7 +250,7 @@ fn keep_house(keys: &Keys, _vitals: &Vitals, stop: &AtomicBool) {
 }
 
 /// One line for all that were refused since the last one: a flood of rubbish must not fill the disk.
-fn watch_refusals(_keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
+fn watch_refusals(_keys: &Keys, status: &ServerStatus, stop: &AtomicBool) {
     // From zero on: some may have been refused before this thread had its first turn.
     let mut before: Vec<u64> = Vec::new();
     let mut stops = false;
@@ -253,14 +258,14 @@ fn watch_refusals(_keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
         thread::park_timeout(REPORT_EVERY);
         // Looked at first, so that the last line leaves none out.
         stops = stop.load(Ordering::Acquire);
-        let now = vitals.metrics.refused();
+        let now = status.metrics.refused();
         let mut counts: Vec<String> = now
             .iter()
             .zip(before.into_iter().chain(std::iter::repeat(0)))
             .filter(|((_, now), before)| now > before)
             .map(|((reason, now), before)| format!("{reason}: {}", now - before))
             .collect();
-        match vitals.unlogged_failures() {
+        match status.unlogged_failures() {
             0 => {}
             failed => counts.push(format!("failed without a line: {failed}")),
         }
@@ -275,14 +280,14 @@ fn watch_refusals(_keys: &Keys, vitals: &Vitals, stop: &AtomicBool) {
 /// been answered or its time is over, the others; what no client was told of is undone at last. Where the database is in
 /// trouble and nothing is to be undone, the others are left to wait: no client waits for what they do.
 fn finish(
-    shop: &Shop,
+    server: &ServerContext,
     keys: &Arc<Keys>,
     workers: Vec<JoinHandle<()>>,
     watchers: Background,
     left: Duration,
     cut_off: usize,
 ) -> Result<(), Failure> {
-    shop.close();
+    server.close();
     let (done, stages) = mpsc::channel();
     let until = Instant::now() + left + THREADS_END;
     let joined_keys = Arc::clone(keys);
@@ -298,7 +303,7 @@ fn finish(
         .name("joiner".to_owned())
         .spawn(join)
         .map_err(|error| runtime("cannot start a thread", &error))?;
-    let is_idle = || shop.vitals.database.trouble().is_some() && !keys.has_lost();
+    let is_idle = || server.status.database.trouble().is_some() && !keys.has_lost();
     let wait = |limit| stages.recv_timeout(limit);
     let left = || until.saturating_duration_since(Instant::now());
     let ended = wait(left()).and_then(|()| match wait(THREADS_END.min(left())) {

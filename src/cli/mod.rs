@@ -125,7 +125,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Says on stderr why a command failed, where that is still possible.
-pub fn complain(failure: &Failure) {
+pub fn print_error(failure: &Failure) {
     remark(&format!("cloacinactl: {failure}"));
 }
 

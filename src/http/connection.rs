@@ -1,4 +1,4 @@
-//! One client's connection as the gate sees it: read, check, hand on or answer, write, end. Never waits.
+//! One client's connection as the event loop sees it: read, check, hand on or answer, write, end. Never waits.
 
 use std::io::{self, Read as _};
 use std::mem;
@@ -11,12 +11,12 @@ use mio::net::TcpStream;
 
 use super::chunked::Chunks;
 use super::forwarded;
-use super::framing::{self, Body, Head};
+use super::head::{self, Body, Head};
 use super::peer::{Peer, Stage};
-use super::reply::{self, Asked, Error, Reply};
+use super::response::{self, Error, RequestInfo, Response};
 use super::routes::{self, Answer};
-use super::vitals::PROBE;
-use super::workers::{Done, Job, Shop};
+use super::server_status::PROBE;
+use super::worker_pool::{Completion, Job, ServerContext};
 use crate::config::Networks;
 use crate::metrics::Rejection;
 
@@ -58,9 +58,9 @@ pub struct Rules {
     pub trusted_proxies: Networks,
 }
 
-/// What all connections of the gate use.
-pub struct Desk {
-    pub shop: Arc<Shop>,
+/// What all connections of the event loop use.
+pub struct ConnectionContext {
+    pub server: Arc<ServerContext>,
     pub rules: Rules,
     /// Set once, when intake stops: from then on every answer ends its connection.
     pub draining: Option<Instant>,
@@ -69,16 +69,22 @@ pub struct Desk {
     request_ids: RequestIds,
 }
 
-impl Desk {
+impl ConnectionContext {
     /// # Errors
     /// The system has no random bytes.
-    pub fn new(shop: Arc<Shop>, rules: Rules) -> io::Result<Desk> {
+    pub fn new(server: Arc<ServerContext>, rules: Rules) -> io::Result<ConnectionContext> {
         let request_ids = RequestIds::new()?;
-        Ok(Desk { shop, rules, draining: None, scratch: vec![0; 16 * 1024].into_boxed_slice(), request_ids })
+        Ok(ConnectionContext {
+            server,
+            rules,
+            draining: None,
+            scratch: vec![0; 16 * 1024].into_boxed_slice(),
+            request_ids,
+        })
     }
 
     fn reject(&self, reason: Rejection) {
-        self.shop.vitals.metrics.rejected(reason);
+        self.server.status.metrics.rejected(reason);
     }
 }
 
@@ -127,11 +133,11 @@ enum Phase {
 
 /// What becomes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    Stays,
+pub enum NextAction {
+    Wait,
     /// There is more to do, and others have waited for long enough.
-    Yields,
-    Ends,
+    Yield,
+    End,
 }
 
 pub struct Connection {
@@ -146,7 +152,7 @@ pub struct Connection {
     reading: Option<Refusable>,
     chunks: Chunks,
     /// The request that a worker has, or had last.
-    serving: Option<Asked>,
+    serving: Option<RequestInfo>,
     /// The last read brought nothing that could complete the head.
     unfinished: bool,
     /// Nothing is left to read until the poll says so: the last read emptied the socket (epoll(7), question 9).
@@ -201,78 +207,78 @@ impl Connection {
             Phase::Lingering(since) => Some((true, since)),
             // A client that has finished sending may be gone, and an answer that waits would keep its place for it.
             Phase::Serving if self.finished && self.peer.stage() == Some(Stage::Parked) => {
-                self.serving.as_ref().map(|asked| (true, asked.at))
+                self.serving.as_ref().map(|info| (true, info.at))
             }
             Phase::Serving => self.peer.idle_since().map(|since| (true, since)),
         }
     }
 
     /// The socket is readable, writable, or both; or the client has finished sending, or is gone.
-    pub fn ready(&mut self, desk: &mut Desk, finished: bool, gone: bool) -> Fate {
+    pub fn ready(&mut self, context: &mut ConnectionContext, finished: bool, gone: bool) -> NextAction {
         self.drained = false;
         self.finished |= finished;
         if gone && matches!(self.phase, Phase::Serving) {
-            return Fate::Ends;
+            return NextAction::End;
         }
-        self.advance(desk)
+        self.advance(context)
     }
 
     /// A worker has answered and left something to do.
-    pub fn done(&mut self, desk: &mut Desk, done: Done) -> Fate {
+    pub fn complete(&mut self, context: &mut ConnectionContext, completion: Completion) -> NextAction {
         let now = Instant::now();
-        if done.close || !done.rest.is_empty() {
+        if completion.close || !completion.rest.is_empty() {
             self.peer.release(now);
         }
-        self.closing |= done.close;
-        if !done.rest.is_empty() {
-            self.output = done.rest;
+        self.closing |= completion.close;
+        if !completion.rest.is_empty() {
+            self.output = completion.rest;
             self.phase = Phase::Writing(now);
         }
-        self.advance(desk)
+        self.advance(context)
     }
 
     /// Goes on until somebody else has to move, the client or a worker, or until its turn is over.
-    pub fn advance(&mut self, desk: &mut Desk) -> Fate {
+    pub fn advance(&mut self, context: &mut ConnectionContext) -> NextAction {
         for _ in 0..TURN {
             if let Phase::Lingering(_) = self.phase {
-                return self.linger(desk);
+                return self.linger(context);
             }
             if matches!(self.phase, Phase::Serving) {
-                // Asked to wake us, a worker would do so for nothing: the client waits for its answer.
+                // RequestInfo to wake us, a worker would do so for nothing: the client waits for its answer.
                 if self.has_nothing_to_read() && !self.closing {
-                    return Fate::Stays;
+                    return NextAction::Wait;
                 }
-                let Some(since) = self.peer.gate_turn() else { return Fate::Stays };
+                let Some(since) = self.peer.event_loop_turn() else { return NextAction::Wait };
                 self.phase = Phase::Idle(since);
             }
             if !self.output.is_empty() && self.flush().is_err() {
-                return Fate::Ends;
+                return NextAction::End;
             }
             if !self.output.is_empty() {
-                return Fate::Stays;
+                return NextAction::Wait;
             }
             if self.closing {
-                return self.end(desk);
+                return self.end(context);
             }
-            match self.next_request(desk) {
+            match self.next_request(context) {
                 Ok(true) => {}
-                Ok(false) if self.drained => return Fate::Stays,
-                Ok(false) => match self.read(desk) {
-                    Ok(0) => return Fate::Ends,
+                Ok(false) if self.drained => return NextAction::Wait,
+                Ok(false) => match self.read(context) {
+                    Ok(0) => return NextAction::End,
                     Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Fate::Stays,
-                    Err(_) => return Fate::Ends,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return NextAction::Wait,
+                    Err(_) => return NextAction::End,
                 },
                 Err(error) => {
-                    desk.reject(match error {
+                    context.reject(match error {
                         Error::TlsOnPlainPort => Rejection::TlsOnPlainPort,
                         _ => Rejection::Malformed,
                     });
-                    self.refuse(desk, &error);
+                    self.refuse(context, &error);
                 }
             }
         }
-        Fate::Yields
+        NextAction::Yield
     }
 
     fn has_nothing_to_read(&self) -> bool {
@@ -280,7 +286,7 @@ impl Connection {
     }
 
     /// Takes one whole request out of the input and has it answered, if there is one.
-    fn next_request(&mut self, desk: &mut Desk) -> Result<bool, Error> {
+    fn next_request(&mut self, context: &mut ConnectionContext) -> Result<bool, Error> {
         if self.start == self.input.len() || mem::take(&mut self.unfinished) {
             return Ok(false);
         }
@@ -290,7 +296,7 @@ impl Connection {
         }
         let head = match self.head.take() {
             Some(head) => head,
-            None => match framing::read_head(&self.input[self.start..])? {
+            None => match head::read_head(&self.input[self.start..])? {
                 None => return Ok(false),
                 Some((head, length)) => {
                     self.start += length;
@@ -322,9 +328,9 @@ impl Connection {
             }
         };
         match (&chunked, head.body) {
-            (Some(body), _) => self.answer(desk, &head, Source::Decoded(body), now),
+            (Some(body), _) => self.answer(context, &head, Source::Decoded(body), now),
             (None, Body::Length(length)) => {
-                self.answer(desk, &head, Source::Input(self.start..self.start + length), now);
+                self.answer(context, &head, Source::Input(self.start..self.start + length), now);
                 self.start += length;
             }
             (None, Body::Chunked) => {}
@@ -345,13 +351,13 @@ impl Connection {
         }
     }
 
-    fn answer(&mut self, desk: &mut Desk, head: &Head, body: Source<'_>, now: Instant) {
+    fn answer(&mut self, context: &mut ConnectionContext, head: &Head, body: Source<'_>, now: Instant) {
         self.reading = None;
         let request_id = match &head.request_id {
             Some(theirs) => theirs.as_str().into(),
-            None => desk.request_ids.fresh().into(),
+            None => context.request_ids.fresh().into(),
         };
-        let mut asked = Asked {
+        let mut info = RequestInfo {
             request_id,
             method: head.method,
             route: "unmatched",
@@ -360,50 +366,56 @@ impl Connection {
             client: forwarded::client(
                 self.peer.address.ip(),
                 head.forwarded_for.as_deref(),
-                &desk.rules.trusted_proxies,
+                &context.rules.trusted_proxies,
             ),
             at: now,
-            deadline: now + desk.rules.deadlines.answer,
+            deadline: now + context.rules.deadlines.answer,
         };
-        let is_misdirected = head.is_https && !desk.rules.trusted_proxies.contains(self.peer.address.ip());
+        let is_misdirected = head.is_https && !context.rules.trusted_proxies.contains(self.peer.address.ip());
         let found = match is_misdirected {
             true => Err(Error::MisdirectedRequest),
             false => routes::find(head.method, head.path()),
         };
-        let reply = match found {
-            Err(_) if desk.shop.vitals.is_probe(head.path()) => {
-                asked.route = PROBE;
-                if self.hand_on(desk, head, body, &asked) {
+        let response = match found {
+            Err(_) if context.server.status.is_probe(head.path()) => {
+                info.route = PROBE;
+                if self.hand_on(context, head, body, &info) {
                     return;
                 }
-                Error::Overloaded.reply()
+                Error::Overloaded.response()
             }
             Err(error) => {
                 if let Error::MethodNotAllowed(_) = error {
-                    asked.route = routes::pattern(head.path());
+                    info.route = routes::pattern(head.path());
                 }
-                error.reply()
+                error.response()
             }
             Ok(found) => {
-                asked.route = found.route.pattern;
+                info.route = found.route.pattern;
                 match found.route.answer {
-                    Answer::Gate(answer) => {
-                        desk.shop.vitals.metrics.queue_depth.set(desk.shop.depth() as i64);
-                        answer(&desk.shop.vitals)
+                    Answer::EventLoop(answer) => {
+                        context.server.status.metrics.queue_depth.set(context.server.depth() as i64);
+                        answer(&context.server.status)
                     }
-                    Answer::Worker(..) if self.hand_on(desk, head, body, &asked) => return,
+                    Answer::Worker(..) if self.hand_on(context, head, body, &info) => return,
                     Answer::Worker(..) => {
-                        desk.reject(Rejection::Overloaded);
-                        Error::Overloaded.reply()
+                        context.reject(Rejection::Overloaded);
+                        Error::Overloaded.response()
                     }
                 }
             }
         };
-        self.reply(desk, &reply, &asked, !routes::is_under_auth(head.path()));
+        self.respond(context, &response, &info, !routes::is_under_auth(head.path()));
     }
 
     /// Into the queue, unless that is full.
-    fn hand_on(&mut self, desk: &Desk, head: &Head, body: Source<'_>, asked: &Asked) -> bool {
+    fn hand_on(
+        &mut self,
+        context: &ConnectionContext,
+        head: &Head,
+        body: Source<'_>,
+        info: &RequestInfo,
+    ) -> bool {
         let body = match &body {
             Source::Input(range) => &self.input[range.clone()],
             Source::Decoded(body) => body,
@@ -414,42 +426,48 @@ impl Connection {
             authorization: head.authorization.clone(),
             content_type: head.content_type.clone(),
             has_content_coding: head.has_content_coding,
-            asked: asked.clone(),
+            info: info.clone(),
         };
-        let in_flight = &desk.shop.vitals.metrics.requests_in_flight;
+        let in_flight = &context.server.status.metrics.requests_in_flight;
         // First of all, since a worker may be done before the next line.
         let before = mem::replace(&mut self.phase, Phase::Serving);
-        self.serving = Some(asked.clone());
+        self.serving = Some(info.clone());
         self.peer.hand_over();
         in_flight.inc();
-        let queued = desk.shop.queue_of(asked).push(job);
+        let queued = context.server.queue_of(info).push(job);
         if !queued {
-            self.peer.take_back(asked.at, |_| true);
+            self.peer.take_back(info.at, |_| true);
             in_flight.dec();
             self.phase = before;
         }
         queued
     }
 
-    /// Answers on the gate's own thread.
-    fn reply(&mut self, desk: &Desk, reply: &Reply, asked: &Asked, may_be_stored: bool) {
-        let close = !asked.keep_alive || desk.draining.is_some();
-        reply::encode(reply, asked.framing(close, !may_be_stored), &mut self.output);
+    /// Answers on the event loop's own thread.
+    fn respond(
+        &mut self,
+        context: &ConnectionContext,
+        response: &Response,
+        info: &RequestInfo,
+        may_be_stored: bool,
+    ) {
+        let close = !info.keep_alive || context.draining.is_some();
+        response::encode(response, info.framing(close, !may_be_stored), &mut self.output);
         self.closing |= close;
-        desk.shop.vitals.answered(asked, reply, asked.at.elapsed());
+        context.server.status.answered(info, response, info.at.elapsed());
         self.phase = Phase::Writing(Instant::now());
     }
 
     /// Answers what is no request, or came too late, and ends the connection.
-    fn refuse(&mut self, desk: &mut Desk, error: &Error) {
+    fn refuse(&mut self, context: &mut ConnectionContext, error: &Error) {
         let refusable = self.reading.take().unwrap_or_else(|| {
             let input = &self.input[self.start..];
-            Refusable { request_id: framing::request_id(input), is_head: framing::is_head(input) }
+            Refusable { request_id: head::request_id(input), is_head: head::is_head(input) }
         });
         let now = Instant::now();
-        let asked = Asked {
-            request_id: refusable.request_id.unwrap_or_else(|| desk.request_ids.fresh()).into(),
-            method: if refusable.is_head { "HEAD" } else { framing::OTHER_METHOD },
+        let info = RequestInfo {
+            request_id: refusable.request_id.unwrap_or_else(|| context.request_ids.fresh()).into(),
+            method: if refusable.is_head { "HEAD" } else { head::OTHER_METHOD },
             route: "malformed",
             keep_alive: false,
             is_1_0: false,
@@ -458,7 +476,7 @@ impl Connection {
             deadline: now,
         };
         // Whatever it was may have been for a path under /auth.
-        self.reply(desk, &error.reply(), &asked, false);
+        self.respond(context, &error.response(), &info, false);
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -475,21 +493,21 @@ impl Connection {
         Ok(())
     }
 
-    fn read(&mut self, desk: &mut Desk) -> io::Result<usize> {
+    fn read(&mut self, context: &mut ConnectionContext) -> io::Result<usize> {
         let count = loop {
-            match (&self.peer.stream).read(&mut desk.scratch) {
+            match (&self.peer.stream).read(&mut context.scratch) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => break other?,
             }
         };
-        self.drained = count < desk.scratch.len() && !self.finished;
-        let new = &desk.scratch[..count];
+        self.drained = count < context.scratch.len() && !self.finished;
+        let new = &context.scratch[..count];
         // A head ends with a line: without a new line end it is as unfinished as before, so a client that sends byte
         // by byte costs no parsing. The first bytes are always looked at, since most rubbish shows at once.
         self.unfinished = self.head.is_none()
             && !self.input.is_empty()
             && !new.contains(&b'\n')
-            && self.input.len() - self.start + count < framing::HEAD_LIMIT;
+            && self.input.len() - self.start + count < head::HEAD_LIMIT;
         self.input.extend_from_slice(new);
         Ok(count)
     }
@@ -508,93 +526,93 @@ impl Connection {
     }
 
     /// After the last answer: no more from us, and what the client still sends is thrown away for a while.
-    fn end(&mut self, desk: &mut Desk) -> Fate {
+    fn end(&mut self, context: &mut ConnectionContext) -> NextAction {
         if self.peer.stream.shutdown(Shutdown::Write).is_err() {
-            return Fate::Ends;
+            return NextAction::End;
         }
         self.input = Vec::new();
         self.start = 0;
         self.phase = Phase::Lingering(Instant::now());
-        self.linger(desk)
+        self.linger(context)
     }
 
-    fn linger(&mut self, desk: &mut Desk) -> Fate {
+    fn linger(&mut self, context: &mut ConnectionContext) -> NextAction {
         loop {
-            match (&self.peer.stream).read(&mut desk.scratch) {
-                Ok(0) => return Fate::Ends,
+            match (&self.peer.stream).read(&mut context.scratch) {
+                Ok(0) => return NextAction::End,
                 Ok(count) => {
                     self.thrown_away += count;
                     if self.thrown_away > LINGER_BYTES {
-                        return Fate::Ends;
+                        return NextAction::End;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Fate::Stays,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return NextAction::Wait,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Fate::Ends,
+                Err(_) => return NextAction::End,
             }
         }
     }
 
     /// Looks at the deadlines; called a few times a second.
-    pub fn tick(&mut self, desk: &mut Desk, now: Instant) -> Fate {
+    pub fn tick(&mut self, context: &mut ConnectionContext, now: Instant) -> NextAction {
         let over = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         let ends_drain =
-            |since: Instant| desk.draining.is_some_and(|began| over(since.max(began), DRAIN_IDLE));
-        let idle_is_over = |since: Instant| ends_drain(since) || over(since, desk.rules.deadlines.idle);
+            |since: Instant| context.draining.is_some_and(|began| over(since.max(began), DRAIN_IDLE));
+        let idle_is_over = |since: Instant| ends_drain(since) || over(since, context.rules.deadlines.idle);
         match self.phase {
-            Phase::New(since) if over(since, desk.rules.deadlines.request) => {
-                desk.reject(Rejection::TooSlow);
-                Fate::Ends
+            Phase::New(since) if over(since, context.rules.deadlines.request) => {
+                context.reject(Rejection::TooSlow);
+                NextAction::End
             }
-            Phase::New(since) if ends_drain(since) => Fate::Ends,
-            Phase::Idle(since) if idle_is_over(since) => Fate::Ends,
-            Phase::Reading(since) if over(since, desk.rules.deadlines.request) => {
-                desk.reject(Rejection::TooSlow);
-                self.refuse(desk, &Error::RequestTimeout);
-                self.advance(desk)
+            Phase::New(since) if ends_drain(since) => NextAction::End,
+            Phase::Idle(since) if idle_is_over(since) => NextAction::End,
+            Phase::Reading(since) if over(since, context.rules.deadlines.request) => {
+                context.reject(Rejection::TooSlow);
+                self.refuse(context, &Error::RequestTimeout);
+                self.advance(context)
             }
-            Phase::Writing(since) if over(since, desk.rules.deadlines.write) => {
-                desk.reject(Rejection::TooSlow);
-                Fate::Ends
+            Phase::Writing(since) if over(since, context.rules.deadlines.write) => {
+                context.reject(Rejection::TooSlow);
+                NextAction::End
             }
-            Phase::Lingering(since) if over(since, LINGER) => Fate::Ends,
+            Phase::Lingering(since) if over(since, LINGER) => NextAction::End,
             Phase::Serving => match self.peer.idle_since() {
-                Some(since) if idle_is_over(since) => Fate::Ends,
-                Some(_) => Fate::Stays,
-                None => self.lose_patience(desk, now),
+                Some(since) if idle_is_over(since) => NextAction::End,
+                Some(_) => NextAction::Wait,
+                None => self.lose_patience(context, now),
             },
-            _ => Fate::Stays,
+            _ => NextAction::Wait,
         }
     }
 
     /// The worker, or the database behind it, took too long: the client is told so, and what the worker says later
     /// is dropped.
-    fn lose_patience(&mut self, desk: &mut Desk, now: Instant) -> Fate {
-        let Some(asked) = &self.serving else { return Fate::Stays };
-        let waited = now.saturating_duration_since(asked.at);
+    fn lose_patience(&mut self, context: &mut ConnectionContext, now: Instant) -> NextAction {
+        let Some(info) = &self.serving else { return NextAction::Wait };
+        let waited = now.saturating_duration_since(info.at);
         let is_over = |stage| {
             waited
-                >= match asked {
-                    Asked { route: PROBE, .. } => PROBE_PATIENCE,
+                >= match info {
+                    RequestInfo { route: PROBE, .. } => PROBE_PATIENCE,
                     change if change.is_change() && stage != Stage::Queued => {
-                        desk.rules.deadlines.answer_to_change
+                        context.rules.deadlines.answer_to_change
                     }
-                    change if change.is_change() || desk.shop.vitals.database.answers() => {
-                        desk.rules.deadlines.answer
+                    change if change.is_change() || context.server.status.database.answers() => {
+                        context.rules.deadlines.answer
                     }
-                    _ => desk.rules.deadlines.answer.min(PATIENCE_WHEN_AWAY),
+                    _ => context.rules.deadlines.answer.min(PATIENCE_WHEN_AWAY),
                 }
         };
-        let Some(stage) = self.peer.take_back(now, is_over) else { return Fate::Stays };
-        desk.shop.vitals.metrics.requests_in_flight.dec();
-        if let Some(asked) = self.serving.take() {
+        let Some(stage) = self.peer.take_back(now, is_over) else { return NextAction::Wait };
+        context.server.status.metrics.requests_in_flight.dec();
+        if let Some(info) = self.serving.take() {
             let error = match stage {
-                Stage::Begun | Stage::Parked if asked.is_change() => Error::OutcomeUnknown,
+                Stage::Begun | Stage::Parked if info.is_change() => Error::OutcomeUnknown,
                 _ => Error::DatabaseUnavailable,
             };
-            self.reply(desk, &error.reply(), &Asked { keep_alive: false, ..asked }, false);
+            self.respond(context, &error.response(), &RequestInfo { keep_alive: false, ..info }, false);
         }
-        self.advance(desk)
+        self.advance(context)
     }
 }
 

@@ -2,14 +2,14 @@
 
 pub mod chunked;
 pub mod connection;
+pub mod event_loop;
 pub mod forwarded;
-pub mod framing;
-pub mod gate;
+pub mod head;
 pub mod listener;
-pub mod parked;
 pub mod peer;
-pub mod reply;
+pub mod response;
 pub mod routes;
+pub mod server_status;
 pub mod target;
-pub mod vitals;
-pub mod workers;
+pub mod waiters;
+pub mod worker_pool;

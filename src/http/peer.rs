@@ -1,4 +1,4 @@
-//! The half of a connection that the gate and a worker share: the socket, and whose turn it is to use it.
+//! The half of a connection that the event loop and a worker share: the socket, and whose turn it is to use it.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use mio::Token;
 use mio::net::TcpStream;
 
-/// A client's socket. At any moment either the gate or one worker may write to it; `Turn` says who.
+/// A client's socket. At any moment either the event loop or one worker may write to it; `Turn` says who.
 pub struct Peer {
     /// Non-blocking.
     pub stream: TcpStream,
@@ -19,12 +19,12 @@ pub struct Peer {
 
 #[derive(Debug, Clone, Copy)]
 enum Turn {
-    /// The gate reads on. The moment is when the last answer was given.
-    Gate { since: Instant },
-    /// A request waits for its answer. `wakes` is set when the client has sent more meanwhile, so that the gate, which
+    /// The event loop reads on. The moment is when the last answer was given.
+    EventLoop { since: Instant },
+    /// A request waits for its answer. `wakes` is set when the client has sent more meanwhile, so that the event loop, which
     /// left it unread, is told when it may go on.
     Worker { stage: Stage, wakes: bool },
-    /// A worker writes the answer, or has left word for the gate that something of it is left to do.
+    /// A worker writes the answer, or has left word for the event loop that something of it is left to do.
     Writing { wakes: bool },
 }
 
@@ -41,22 +41,22 @@ pub enum Stage {
 
 impl Peer {
     pub fn new(stream: TcpStream, address: SocketAddr, token: Token) -> Peer {
-        Peer { stream, address, token, turn: Mutex::new(Turn::Gate { since: Instant::now() }) }
+        Peer { stream, address, token, turn: Mutex::new(Turn::EventLoop { since: Instant::now() }) }
     }
 
     fn turn(&self) -> MutexGuard<'_, Turn> {
         self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The gate gives the turn away together with a request.
+    /// The event loop gives the turn away together with a request.
     pub fn hand_over(&self) {
         *self.turn() = Turn::Worker { stage: Stage::Queued, wakes: false };
     }
 
-    /// Since when it is the gate's turn. `None`: it is not yet, and the gate will be woken when it is.
-    pub fn gate_turn(&self) -> Option<Instant> {
+    /// Since when it is the event loop's turn. `None`: it is not yet, and the event loop will be woken when it is.
+    pub fn event_loop_turn(&self) -> Option<Instant> {
         match &mut *self.turn() {
-            Turn::Gate { since } => Some(*since),
+            Turn::EventLoop { since } => Some(*since),
             Turn::Worker { wakes, .. } | Turn::Writing { wakes } => {
                 *wakes = true;
                 None
@@ -67,17 +67,17 @@ impl Peer {
     /// The same without asking to be woken.
     pub fn idle_since(&self) -> Option<Instant> {
         match &*self.turn() {
-            Turn::Gate { since } => Some(*since),
+            Turn::EventLoop { since } => Some(*since),
             _ => None,
         }
     }
 
-    /// The gate takes the turn back from a request whose time is over at its stage: which stage that was.
+    /// The event loop takes the turn back from a request whose time is over at its stage: which stage that was.
     pub fn take_back(&self, now: Instant, is_over: impl FnOnce(Stage) -> bool) -> Option<Stage> {
         let mut turn = self.turn();
         match *turn {
             Turn::Worker { stage, .. } if is_over(stage) => {
-                *turn = Turn::Gate { since: now };
+                *turn = Turn::EventLoop { since: now };
                 Some(stage)
             }
             _ => None,
@@ -92,12 +92,12 @@ impl Peer {
         }
     }
 
-    /// A worker begins with the request. `false`: the gate has answered it, so it must not be carried out.
+    /// A worker begins with the request. `false`: the event loop has answered it, so it must not be carried out.
     pub fn begin(&self) -> bool {
         self.move_to(Stage::Begun)
     }
 
-    /// The answer is ready and waits. `false`: the gate has answered in the worker's stead.
+    /// The answer is ready and waits. `false`: the event loop has answered in the worker's stead.
     pub fn park(&self) -> bool {
         self.move_to(Stage::Parked)
     }
@@ -112,7 +112,7 @@ impl Peer {
         }
     }
 
-    /// A worker that has the answer asks for the right to write it. `false`: the gate has answered in its stead.
+    /// A worker that has the answer asks for the right to write it. `false`: the event loop has answered in its stead.
     pub fn claim(&self) -> bool {
         let mut turn = self.turn();
         match *turn {
@@ -124,12 +124,12 @@ impl Peer {
         }
     }
 
-    /// It is the gate's turn again: an answer is written, or the gate goes on with what a worker has left of it. `true`:
-    /// the gate waits to be woken.
+    /// It is the event loop's turn again: an answer is written, or the event loop goes on with what a worker has left of it. `true`:
+    /// the event loop waits to be woken.
     pub fn release(&self, now: Instant) -> bool {
         let mut turn = self.turn();
         let wakes = matches!(*turn, Turn::Writing { wakes: true });
-        *turn = Turn::Gate { since: now };
+        *turn = Turn::EventLoop { since: now };
         wakes
     }
 

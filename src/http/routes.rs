@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::framing::{self, OTHER_METHOD};
-use super::reply::{Error, Reply};
-use super::vitals::{self, Vitals};
-use crate::keys::expiry::written;
+use super::head::{self, OTHER_METHOD};
+use super::response::{Error, Response};
+use super::server_status::{self, ServerStatus};
+use crate::keys::expiry::format_rfc3339;
 use crate::keys::handlers as keys;
-use crate::keys::{Caller, Keys};
+use crate::keys::{Keys, Principal};
 
 /// A whole request, as handlers see it. Paths are compared byte by byte: a trailing slash or a percent-encoded
 /// letter is another path.
@@ -36,7 +36,7 @@ pub struct Request<'a> {
 /// A request that passed the guard, and the `{id}` of its path.
 pub struct Call<'a> {
     pub request: &'a Request<'a>,
-    pub caller: Arc<Caller>,
+    pub principal: Arc<Principal>,
     /// The path segment that `{id}` stands for; empty where the pattern has none.
     pub id: &'a str,
 }
@@ -52,11 +52,11 @@ pub enum Access {
     AnyKey,
 }
 
-/// Who answers: the gate's own thread, without any wait, or a worker that may wait for the database.
+/// Who answers: the event loop's own thread, without any wait, or a worker that may wait for the database.
 #[derive(Clone, Copy)]
 pub enum Answer {
-    Gate(fn(&Vitals) -> Reply),
-    Worker(Access, fn(&Keys, &Call<'_>) -> Result<Reply, Error>),
+    EventLoop(fn(&ServerStatus) -> Response),
+    Worker(Access, fn(&Keys, &Call<'_>) -> Result<Response, Error>),
 }
 
 /// A row of the table.
@@ -71,20 +71,20 @@ pub struct Route {
     pub summary: &'static str,
 }
 
-const fn at_gate(
+const fn by_event_loop(
     method: &'static str,
     pattern: &'static str,
-    answer: fn(&Vitals) -> Reply,
+    answer: fn(&ServerStatus) -> Response,
     summary: &'static str,
 ) -> Route {
-    Route { method, pattern, around_id: around_id(pattern), answer: Answer::Gate(answer), summary }
+    Route { method, pattern, around_id: around_id(pattern), answer: Answer::EventLoop(answer), summary }
 }
 
 const fn by_worker(
     method: &'static str,
     pattern: &'static str,
     access: Access,
-    handler: fn(&Keys, &Call<'_>) -> Result<Reply, Error>,
+    handler: fn(&Keys, &Call<'_>) -> Result<Response, Error>,
     summary: &'static str,
 ) -> Route {
     Route { method, pattern, around_id: around_id(pattern), answer: Answer::Worker(access, handler), summary }
@@ -105,10 +105,10 @@ const fn around_id(pattern: &'static str) -> Option<(&'static str, &'static str)
 
 /// Every endpoint. The first row that matches wins.
 pub const ROUTES: &[Route] = &[
-    at_gate("GET", "/health", vitals::health, "liveness check"),
-    at_gate("GET", "/ready", vitals::ready, "readiness check"),
-    at_gate("GET", "/metrics", vitals::metrics, "Prometheus metrics"),
-    at_gate("GET", "/openapi.json", vitals::openapi, "this interface, as OpenAPI"),
+    by_event_loop("GET", "/health", server_status::health, "liveness check"),
+    by_event_loop("GET", "/ready", server_status::ready, "readiness check"),
+    by_event_loop("GET", "/metrics", server_status::metrics, "Prometheus metrics"),
+    by_event_loop("GET", "/openapi.json", server_status::openapi, "this interface, as OpenAPI"),
     by_worker("POST", "/auth/keys", Access::Admin, keys::create, "create API key"),
     by_worker("GET", "/auth/keys", Access::Admin, keys::list, "list API keys"),
     by_worker("DELETE", "/auth/keys/self", Access::AnyKey, keys::revoke_self, "revoke the key that asks"),
@@ -132,7 +132,7 @@ pub struct Match<'p> {
 pub fn find<'p>(method: &str, path: &'p str) -> Result<Match<'p>, Error> {
     let method = if method == "HEAD" { "GET" } else { method };
     if method == OTHER_METHOD {
-        return Err(framing::UNKNOWN_METHOD);
+        return Err(head::UNKNOWN_METHOD);
     }
     let found = ROUTES.iter().filter(|route| route.method == method);
     let mut found = found.filter_map(|route| matches(route, path).map(|id| Match { route, id }));
@@ -147,36 +147,36 @@ pub fn pattern(path: &str) -> &'static str {
     ROUTES.iter().find(|route| matches(route, path).is_some()).map_or("unmatched", |route| route.pattern)
 }
 
-/// Route, guard, handler; where an error becomes a reply.
-pub fn dispatch(keys: &Keys, request: &Request<'_>) -> Reply {
+/// Route, guard, handler; where an error becomes a response.
+pub fn dispatch(keys: &Keys, request: &Request<'_>) -> Response {
     let result = find(request.method, request.path).and_then(|found| match found.route.answer {
-        Answer::Gate(_) => Err(Error::Internal("a route of the gate came to a worker".to_owned())),
+        Answer::EventLoop(_) => Err(Error::Internal("a route of the event loop came to a worker".to_owned())),
         Answer::Worker(access, handler) => {
-            let caller = keys.admit(request.authorization, request.deadline)?;
+            let principal = keys.authenticate(request.authorization, request.deadline)?;
             // Whoever has a valid key hears of its end with every answer, refusals included.
-            let expires_soon = caller.expires_soon();
-            let key_id = Some(caller.id);
-            let reply = keys
-                .allow(&caller, access)
-                .and_then(|()| handler(keys, &Call { request, caller, id: found.id }))
+            let expires_soon = principal.expires_soon();
+            let key_id = Some(principal.id);
+            let response = keys
+                .authorize(&principal, access)
+                .and_then(|()| handler(keys, &Call { request, principal, id: found.id }))
                 .unwrap_or_else(|error| logged(&error, request));
-            let reply = Reply { key_id, ..reply };
+            let response = Response { key_id, ..response };
             Ok(match expires_soon {
-                Some(end) => reply.header("X-Auth-Key-Expires", written(end)),
-                None => reply,
+                Some(end) => response.header("X-Auth-Key-Expires", format_rfc3339(end)),
+                None => response,
             })
         }
     });
     result.unwrap_or_else(|error| logged(&error, request))
 }
 
-/// An error's reply, and its line in the log: a bug's cause stands there alone.
-fn logged(error: &Error, request: &Request<'_>) -> Reply {
+/// An error's response, and its line in the log: a bug's cause stands there alone.
+fn logged(error: &Error, request: &Request<'_>) -> Response {
     match error {
         Error::Internal(text) => log::error!(request_id = request.id; "internal error: {text}"),
         other => log::debug!(request_id = request.id, status = other.status(); "refused"),
     }
-    error.reply()
+    error.response()
 }
 
 /// What `{id}` stands for (empty where there is none), if the path is of that pattern.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use lru::LruCache;
 
-use super::Caller;
+use super::Principal;
 use super::key::KeyHash;
-use crate::store::changes::since_boot;
+use crate::store::invalidation::since_boot;
 
 /// Keys that were found valid, each for at most the TTL, and none unless the cache may be trusted now.
 pub struct Cache {
@@ -18,7 +18,7 @@ pub struct Cache {
 
 struct State {
     /// Each until a time `since_boot`. `None`: switched off.
-    keys: Option<LruCache<KeyHash, (Arc<Caller>, Duration)>>,
+    keys: Option<LruCache<KeyHash, (Arc<Principal>, Duration)>>,
     /// Grows whenever what was read from the database before may be out of date.
     generation: u64,
     /// Until when, since boot, we would have heard of changes by other servers.
@@ -27,7 +27,7 @@ struct State {
 
 /// Leave to remember what a lookup finds that begins now.
 #[derive(Debug, Clone, Copy)]
-pub struct Ticket(Option<u64>);
+pub struct CacheGeneration(Option<u64>);
 
 impl Cache {
     /// `entries` 0 switches it off.
@@ -46,30 +46,36 @@ impl Cache {
         })
     }
 
-    /// Who this key belongs to, or a ticket for the lookup that has to find out.
-    pub fn get(&self, hash: &KeyHash) -> Result<Arc<Caller>, Ticket> {
+    /// Who this key belongs to, or the generation for the lookup that has to find out.
+    pub fn get(&self, hash: &KeyHash) -> Result<Arc<Principal>, CacheGeneration> {
         let now = since_boot();
         let mut state = self.state();
         if state.trusted_until.is_none_or(|until| now >= until) {
-            return Err(Ticket(None));
+            return Err(CacheGeneration(None));
         }
         let generation = state.generation;
         let found = state.keys.as_mut().and_then(|keys| keys.get(hash));
         match found {
-            Some((caller, until)) if now < *until => Ok(Arc::clone(caller)),
-            _ => Err(Ticket(Some(generation))),
+            Some((principal, until)) if now < *until => Ok(Arc::clone(principal)),
+            _ => Err(CacheGeneration(Some(generation))),
         }
     }
 
     /// Remembers what a lookup found until the key may have ended, a time `since_boot`, unless something has changed
-    /// since the ticket was drawn.
-    pub fn put(&self, ticket: Ticket, hash: KeyHash, caller: Arc<Caller>, ends: Option<Duration>) {
+    /// since the generation was drawn.
+    pub fn put(
+        &self,
+        generation: CacheGeneration,
+        hash: KeyHash,
+        principal: Arc<Principal>,
+        ends: Option<Duration>,
+    ) {
         let oldest = since_boot().saturating_add(self.ttl);
         let until = ends.map_or(oldest, |ends| ends.min(oldest));
         let mut state = self.state();
-        let is_fresh = ticket.0 == Some(state.generation);
+        let is_fresh = generation.0 == Some(state.generation);
         if let Some(keys) = state.keys.as_mut().filter(|_| is_fresh) {
-            keys.put(hash, (caller, until));
+            keys.put(hash, (principal, until));
         }
     }
 
@@ -117,12 +123,12 @@ mod tests {
     }
 
     fn remember(cache: &Cache, key: &str) {
-        let Err(ticket) = cache.get(&KeyHash::of(key)) else { panic!("{key} is there already") };
-        cache.put(ticket, KeyHash::of(key), Arc::new(Caller::for_tests(key)), None);
+        let Err(generation) = cache.get(&KeyHash::of(key)) else { panic!("{key} is there already") };
+        cache.put(generation, KeyHash::of(key), Arc::new(Principal::for_tests(key)), None);
     }
 
     fn has(cache: &Cache, key: &str) -> bool {
-        cache.get(&KeyHash::of(key)).is_ok_and(|caller| caller.name == key)
+        cache.get(&KeyHash::of(key)).is_ok_and(|principal| principal.name == key)
     }
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -141,9 +147,9 @@ mod tests {
     #[test]
     fn a_lookup_that_began_before_a_change_remembers_nothing() {
         let cache = trusted(8, LONG);
-        let Err(ticket) = cache.get(&KeyHash::of("a")) else { panic!() };
+        let Err(generation) = cache.get(&KeyHash::of("a")) else { panic!() };
         cache.clear();
-        cache.put(ticket, KeyHash::of("a"), Arc::new(Caller::for_tests("a")), None);
+        cache.put(generation, KeyHash::of("a"), Arc::new(Principal::for_tests("a")), None);
         assert!(!has(&cache, "a"));
         remember(&cache, "a");
         assert!(has(&cache, "a"));
@@ -156,9 +162,9 @@ mod tests {
         let cache = Cache::new(8, LONG);
         remember(&cache, "a");
         assert!(!has(&cache, "a"));
-        let Err(ticket) = cache.get(&KeyHash::of("a")) else { panic!() };
+        let Err(generation) = cache.get(&KeyHash::of("a")) else { panic!() };
         cache.trust_until(since_boot() + LONG);
-        cache.put(ticket, KeyHash::of("a"), Arc::new(Caller::for_tests("a")), None);
+        cache.put(generation, KeyHash::of("a"), Arc::new(Principal::for_tests("a")), None);
         assert!(!has(&cache, "a"), "its lookup began before there was trust");
         remember(&cache, "a");
         cache.distrust();
@@ -187,8 +193,8 @@ mod tests {
         assert!(!has(&cache, "a"));
         let cache = trusted(8, LONG);
         for (ends, is_there) in [(since_boot(), false), (since_boot() + LONG, true)] {
-            let Err(ticket) = cache.get(&KeyHash::of("a")) else { panic!() };
-            cache.put(ticket, KeyHash::of("a"), Arc::new(Caller::for_tests("a")), Some(ends));
+            let Err(generation) = cache.get(&KeyHash::of("a")) else { panic!() };
+            cache.put(generation, KeyHash::of("a"), Arc::new(Principal::for_tests("a")), Some(ends));
             assert_eq!(has(&cache, "a"), is_there);
         }
     }

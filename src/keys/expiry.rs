@@ -4,18 +4,18 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, UtcOffset};
 
 /// RFC 3339 in UTC with `+00:00`, in whole seconds as everywhere in our answers.
-pub fn written(moment: OffsetDateTime) -> String {
+pub fn format_rfc3339(timestamp: OffsetDateTime) -> String {
     // Every moment that we store can be written; one that an older server stored may not.
-    match digits(moment) {
+    match format_digits(timestamp) {
         Some(digits) => digits.map(char::from).iter().collect(),
-        None => moment.to_offset(UtcOffset::UTC).to_string(),
+        None => timestamp.to_offset(UtcOffset::UTC).to_string(),
     }
 }
 
 /// The same as ASCII; `None` outside of the years that RFC 3339 can write. A listing has thousands of them.
-pub fn digits(moment: OffsetDateTime) -> Option<[u8; 25]> {
-    let moment = moment.to_offset(UtcOffset::UTC);
-    let year = u32::try_from(moment.year()).ok()?;
+pub fn format_digits(timestamp: OffsetDateTime) -> Option<[u8; 25]> {
+    let timestamp = timestamp.to_offset(UtcOffset::UTC);
+    let year = u32::try_from(timestamp.year()).ok()?;
     let mut text = *b"0000-00-00T00:00:00+00:00";
     let mut put = |at: usize, count: usize, mut number: u32| {
         for digit in text[at..at + count].iter_mut().rev() {
@@ -24,11 +24,11 @@ pub fn digits(moment: OffsetDateTime) -> Option<[u8; 25]> {
         }
     };
     put(0, 4, year);
-    put(5, 2, u8::from(moment.month()).into());
-    put(8, 2, moment.day().into());
-    put(11, 2, moment.hour().into());
-    put(14, 2, moment.minute().into());
-    put(17, 2, moment.second().into());
+    put(5, 2, u8::from(timestamp.month()).into());
+    put(8, 2, timestamp.day().into());
+    put(11, 2, timestamp.hour().into());
+    put(14, 2, timestamp.minute().into());
+    put(17, 2, timestamp.second().into());
     Some(text)
 }
 
@@ -36,11 +36,11 @@ pub fn digits(moment: OffsetDateTime) -> Option<[u8; 25]> {
 ///
 /// # Errors
 /// What would be right.
-pub fn moment(text: &str) -> Result<OffsetDateTime, &'static str> {
+pub fn parse_rfc3339(text: &str) -> Result<OffsetDateTime, &'static str> {
     OffsetDateTime::parse(text, &Rfc3339)
         .ok()
-        .and_then(|moment| moment.checked_to_offset(UtcOffset::UTC))
-        .and_then(|moment| moment.replace_nanosecond(0).ok())
+        .and_then(|timestamp| timestamp.checked_to_offset(UtcOffset::UTC))
+        .and_then(|timestamp| timestamp.replace_nanosecond(0).ok())
         .ok_or("expected a date and time as in RFC 3339, such as 2027-01-31T12:00:00Z")
 }
 
@@ -71,7 +71,7 @@ pub fn duration(text: &str) -> Result<Duration, &'static str> {
 /// It lies beyond the last year that can be written.
 pub fn after(now: OffsetDateTime, duration: Duration) -> Result<OffsetDateTime, &'static str> {
     now.checked_add(duration)
-        .and_then(|moment| moment.replace_nanosecond(0).ok())
+        .and_then(|timestamp| timestamp.replace_nanosecond(0).ok())
         .ok_or("lies beyond the year 9999")
 }
 
@@ -91,7 +91,7 @@ pub fn bounded(
     let latest = after(now, Duration::try_from(longest).unwrap_or(Duration::MAX))?;
     match asked {
         Some(end) if end > latest => {
-            Err(format!("must not be later than {}: keys live no longer here", written(latest)))
+            Err(format!("must not be later than {}: keys live no longer here", format_rfc3339(latest)))
         }
         Some(end) => Ok(Some(end)),
         None => Ok(Some(latest)),
@@ -129,16 +129,19 @@ mod tests {
 
     #[test]
     fn moments() {
-        let noon = moment("2027-01-31T14:30:00.75+02:30").unwrap();
-        assert_eq!(written(noon), "2027-01-31T12:00:00+00:00");
+        let noon = parse_rfc3339("2027-01-31T14:30:00.75+02:30").unwrap();
+        assert_eq!(format_rfc3339(noon), "2027-01-31T12:00:00+00:00");
         let late = time::macros::datetime!(9999-12-31 23:59:59.9 UTC);
-        assert_eq!(written(late), "9999-12-31T23:59:59+00:00");
-        assert_eq!(written(time::macros::datetime!(0012-02-03 04:05:06 +01:00)), "0012-02-03T03:05:06+00:00");
-        assert_eq!(digits(time::macros::datetime!(-0044-03-15 12:00 UTC)), None);
+        assert_eq!(format_rfc3339(late), "9999-12-31T23:59:59+00:00");
+        assert_eq!(
+            format_rfc3339(time::macros::datetime!(0012-02-03 04:05:06 +01:00)),
+            "0012-02-03T03:05:06+00:00"
+        );
+        assert_eq!(format_digits(time::macros::datetime!(-0044-03-15 12:00 UTC)), None);
         for bad in ["", "2027-01-31", "2027-02-31T12:00:00Z", "tomorrow", "2027-01-31T12:00:00"] {
-            assert!(moment(bad).is_err(), "{bad}");
+            assert!(parse_rfc3339(bad).is_err(), "{bad}");
         }
         assert!(after(noon, Duration::days(4_000_000)).is_err());
-        assert_eq!(written(after(noon, Duration::days(1)).unwrap()), "2027-02-01T12:00:00+00:00");
+        assert_eq!(format_rfc3339(after(noon, Duration::days(1)).unwrap()), "2027-02-01T12:00:00+00:00");
     }
 }

@@ -6,18 +6,18 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::body::{self, Asked};
 use super::key::Plaintext;
-use super::listing::{self, Page, cursor, moment, moment_or_null};
+use super::listing::{self, Page, cursor, timestamp, timestamp_or_null};
+use super::request_body::{self, CreateKey};
 use super::{ALREADY_ROTATED, Keys, Permission, fresh_id};
-use crate::http::reply::{Error, Reply};
+use crate::http::response::{Error, Response};
 use crate::http::routes::Call;
 use crate::store::StoreError;
 use crate::store::keys::{NewKey, Revocation, Rotated, Successor};
 
 /// `POST /auth/keys`: makes a key and shows it, this once.
-pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
-    let asked = Asked::read(call.request)?;
+pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
+    let asked = CreateKey::read(call.request)?;
     let expires_at = keys.end(asked.end, call.request.deadline)?;
     let key = generate()?;
     let hash = key.hash();
@@ -42,11 +42,11 @@ pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         rotated_from: None,
         old_key_expires_at: None,
     };
-    Ok(undone_if_lost(keys, new.id, Reply::json(201, &made)?))
+    Ok(undone_if_lost(keys, new.id, Response::json(201, &made)?))
 }
 
 /// `GET /auth/keys`: a page of the listing, newest first.
-pub fn list(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
+pub fn list(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
     let page = Page::from_query(call.request.query)?;
     // One more than asked for tells whether there is another page.
     let mut rows =
@@ -67,24 +67,24 @@ pub fn list(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         body.extend_from_slice(format!(",\"next\":\"{next}\"").as_bytes());
     }
     body.push(b'}');
-    let reply = Reply::bytes(200, "application/json", body);
+    let response = Response::bytes(200, "application/json", body);
     Ok(match next {
-        Some(next) => reply.header("Link", format!("<{}>; rel=\"next\"", page.target_of_next(&next))),
-        None => reply,
+        Some(next) => response.header("Link", format!("<{}>; rel=\"next\"", page.target_of_next(&next))),
+        None => response,
     })
 }
 
 /// `DELETE /auth/keys/{id}`: once this has answered, the key lets nobody in, on any server.
-pub fn revoke(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
+pub fn revoke(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
     revoke_key(keys, call, key_id(call.id)?)
 }
 
 /// `DELETE /auth/keys/self`: whoever finds a key can kill it.
-pub fn revoke_self(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
-    revoke_key(keys, call, call.caller.id)
+pub fn revoke_self(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
+    revoke_key(keys, call, call.principal.id)
 }
 
-fn revoke_key(keys: &Keys, call: &Call<'_>, id: Uuid) -> Result<Reply, Error> {
+fn revoke_key(keys: &Keys, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
     let revocation = keys.store.revoke(id, call.request.deadline);
     // Also when it failed: it may have been carried out all the same.
     keys.cache.clear();
@@ -92,28 +92,28 @@ fn revoke_key(keys: &Keys, call: &Call<'_>, id: Uuid) -> Result<Reply, Error> {
     if let Revocation::Revoked(name) = &revocation.value {
         log_change(call, "key revoked", id, name);
     }
-    let reply = match revocation.value {
+    let response = match revocation.value {
         Revocation::Unknown => return Err(NO_KEY),
         // A failover may bring the key back.
         _ if !revocation.is_confirmed => return Err(Error::OutcomeUnknown),
-        Revocation::Revoked(_) => Reply::json(200, &Revoked { status: "revoked", id })?,
-        Revocation::Earlier => NO_KEY.reply(),
+        Revocation::Revoked(_) => Response::json(200, &Revoked { status: "revoked", id })?,
+        Revocation::Earlier => NO_KEY.response(),
     };
     // For an earlier revocation as well: whoever made it may still be waiting.
-    Ok(once_servers_know(keys, call, reply))
+    Ok(once_servers_know(keys, call, response))
 }
 
 /// The answer to a change that is committed, to be given once no other server lets anybody in by what it knew before.
-fn once_servers_know(keys: &Keys, call: &Call<'_>, reply: Reply) -> Reply {
-    let Some(announced) = keys.store.announce(keys.server, call.request.deadline) else { return reply };
+fn once_servers_know(keys: &Keys, call: &Call<'_>, response: Response) -> Response {
+    let Some(announced) = keys.store.announce(keys.server, call.request.deadline) else { return response };
     let waiting = Arc::clone(&keys.waiting);
-    reply.parked(move |parked| waiting.add(announced, parked))
+    response.parked(move |parked| waiting.add(announced, parked))
 }
 
 /// A new key that no client was given must not stay valid, nor a key that it replaced stay dead.
-fn undone_if_lost(keys: &Keys, id: Uuid, reply: Reply) -> Reply {
+fn undone_if_lost(keys: &Keys, id: Uuid, response: Response) -> Response {
     let lost = Arc::clone(&keys.lost);
-    reply.or_if_lost(move || lost.add(id))
+    response.or_if_lost(move || lost.add(id))
 }
 
 /// The same for one of which it is not known whether it was made.
@@ -125,12 +125,12 @@ fn lost(keys: &Keys, id: Uuid, error: StoreError) -> Error {
 }
 
 /// `POST /auth/keys/{id}/rotate`: a new key in the place of an old one, which dies at once or after a grace.
-pub fn rotate(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
-    let id = if call.id == "self" { call.caller.id } else { key_id(call.id)? };
-    if id != call.caller.id && call.caller.permission() != Some(Permission::Admin) {
+pub fn rotate(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
+    let id = if call.id == "self" { call.principal.id } else { key_id(call.id)? };
+    if id != call.principal.id && call.principal.permission() != Some(Permission::Admin) {
         return Err(keys.forbid());
     }
-    let grace = body::grace(call.request)?;
+    let grace = request_body::grace(call.request)?;
     let key = generate()?;
     let hash = key.hash();
     let successor = Successor {
@@ -166,27 +166,27 @@ pub fn rotate(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
         rotated_from: Some(id),
         old_key_expires_at: Some(made.old_expires_at),
     };
-    let reply = undone_if_lost(keys, successor.id, Reply::json(201, &created)?);
-    Ok(once_servers_know(keys, call, reply))
+    let response = undone_if_lost(keys, successor.id, Response::json(201, &created)?);
+    Ok(once_servers_know(keys, call, response))
 }
 
-/// `GET /auth/whoami`: the caller's own key.
-pub fn whoami(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
-    let caller = &call.caller;
+/// `GET /auth/whoami`: the principal's own key.
+pub fn whoami(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
+    let principal = &call.principal;
     let identity = Identity {
-        id: caller.id,
-        name: &caller.name,
-        permissions: &caller.permissions,
-        created_at: caller.created_at,
-        expires_at: caller.expires_at,
-        last_used_at: keys.store.last_used_at(caller.id, call.request.deadline)?,
+        id: principal.id,
+        name: &principal.name,
+        permissions: &principal.permissions,
+        created_at: principal.created_at,
+        expires_at: principal.expires_at,
+        last_used_at: keys.store.last_used_at(principal.id, call.request.deadline)?,
     };
-    Reply::json(200, &identity)
+    Response::json(200, &identity)
 }
 
 /// `GET /auth/verify`: for a proxy that asks on behalf of another service. All three fields, always, and none of them
 /// empty: some proxies would pass on the client's own instead.
-pub fn verify(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
+pub fn verify(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
     let query = call.request.query;
     // A proxy that asks for `Require` would else ask for nothing.
     let asked = match listing::is_miswritten(query, "require") {
@@ -199,14 +199,14 @@ pub fn verify(keys: &Keys, call: &Call<'_>) -> Result<Reply, Error> {
             keys.forbid();
             return Err(Error::UnknownPermission);
         };
-        if call.caller.permission() < Some(required) {
+        if call.principal.permission() < Some(required) {
             return Err(keys.forbid());
         }
     }
-    Ok(Reply::no_content()
-        .header("X-Auth-Key-Id", call.caller.id.to_string())
-        .header("X-Auth-Key-Name", field_value(&call.caller.name))
-        .header("X-Auth-Permissions", field_value(&call.caller.permissions)))
+    Ok(Response::no_content()
+        .header("X-Auth-Key-Id", call.principal.id.to_string())
+        .header("X-Auth-Key-Name", field_value(&call.principal.name))
+        .header("X-Auth-Permissions", field_value(&call.principal.permissions)))
 }
 
 /// About as long as one key is in a listing.
@@ -219,12 +219,12 @@ fn generate() -> Result<Plaintext, Error> {
 
 /// Who did what to which key.
 fn log_change(call: &Call<'_>, what: &str, id: Uuid, name: &str) {
-    let (caller, client) = (&call.caller, call.request.client);
+    let (principal, client) = (&call.principal, call.request.client);
     log::info!(
         key_id:% = id,
         name = name,
-        by:% = caller.id,
-        by_name = caller.name,
+        by:% = principal.id,
+        by_name = principal.name,
         client:% = client,
         request_id = call.request.id;
         "{what}"
@@ -253,13 +253,13 @@ struct Created<'a> {
     name: &'a str,
     key: &'a str,
     permissions: &'a str,
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "timestamp")]
     created_at: OffsetDateTime,
-    #[serde(serialize_with = "moment_or_null", skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "timestamp_or_null", skip_serializing_if = "Option::is_none")]
     expires_at: Option<OffsetDateTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rotated_from: Option<Uuid>,
-    #[serde(serialize_with = "moment_or_null", skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "timestamp_or_null", skip_serializing_if = "Option::is_none")]
     old_key_expires_at: Option<OffsetDateTime>,
 }
 
@@ -268,11 +268,11 @@ struct Identity<'a> {
     id: Uuid,
     name: &'a str,
     permissions: &'a str,
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "timestamp")]
     created_at: OffsetDateTime,
-    #[serde(serialize_with = "moment_or_null")]
+    #[serde(serialize_with = "timestamp_or_null")]
     expires_at: Option<OffsetDateTime>,
-    #[serde(serialize_with = "moment_or_null")]
+    #[serde(serialize_with = "timestamp_or_null")]
     last_used_at: Option<OffsetDateTime>,
 }
 

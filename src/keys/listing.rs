@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::expiry;
-use crate::http::reply::Error;
+use crate::http::response::Error;
 use crate::store::keys::{KeyRow, Position};
 use crate::terminal::start_of;
 
@@ -89,7 +89,7 @@ pub fn write<T: AsRef<str>>(row: &KeyRow<T>, out: &mut Vec<u8>) -> serde_json::R
     out.extend_from_slice(b",\"permissions\":");
     serde_json::to_writer(&mut *out, row.permissions.as_ref())?;
     out.extend_from_slice(b",\"created_at\":");
-    write_moment(Some(row.created_at), out);
+    write_timestamp(Some(row.created_at), out);
     out.extend_from_slice(if row.revoked_at.is_some() {
         b",\"revoked\":true,\"prefix\":"
     } else {
@@ -97,36 +97,36 @@ pub fn write<T: AsRef<str>>(row: &KeyRow<T>, out: &mut Vec<u8>) -> serde_json::R
     });
     serde_json::to_writer(&mut *out, &row.prefix.as_ref().map(AsRef::as_ref))?;
     out.extend_from_slice(b",\"expires_at\":");
-    write_moment(row.expires_at, out);
+    write_timestamp(row.expires_at, out);
     out.extend_from_slice(b",\"last_used_at\":");
-    write_moment(row.last_used_at, out);
+    write_timestamp(row.last_used_at, out);
     out.push(b'}');
     Ok(())
 }
 
 /// RFC 3339 in UTC, or null. Has nothing that JSON would escape.
-fn write_moment(moment: Option<OffsetDateTime>, out: &mut Vec<u8>) {
-    let Some(moment) = moment else { return out.extend_from_slice(b"null") };
+fn write_timestamp(timestamp: Option<OffsetDateTime>, out: &mut Vec<u8>) {
+    let Some(timestamp) = timestamp else { return out.extend_from_slice(b"null") };
     out.push(b'"');
-    match expiry::digits(moment) {
+    match expiry::format_digits(timestamp) {
         Some(digits) => out.extend_from_slice(&digits),
-        None => out.extend_from_slice(expiry::written(moment).as_bytes()),
+        None => out.extend_from_slice(expiry::format_rfc3339(timestamp).as_bytes()),
     }
     out.push(b'"');
 }
 
 /// For `serialize_with`: RFC 3339 in UTC.
-pub fn moment<S: Serializer>(moment: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&expiry::written(*moment))
+pub fn timestamp<S: Serializer>(timestamp: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&expiry::format_rfc3339(*timestamp))
 }
 
 /// For `serialize_with`: RFC 3339 in UTC, or null.
-pub fn moment_or_null<S: Serializer>(
-    moment: &Option<OffsetDateTime>,
+pub fn timestamp_or_null<S: Serializer>(
+    timestamp: &Option<OffsetDateTime>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    match moment {
-        Some(moment) => self::moment(moment, serializer),
+    match timestamp {
+        Some(timestamp) => self::timestamp(timestamp, serializer),
         None => serializer.serialize_none(),
     }
 }

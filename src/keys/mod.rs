@@ -1,18 +1,18 @@
 //! What a key is, who may pass, and the endpoints under `/auth`.
 
-mod body;
+mod authenticate;
 pub mod bootstrap;
 pub mod cache;
 pub mod command;
 pub mod expiry;
-mod guard;
 pub mod handlers;
+pub mod invalidation;
 pub mod key;
+mod last_use;
 mod listing;
-mod lost;
-pub mod revocations;
-mod uses;
-pub mod waiting;
+mod request_body;
+mod undelivered;
+pub mod waiting_responses;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -22,15 +22,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::config::Settings;
-use crate::http::reply::Error;
+use crate::http::response::Error;
 use crate::metrics::Metrics;
 use crate::random;
-use crate::store::changes::since_boot;
+use crate::store::invalidation::since_boot;
 use crate::store::{Store, StoreError};
 use cache::Cache;
-use lost::Lost;
-use uses::Uses;
-use waiting::Waiting;
+use last_use::LastUsedRecorder;
+use undelivered::Undelivered;
+use waiting_responses::WaitingResponses;
 
 /// What a second rotation of a key is told: it has its one successor, so no client with an old key can make new ones.
 const ALREADY_ROTATED: &str = "key was already rotated";
@@ -41,10 +41,10 @@ pub struct Keys {
     pub cache: Cache,
     /// This process among those that share the database.
     pub server: Uuid,
-    uses: Uses,
+    last_used: LastUsedRecorder,
     /// Answers that wait for other servers.
-    waiting: Arc<Waiting>,
-    lost: Arc<Lost>,
+    waiting: Arc<WaitingResponses>,
+    lost: Arc<Undelivered>,
     /// How long the database may take for what no request waits for.
     database_timeout: Duration,
     /// Longest life of a new key; zero is no limit.
@@ -54,7 +54,7 @@ pub struct Keys {
 
 /// Who asks: the row of the key that came with the request.
 #[derive(Debug)]
-pub struct Caller {
+pub struct Principal {
     pub id: Uuid,
     /// As stored, but no longer than the name of a new key; so is `permissions`.
     pub name: String,
@@ -114,7 +114,7 @@ impl Permission {
     }
 }
 
-impl Caller {
+impl Principal {
     /// `None` for what an older server may have stored and this one does not know, and for a tenant's key: it opens
     /// nothing.
     pub fn permission(&self) -> Option<Permission> {
@@ -122,8 +122,8 @@ impl Caller {
     }
 
     #[cfg(test)]
-    pub fn for_tests(name: &str) -> Caller {
-        Caller {
+    pub fn for_tests(name: &str) -> Principal {
+        Principal {
             id: Uuid::nil(),
             name: name.to_owned(),
             permissions: "admin".to_owned(),
@@ -144,7 +144,7 @@ impl Keys {
             store,
             cache,
             server: fresh_id()?,
-            uses: Uses::default(),
+            last_used: LastUsedRecorder::default(),
             waiting: Arc::default(),
             lost: Arc::default(),
             database_timeout: settings.database_timeout,
@@ -155,7 +155,7 @@ impl Keys {
 
     /// Writes down when keys were last used; what cannot be written now is kept for the next time.
     pub fn write_uses(&self) {
-        self.uses.write(&self.store, self.database_timeout);
+        self.last_used.write(&self.store, self.database_timeout);
     }
 
     /// Undoes creations and rotations whose answers could not be given.
@@ -184,18 +184,18 @@ impl Keys {
     ///
     /// # Errors
     /// 422: it has ended already, or would live for longer.
-    fn end(&self, asked: Option<body::End>, until: Instant) -> Result<Option<OffsetDateTime>, Error> {
+    fn end(&self, asked: Option<request_body::End>, until: Instant) -> Result<Option<OffsetDateTime>, Error> {
         if asked.is_none() && self.max_lifetime.is_zero() {
             return Ok(None);
         }
         let now = self.store.now(until)?;
-        let field = asked.map_or("expires_at", body::End::field);
+        let field = asked.map_or("expires_at", request_body::End::field);
         asked
             .map(|end| end.at(now))
             .transpose()
             .map_err(str::to_owned)
             .and_then(|at| expiry::bounded(at, self.max_lifetime, now))
-            .map_err(|line| body::wrong(field, line))
+            .map_err(|line| request_body::wrong(field, line))
     }
 
     /// The longest life in seconds, for the database.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use postgres::CancelToken;
 
-use super::pool::Dialer;
+use super::pool::SessionFactory;
 use crate::background::restart_on_panic;
 
 /// The statements that run, each with the moment when PostgreSQL is asked to cancel it.
@@ -38,11 +38,11 @@ impl Running {
     ///
     /// # Errors
     /// No thread could be made.
-    pub fn start(dialer: &Arc<Dialer>) -> std::io::Result<Watched> {
+    pub fn start(factory: &Arc<SessionFactory>) -> std::io::Result<Watched> {
         let running = Arc::new(Running::default());
-        let (watched, dialer) = (Arc::clone(&running), Arc::downgrade(dialer));
+        let (watched, factory) = (Arc::clone(&running), Arc::downgrade(factory));
         let thread = std::thread::Builder::new().name("cancel".to_owned());
-        let thread = thread.spawn(move || restart_on_panic(|| watched.watch(&dialer)))?;
+        let thread = thread.spawn(move || restart_on_panic(|| watched.watch(&factory)))?;
         Ok(Watched { running, thread: Some(thread) })
     }
 
@@ -70,14 +70,14 @@ impl Running {
         place.is_some_and(|place| state.statements.swap_remove(place).is_cancelled)
     }
 
-    fn watch(&self, dialer: &Weak<Dialer>) {
+    fn watch(&self, factory: &Weak<SessionFactory>) {
         let mut state = self.state();
         while !state.is_over {
             let now = Instant::now();
             for statement in state.statements.iter_mut().filter(|statement| !statement.is_cancelled) {
                 if statement.until <= now {
                     statement.is_cancelled = true;
-                    cancel(dialer, Arc::clone(&statement.token));
+                    cancel(factory, Arc::clone(&statement.token));
                 }
             }
             let left = state.statements.iter().filter(|statement| !statement.is_cancelled);
@@ -94,11 +94,11 @@ impl Running {
 }
 
 /// On a thread of its own, since the request needs a connection, which the database may not give.
-fn cancel(dialer: &Weak<Dialer>, token: Arc<CancelToken>) {
-    let Some(dialer) = dialer.upgrade() else { return };
+fn cancel(factory: &Weak<SessionFactory>, token: Arc<CancelToken>) {
+    let Some(factory) = factory.upgrade() else { return };
     let thread = std::thread::Builder::new().name("cancel-one".to_owned());
     let spawned = thread.spawn(move || {
-        if let Err(error) = dialer.connector.cancel(&token) {
+        if let Err(error) = factory.connector.cancel(&token) {
             log::debug!("cannot cancel a statement: {}", super::describe(&error));
         }
     });

@@ -10,8 +10,8 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
-use super::certificate::public_key;
-use super::verifier::Authorities;
+use super::certificate_fields::public_key;
+use super::certificate_verifier::Authorities;
 use crate::failure::Failure;
 use crate::plain_file;
 

@@ -9,7 +9,7 @@ use postgres::{Client, GenericClient, Row, Statement, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::changes::since_boot;
+use super::invalidation::since_boot;
 use super::pool::Session;
 use super::schema::Schema;
 use super::{Committed, Store, StoreError};
@@ -269,7 +269,7 @@ pub fn lock(transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
     transaction.batch_execute("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE")
 }
 
-/// Adds the first key, as part of its caller's transaction.
+/// Adds the first key, as part of the running transaction.
 ///
 /// # Errors
 /// The session broke, or the table does not take the row.
@@ -529,14 +529,14 @@ impl Store {
     pub fn write_uses(
         &self,
         ids: &[Uuid],
-        moments: &[OffsetDateTime],
+        timestamps: &[OffsetDateTime],
         until: Instant,
     ) -> Result<Vec<Uuid>, StoreError> {
         let written = self.write(until, |Session { client, .. }| {
             let mut transaction = client.transaction()?;
             // Not worth a session that waits for a standby.
             transaction.batch_execute(&format!("SET LOCAL synchronous_commit = off; {NO_LONG_LOCKS}"))?;
-            let rows = transaction.query(WRITE_USES, &[&ids, &moments])?;
+            let rows = transaction.query(WRITE_USES, &[&ids, &timestamps])?;
             transaction.commit()?;
             rows.iter().map(|row| row.try_get(0)).collect()
         });

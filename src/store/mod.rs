@@ -1,24 +1,24 @@
 //! The only room where SQL is written.
 
 mod cancel;
-mod certificate;
-pub mod changes;
-pub mod check;
+mod certificate_fields;
+mod certificate_verifier;
 mod connector;
 mod credentials;
 pub mod declared;
+pub mod invalidation;
 pub mod keys;
 mod locks;
 mod migrations;
+mod open;
 mod password_file;
 mod pinned;
 mod pool;
+pub mod preflight;
 mod probe;
 mod schema;
-mod start;
 mod stream;
 mod tls;
-mod verifier;
 
 use std::error::Error as _;
 use std::fmt;
@@ -32,7 +32,7 @@ use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 pub use connector::ConnectError;
-use pool::{Dialer, Session, Sessions};
+use pool::{Session, SessionFactory, Sessions};
 use probe::Probe;
 
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
@@ -50,7 +50,7 @@ pub const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 /// The database, behind a pool of sessions that carry their prepared statements.
 pub struct Store {
     pool: r2d2::Pool<Sessions>,
-    dialer: Arc<Dialer>,
+    factory: Arc<SessionFactory>,
     running: cancel::Watched,
     metrics: Arc<Metrics>,
     /// What requests find out, and the looks.
@@ -160,13 +160,13 @@ fn is_true(client: &mut impl GenericClient, query: &str) -> Result<bool, postgre
 impl Store {
     fn new(
         pool: r2d2::Pool<Sessions>,
-        dialer: Arc<Dialer>,
+        factory: Arc<SessionFactory>,
         metrics: Arc<Metrics>,
         status: Arc<DatabaseStatus>,
     ) -> Result<Store, Failure> {
-        let running = cancel::Running::start(&dialer)
+        let running = cancel::Running::start(&factory)
             .map_err(|error| Failure::Runtime(format!("cannot start a thread: {error}")))?;
-        Ok(Store { pool, dialer, running, metrics, status, probe: Mutex::default() })
+        Ok(Store { pool, factory, running, metrics, status, probe: Mutex::default() })
     }
 
     /// Runs a statement that may be run again: on a session that turns out to be dead, the next one is tried. All of it
@@ -253,7 +253,7 @@ impl Store {
                 }
                 Ok(read_only) if read_only.as_deref() == Some("off") => return Ok(session),
                 // Others of its age are read-only as well.
-                Ok(_) => self.dialer.forget(session.epoch()),
+                Ok(_) => self.factory.forget(session.epoch()),
                 Err(error) => {
                     if !self.is_dead(&mut session, &error) || Instant::now() >= again_until {
                         return Err(StoreError::from(error));
@@ -269,7 +269,7 @@ impl Store {
         if dead {
             // One that is merely silent says nothing of the others.
             if !session.is_silent() {
-                self.dialer.forget(session.epoch());
+                self.factory.forget(session.epoch());
             }
             self.status.look_now();
         }
@@ -285,7 +285,7 @@ impl Store {
                 return Err(StoreError::Unavailable("the request's time was over".to_owned()));
             }
             let patience =
-                if self.status.is_down() { SESSION_WAIT_WHEN_DOWN } else { self.dialer.session_wait };
+                if self.status.is_down() { SESSION_WAIT_WHEN_DOWN } else { self.factory.session_wait };
             let session = self.pool.get_timeout(patience.min(left)).map_err(|error| {
                 // That is known to `/ready` at once; whether the pool is merely busy is for the look to say.
                 if self.pool.state().connections == 0 {
@@ -294,7 +294,7 @@ impl Store {
                 self.status.look_now();
                 StoreError::Unavailable(format!("no session within {:?}: {error}", asked.elapsed()))
             })?;
-            if self.dialer.is_current(session.epoch()) {
+            if self.factory.is_current(session.epoch()) {
                 self.metrics.pool_wait_seconds.observe(asked.elapsed().as_secs_f64());
                 return Ok(session);
             }

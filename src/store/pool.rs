@@ -17,14 +17,14 @@ use crate::rate_limit::RateLimit;
 /// that a database that is back is in use again within half a second.
 pub const SESSION_WAIT: Duration = Duration::from_secs(1);
 /// r2d2 tries to connect again and again while the database is down; that is one line in so long.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+const ERROR_LINE_EVERY: Duration = Duration::from_secs(30);
 
 /// Before the database was lost for the first time.
 const FIRST_EPOCH: u64 = 0;
 
 /// Makes connections, and knows which of them are older than the last time the database was lost, or another server
 /// took its place.
-pub struct Dialer {
+pub struct SessionFactory {
     pub connector: Connector,
     epoch: AtomicU64,
     /// After which PostgreSQL gives up a statement, so that one that waits for a lock does not keep its worker.
@@ -38,15 +38,15 @@ pub struct Dialer {
 }
 
 /// A connection that takes writes, and how old it is.
-pub struct Dialed {
+pub struct NewSession {
     pub client: Client,
     pub limit: Limit,
     pub epoch: u64,
 }
 
-impl Dialer {
-    pub fn new(connector: Connector, session_wait: Duration, statement_timeout: Duration) -> Dialer {
-        Dialer {
+impl SessionFactory {
+    pub fn new(connector: Connector, session_wait: Duration, statement_timeout: Duration) -> SessionFactory {
+        SessionFactory {
             connector,
             epoch: AtomicU64::new(FIRST_EPOCH),
             statement_timeout,
@@ -66,21 +66,21 @@ impl Dialer {
     /// When that is another server than the last time, every connection made before this one began is of no use: its
     /// server may not hear of changes any more. This one is as old as those, since it may itself be the one that came
     /// late.
-    pub fn dial(&self) -> Result<Dialed, ConnectError> {
-        self.dial_with(self.statement_timeout, Duration::MAX)
+    pub fn create(&self) -> Result<NewSession, ConnectError> {
+        self.create_with(self.statement_timeout, Duration::MAX)
     }
 
     /// The same, with this limit for all hosts together.
-    pub fn dial_within(&self, limit: Duration) -> Result<Dialed, ConnectError> {
-        self.dial_with(self.statement_timeout, limit)
+    pub fn create_within(&self, limit: Duration) -> Result<NewSession, ConnectError> {
+        self.create_with(self.statement_timeout, limit)
     }
 
     /// The same for a start, whose statements may take as long as they like.
-    pub fn dial_for_start(&self) -> Result<Dialed, ConnectError> {
-        self.dial_with(Duration::ZERO, Duration::MAX)
+    pub fn create_for_start(&self) -> Result<NewSession, ConnectError> {
+        self.create_with(Duration::ZERO, Duration::MAX)
     }
 
-    fn dial_with(&self, statement_timeout: Duration, limit: Duration) -> Result<Dialed, ConnectError> {
+    fn create_with(&self, statement_timeout: Duration, limit: Duration) -> Result<NewSession, ConnectError> {
         // Read first: a loss while we connect makes this connection an old one.
         let epoch = self.epoch.load(Ordering::Acquire);
         let Connected { client, limit, pinned } = self.connector.connect(statement_timeout, limit)?;
@@ -92,7 +92,7 @@ impl Dialer {
             }
             *instance = pinned.instance;
         }
-        Ok(Dialed { client, limit, epoch })
+        Ok(NewSession { client, limit, epoch })
     }
 
     /// Waits until the pool may fill itself.
@@ -115,7 +115,7 @@ impl Dialer {
     }
 }
 
-impl Dialed {
+impl NewSession {
     /// Drops a connection that may owe us an answer, without waiting for that.
     pub fn give_up(self) {
         self.limit.set(Some(Instant::now()));
@@ -141,18 +141,18 @@ impl Session {
     ///
     /// # Errors
     /// As `new`.
-    pub fn first(mut dialed: Dialed, dialer: &Dialer) -> Result<Session, postgres::Error> {
-        let milliseconds = dialer.statement_timeout.as_millis();
-        dialed.client.batch_execute(&format!("SET statement_timeout = {milliseconds}"))?;
-        Session::new(dialed)
+    pub fn first(mut new_session: NewSession, factory: &SessionFactory) -> Result<Session, postgres::Error> {
+        let milliseconds = factory.statement_timeout.as_millis();
+        new_session.client.batch_execute(&format!("SET statement_timeout = {milliseconds}"))?;
+        Session::new(new_session)
     }
 
     /// Prepares what the pool's sessions have.
     ///
     /// # Errors
     /// The session broke, or the table is not as the statements expect it.
-    pub fn new(dialed: Dialed) -> Result<Session, postgres::Error> {
-        let Dialed { mut client, limit, epoch } = dialed;
+    pub fn new(new_session: NewSession) -> Result<Session, postgres::Error> {
+        let NewSession { mut client, limit, epoch } = new_session;
         let statements = Statements::prepare(&mut client)?;
         let cancel = Arc::new(client.cancel_token());
         Ok(Session { client, statements, cancel, limit, epoch, dead: false, silent: false })
@@ -188,7 +188,7 @@ impl Session {
 
 /// r2d2's view of the sessions.
 pub struct Sessions {
-    dialer: Arc<Dialer>,
+    factory: Arc<SessionFactory>,
     /// There already when the pool is opened, so that nobody waits for another one.
     first: Mutex<Option<Session>>,
 }
@@ -202,8 +202,8 @@ impl ManageConnection for Sessions {
         if let Some(first) = first {
             return Ok(first);
         }
-        self.dialer.wait_for_start();
-        Ok(Session::new(self.dialer.dial()?)?)
+        self.factory.wait_for_start();
+        Ok(Session::new(self.factory.create()?)?)
     }
 
     fn is_valid(&self, session: &mut Session) -> Result<(), ConnectError> {
@@ -211,19 +211,22 @@ impl ManageConnection for Sessions {
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
-        session.dead || session.silent || session.client.is_closed() || !self.dialer.is_current(session.epoch)
+        session.dead
+            || session.silent
+            || session.client.is_closed()
+            || !self.factory.is_current(session.epoch)
     }
 }
 
-/// A pool that begins with one session and fills itself in the background once its dialer has been started.
-pub fn open(dialer: &Arc<Dialer>, first: Session, size: u32) -> r2d2::Pool<Sessions> {
+/// A pool that begins with one session and fills itself in the background once its factory has been started.
+pub fn open(factory: &Arc<SessionFactory>, first: Session, size: u32) -> r2d2::Pool<Sessions> {
     r2d2::Pool::builder()
         .max_size(size)
         .test_on_check_out(false)
         .connection_timeout(SESSION_WAIT)
-        .error_handler(Box::new(Complaints(RateLimit::new(1, COMPLAIN_EVERY))))
+        .error_handler(Box::new(LogErrors(RateLimit::new(1, ERROR_LINE_EVERY))))
         .connection_customizer(Box::new(Farewell))
-        .build_unchecked(Sessions { dialer: Arc::clone(dialer), first: Mutex::new(Some(first)) })
+        .build_unchecked(Sessions { factory: Arc::clone(factory), first: Mutex::new(Some(first)) })
 }
 
 /// Lets go of sessions.
@@ -249,9 +252,9 @@ pub fn release(silent: impl Send + 'static) {
 
 /// Says that the database cannot be reached, now and then.
 #[derive(Debug)]
-struct Complaints(RateLimit);
+struct LogErrors(RateLimit);
 
-impl r2d2::HandleError<ConnectError> for Complaints {
+impl r2d2::HandleError<ConnectError> for LogErrors {
     fn handle_error(&self, error: ConnectError) {
         if self.0.allows(Instant::now()) {
             log::warn!("cannot use the database: {error}");

@@ -5,27 +5,27 @@
 use std::time::{Duration, Instant};
 
 use super::connector::ConnectError;
-use super::pool::{Dialed, Dialer};
+use super::pool::{NewSession, SessionFactory};
 use super::{Store, ends_session, first_value};
 use crate::database_status::Trouble;
 
 /// A session that serves no request.
 #[derive(Default)]
 pub struct Probe {
-    session: Option<Dialed>,
+    session: Option<NewSession>,
 }
 
 impl Probe {
     /// Whether the database answers, and takes writes, within `limit`. A session that ended is replaced once.
-    fn ask(&mut self, dialer: &Dialer, limit: Duration) -> Result<(), Trouble> {
-        if let Some(session) = self.session.take_if(|session| !dialer.is_current(session.epoch)) {
+    fn ask(&mut self, factory: &SessionFactory, limit: Duration) -> Result<(), Trouble> {
+        if let Some(session) = self.session.take_if(|session| !factory.is_current(session.epoch)) {
             session.give_up();
         }
         loop {
             let is_new = self.session.is_none();
             let mut session = match self.session.take() {
                 Some(session) => session,
-                None => dialer.dial_within(limit).map_err(|error| {
+                None => factory.create_within(limit).map_err(|error| {
                     log::debug!("cannot look at the database: {error}");
                     match error {
                         ConnectError::ReadOnly => Trouble::ReadOnly,
@@ -45,13 +45,13 @@ impl Probe {
                     return Ok(());
                 }
                 Ok(_) => {
-                    dialer.forget(session.epoch);
+                    factory.forget(session.epoch);
                     return Err(Trouble::ReadOnly);
                 }
                 Err(error) => {
                     // One that is merely silent says nothing of the others.
                     if ends_session(&error) && began.elapsed() < limit {
-                        dialer.forget(session.epoch);
+                        factory.forget(session.epoch);
                     }
                     session.give_up();
                     if is_new {
@@ -66,10 +66,10 @@ impl Probe {
 impl Store {
     /// Looks at the database and at the pool, and notes what was found; each of its steps takes `limit` at most.
     pub fn look(&self, limit: Duration) {
-        self.dialer.wait_for_start();
+        self.factory.wait_for_start();
         let began = Instant::now();
         let mut probe = self.probe.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let outcome = probe.ask(&self.dialer, limit).and_then(|()| {
+        let outcome = probe.ask(&self.factory, limit).and_then(|()| {
             self.status.answered(began);
             self.look_at_pool(limit)
         });
@@ -80,11 +80,11 @@ impl Store {
         self.show_pool();
     }
 
-    /// Makes a new session, by which the dialer sees whether it leads to the same server as those before. None, or one
+    /// Makes a new session, by which the factory sees whether it leads to the same server as those before. None, or one
     /// to a standby, says nothing of those that there are.
     pub fn see_whether_it_is_the_same_server(&self, limit: Duration) {
-        self.dialer.wait_for_start();
-        match self.dialer.dial_within(limit) {
+        self.factory.wait_for_start();
+        match self.factory.create_within(limit) {
             // Its end takes no longer either.
             Ok(session) => session.limit.set(Some(Instant::now() + limit)),
             Err(error) => log::debug!("cannot make a session to see where it leads: {error}"),
@@ -93,7 +93,7 @@ impl Store {
 
     /// Grows whenever the sessions that there are turn out to be of no use.
     pub fn epoch(&self) -> u64 {
-        self.dialer.epoch()
+        self.factory.epoch()
     }
 
     /// Brings the pool's metrics up to date.

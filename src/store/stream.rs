@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::client::TlsStream;
 
-use super::certificate::Certificate;
+use super::certificate_fields::Certificate;
 
 /// What is said of a connection whose limit has passed.
 pub const SILENT: &str = "it takes connections and does not answer";

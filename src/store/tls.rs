@@ -18,9 +18,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::{CertificateError, ClientConfig, Error as RustlsError};
 
+use super::certificate_verifier::{Trust, Verifier};
 use super::credentials;
 use super::stream::{Limit, Stream, silent};
-use super::verifier::{Trust, Verifier};
 use crate::config::database_url::{DatabaseUrl, Roots, SslMode};
 use crate::failure::Failure;
 

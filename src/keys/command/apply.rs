@@ -168,7 +168,7 @@ impl<'a> Plan<'a> {
     }
 
     fn change(&mut self, wanted: &'a Wanted, key: &KnownKey) {
-        let written = |end: Option<OffsetDateTime>| end.map_or("never".to_owned(), expiry::written);
+        let written = |end: Option<OffsetDateTime>| end.map_or("never".to_owned(), expiry::format_rfc3339);
         let changes: Vec<String> = [
             ("name", shown(&key.name), shown(&wanted.name)),
             ("permissions", shown(&key.permissions), wanted.permission.name().to_owned()),

@@ -7,8 +7,8 @@ use std::ops::Range;
 use time::OffsetDateTime;
 use toml_edit::{Document, Item, TableLike, Value};
 
-use super::super::body::check_name;
 use super::super::key::KeyHash;
+use super::super::request_body::check_name;
 use super::super::{Permission, expiry};
 use crate::config::position;
 use crate::terminal::shown;
@@ -143,11 +143,11 @@ fn end(table: &dyn TableLike, at: usize) -> Result<Option<OffsetDateTime>, Wrong
         None => return Ok(None),
         Some(item) => match (item.as_str(), item.as_datetime()) {
             (Some(text), _) => text.to_owned(),
-            (None, Some(moment)) => moment.to_string(),
+            (None, Some(timestamp)) => timestamp.to_string(),
             (None, None) => String::new(),
         },
     };
-    expiry::moment(&text).map(Some).map_err(|line| wrong(table, at, "expires_at", line))
+    expiry::parse_rfc3339(&text).map(Some).map_err(|line| wrong(table, at, "expires_at", line))
 }
 
 /// Points at the field, or where it is missing at the key.
@@ -180,7 +180,7 @@ mod tests {
         let wanted = read(text.as_bytes()).unwrap();
         let said: Vec<_> = wanted
             .iter()
-            .map(|key| (&*key.name, key.permission, key.expires_at.map(expiry::written), key.line))
+            .map(|key| (&*key.name, key.permission, key.expires_at.map(expiry::format_rfc3339), key.line))
             .collect();
         assert_eq!(
             said,

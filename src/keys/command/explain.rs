@@ -103,11 +103,11 @@ fn of_row(key: &str, found: Option<&Lookup>) -> (u8, String) {
         return (UNKNOWN, format!("unknown: this database has no such key{hint}\n"));
     };
     let (code, state) = match (row.revoked_at, row.expires_at) {
-        (Some(moment), _) => (REVOKED, format!("revoked: on {}", expiry::written(moment))),
-        (None, Some(end)) if end <= *now => (EXPIRED, format!("expired: on {}", expiry::written(end))),
+        (Some(timestamp), _) => (REVOKED, format!("revoked: on {}", expiry::format_rfc3339(timestamp))),
+        (None, Some(end)) if end <= *now => (EXPIRED, format!("expired: on {}", expiry::format_rfc3339(end))),
         (None, _) => (0, "valid".to_owned()),
     };
-    let expires = row.expires_at.map_or("never".to_owned(), expiry::written);
+    let expires = row.expires_at.map_or("never".to_owned(), expiry::format_rfc3339);
     let tenants = match row.is_tenants {
         true => {
             " (but it is a tenant's key of a later server: here it opens only /auth/whoami and its own revocation)"

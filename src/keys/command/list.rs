@@ -117,11 +117,11 @@ fn fitted(widths: &[usize; 8], width: usize) -> (usize, usize) {
 
 /// Days stand for instants where there is little room.
 fn cells(row: &KeyRow, now: OffsetDateTime, short: bool) -> [String; 8] {
-    let written = |moment: OffsetDateTime| match short {
-        true => expiry::written(moment).chars().take("2026-11-24".len()).collect(),
-        false => expiry::written(moment),
+    let written = |timestamp: OffsetDateTime| match short {
+        true => expiry::format_rfc3339(timestamp).chars().take("2026-11-24".len()).collect(),
+        false => expiry::format_rfc3339(timestamp),
     };
-    let or_never = |moment: Option<OffsetDateTime>| moment.map_or("never".to_owned(), written);
+    let or_never = |timestamp: Option<OffsetDateTime>| timestamp.map_or("never".to_owned(), written);
     [
         state(row, now).to_owned(),
         row.id.to_string(),

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::body::{End, check_name, read_grace};
 use super::key::Plaintext;
+use super::request_body::{End, check_name, read_grace};
 use super::{ALREADY_ROTATED, Permission, expiry, fresh_id};
 use crate::cli::{self, KeysAction};
 use crate::config::Settings;
@@ -221,7 +221,7 @@ fn rotate(
         }
     };
     // The key comes first: the old one has ended or will, whether or not all servers can be told.
-    let until = expiry::written(made.old_expires_at);
+    let until = expiry::format_rfc3339(made.old_expires_at);
     cli::remark(&format!("rotated {} {old} to {id}; the old key ends {until}", shown(&made.name)));
     let printed = hand_over(&store, id, &key);
     tell_servers(&store).and(printed)

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::background::restart_on_panic;
-use crate::http::workers::Shop;
+use crate::http::worker_pool::ServerContext;
 use crate::random;
 
 /// How long the first answer may take before it is asked for again.
@@ -19,16 +19,16 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 const SEND_LIMIT: Duration = Duration::from_secs(1);
 
 /// The socket that `NOTIFY_SOCKET` names, and what the watchdog expects.
-pub struct Notifier {
+pub struct SystemdNotifier {
     socket: UnixDatagram,
     to: UnixAddr,
     /// systemd ends a server that it has not heard of for so long.
     watchdog: Option<Duration>,
 }
 
-impl Notifier {
+impl SystemdNotifier {
     /// `None` where no service manager asks for it. An address that is none is a line in the log.
-    pub fn from_environment() -> Option<Arc<Notifier>> {
+    pub fn from_environment() -> Option<Arc<SystemdNotifier>> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let name = variable("NOTIFY_SOCKET")?;
         let watchdog = watchdog(
@@ -36,13 +36,13 @@ impl Notifier {
             variable("WATCHDOG_PID").as_deref(),
             std::process::id(),
         );
-        Notifier::to(&name, watchdog)
+        SystemdNotifier::to(&name, watchdog)
             .inspect_err(|error| log::warn!("cannot use NOTIFY_SOCKET `{name}`: {error}"))
             .ok()
             .map(Arc::new)
     }
 
-    fn to(name: &str, watchdog: Option<Duration>) -> io::Result<Notifier> {
+    fn to(name: &str, watchdog: Option<Duration>) -> io::Result<SystemdNotifier> {
         let to = match name.strip_prefix('@') {
             Some(name) => UnixAddr::from_abstract_name(name)?,
             None if name.starts_with('/') => UnixAddr::from_pathname(name)?,
@@ -50,7 +50,7 @@ impl Notifier {
         };
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(SEND_LIMIT))?;
-        Ok(Notifier { socket, to, watchdog })
+        Ok(SystemdNotifier { socket, to, watchdog })
     }
 
     /// Intake has stopped.
@@ -74,28 +74,28 @@ impl Notifier {
     /// No thread, or no random bytes.
     pub fn watch(
         self: Arc<Self>,
-        shop: &Arc<Shop>,
+        server: &Arc<ServerContext>,
         address: SocketAddr,
         longest_wait: Duration,
     ) -> io::Result<()> {
         let probe = Probe::new(address)?;
-        shop.vitals.expect_probe(&probe.path);
-        let shop = Arc::clone(shop);
-        let run = move || restart_on_panic(|| self.run(&shop, &probe, Progress::new(longest_wait)));
+        server.status.expect_probe(&probe.path);
+        let server = Arc::clone(server);
+        let run = move || restart_on_panic(|| self.run(&server, &probe, Progress::new(longest_wait)));
         thread::Builder::new().name("notify".to_owned()).spawn(run).map(drop)
     }
 
-    fn run(&self, shop: &Shop, probe: &Probe, mut progress: Progress) {
+    fn run(&self, server: &ServerContext, probe: &Probe, mut progress: Progress) {
         let limit = self.watchdog.map_or(FIRST_ANSWER, |watchdog| watchdog / 4);
         let mut is_ready = false;
-        while !shop.vitals.is_draining() {
+        while !server.status.is_draining() {
             let began = Instant::now();
             let outcome = probe.ask(limit).map_err(|error| error.to_string()).and_then(|()| {
-                let (taken, database) = (shop.reads.taken(), shop.vitals.database.answers());
+                let (taken, database) = (server.reads.taken(), server.status.database.answers());
                 let moves = progress.is_made(taken, database, Instant::now());
                 if moves { Ok(()) } else { Err("no worker takes requests any more".to_owned()) }
             });
-            if shop.vitals.is_draining() {
+            if server.status.is_draining() {
                 return;
             }
             let pause = match outcome {
@@ -128,7 +128,7 @@ fn watchdog(microseconds: Option<&str>, pid: Option<&str>, own_pid: u32) -> Opti
     Some(Duration::from_micros(microseconds))
 }
 
-/// A request to ourselves, for a path that no client knows: the gate hands it on to a worker, which finds that there
+/// A request to ourselves, for a path that no client knows: the event loop hands it on to a worker, which finds that there
 /// is no such path. It needs no key and no database, and is not counted.
 struct Probe {
     path: String,
@@ -143,7 +143,7 @@ impl Probe {
     }
 
     /// Any answer will do, 503 in a busy worker's stead included: whether workers move is looked at apart. So will an
-    /// end without one, which a gate that is full gives a newcomer.
+    /// end without one, which an event loop that is full gives a newcomer.
     fn ask(&self, limit: Duration) -> io::Result<()> {
         let mut refusal = io::Error::from(io::ErrorKind::AddrNotAvailable);
         let connected = self.addresses.iter().find_map(|address| {
@@ -218,10 +218,10 @@ mod tests {
 
     use super::*;
     use crate::http::connection::{Deadlines, Rules};
-    use crate::http::gate::{Gate, Limits};
-    use crate::http::reply::Reply;
+    use crate::http::event_loop::{EventLoop, Limits};
+    use crate::http::response::Response;
     use crate::http::routes::Request;
-    use crate::http::workers;
+    use crate::http::worker_pool;
 
     const SECOND: Duration = Duration::from_secs(1);
     const SHORT: Duration = Duration::from_millis(50);
@@ -240,10 +240,10 @@ mod tests {
     #[test]
     fn addresses_of_sockets() {
         for name in ["/run/systemd/notify", "@abstract"] {
-            assert!(Notifier::to(name, None).is_ok(), "{name}");
+            assert!(SystemdNotifier::to(name, None).is_ok(), "{name}");
         }
         for name in ["relative", "vsock:2:1234"] {
-            assert!(Notifier::to(name, None).is_err(), "{name}");
+            assert!(SystemdNotifier::to(name, None).is_err(), "{name}");
         }
     }
 
@@ -280,7 +280,7 @@ mod tests {
     fn who_answers_lives() {
         assert!(probed(Some(b"HTTP/1.1 404 Not Found\r\n")).is_ok());
         assert!(probed(Some(b"HTTP/1.1 503 Service Unavailable\r\n")).is_ok());
-        assert!(probed(Some(b"")).is_ok(), "a full gate ends a newcomer's connection");
+        assert!(probed(Some(b"")).is_ok(), "a full event_loop ends a newcomer's connection");
         assert!(probed(Some(b"SSH-2.0-OpenSSH\r\n")).is_err());
         assert!(probed(None).is_err(), "accepted, and never answered");
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -306,7 +306,7 @@ mod tests {
         assert!(is_made(2, true, 1011));
     }
 
-    /// The whole of it: a gate that runs, with one worker that stands still whenever it is told to.
+    /// The whole of it: an event loop that runs, with one worker that stands still whenever it is told to.
     #[test]
     fn the_watchdog_hears_nothing_of_a_worker_that_is_stuck() {
         let directory = std::env::temp_dir();
@@ -315,20 +315,21 @@ mod tests {
             let stuck = Arc::clone(&stuck);
             Box::new(move |_: &Request<'_>| {
                 drop(stuck.lock().unwrap());
-                Reply::no_content()
+                Response::no_content()
             })
         };
-        let (poll, shop) = Shop::for_tests(8, handle);
-        let vitals = Arc::clone(&shop.vitals);
-        let workers = workers::start(&shop, workers::Counts { reads: 1, changes: 1 }, &directory).unwrap();
+        let (poll, server) = ServerContext::for_tests(8, handle);
+        let status = Arc::clone(&server.status);
+        let workers =
+            worker_pool::start(&server, worker_pool::Counts { reads: 1, changes: 1 }, &directory).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let [request, idle, write, answer, answer_to_change] = [SECOND * 10; 5];
         let deadlines = Deadlines { request, idle, write, answer, answer_to_change };
         let rules = Rules { deadlines, trusted_proxies: Default::default() };
         let limits = Limits { connections: 8, rules, has_successor: false };
-        let gate = Gate::new(poll, listener, limits, Arc::clone(&shop)).unwrap();
-        let gate = thread::spawn(move || gate.run(SECOND * 10).unwrap());
+        let event_loop = EventLoop::new(poll, listener, limits, Arc::clone(&server)).unwrap();
+        let event_loop = thread::spawn(move || event_loop.run(SECOND * 10).unwrap());
 
         let name = format!("cloacinactl-notify-test-{}", std::process::id());
         let systemd = UnixDatagram::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
@@ -337,13 +338,13 @@ mod tests {
             let mut message = [0; 64];
             systemd.recv(&mut message).map(|count| String::from_utf8_lossy(&message[..count]).into_owned())
         };
-        let notifier = Arc::new(Notifier::to(&format!("@{name}"), Some(SECOND * 2)).unwrap());
-        Arc::clone(&notifier).watch(&shop, address, SHORT).unwrap();
+        let notifier = Arc::new(SystemdNotifier::to(&format!("@{name}"), Some(SECOND * 2)).unwrap());
+        Arc::clone(&notifier).watch(&server, address, SHORT).unwrap();
         assert_eq!(heard().unwrap(), "READY=1");
         assert_eq!(heard().unwrap(), "WATCHDOG=1");
         assert_eq!(heard().unwrap(), "WATCHDOG=1", "and again");
         // From here on the database counts as reached, so there is no excuse.
-        let fresh = Arc::clone(&vitals);
+        let fresh = Arc::clone(&status);
         let (stop_looking, looks) = mpsc::channel::<()>();
         let looker = thread::spawn(move || {
             while looks.recv_timeout(SHORT) == Err(mpsc::RecvTimeoutError::Timeout) {
@@ -364,13 +365,13 @@ mod tests {
         notifier.stopping();
         let last = std::iter::repeat_with(|| heard().unwrap()).find(|message| message != "WATCHDOG=1");
         assert_eq!(last.unwrap(), "STOPPING=1");
-        assert_eq!(vitals.metrics.requests_in_flight.get(), 0);
-        let text = String::from_utf8(vitals.metrics.render()).unwrap();
+        assert_eq!(status.metrics.requests_in_flight.get(), 0);
+        let text = String::from_utf8(status.metrics.render()).unwrap();
         assert!(!text.contains("cloacina_http_requests_total{"), "probes are not counted: {text}");
-        vitals.start_draining();
-        shop.mailbox.wake();
-        assert_eq!(gate.join().unwrap(), 0);
-        shop.close();
+        status.start_draining();
+        server.completions.wake();
+        assert_eq!(event_loop.join().unwrap(), 0);
+        server.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     }
 }

@@ -12,7 +12,7 @@ use postgres::{Client, Statement};
 use uuid::Uuid;
 
 use super::connector::ConnectError;
-use super::pool::{Dialed, Dialer};
+use super::pool::{NewSession, SessionFactory};
 use super::stream::Limit;
 use super::{Store, StoreError};
 
@@ -46,34 +46,34 @@ pub fn since_boot() -> Duration {
 }
 
 /// A server's own session for news. Given up, it is cut off; the row stays until another server waits for it in vain.
-pub struct Link {
+pub struct Listener {
     client: Client,
     limit: Limit,
     epoch: u64,
-    dialer: Arc<Dialer>,
+    factory: Arc<SessionFactory>,
     server: Uuid,
     seen: i64,
     ask: Statement,
-    catch_up: Statement,
+    acknowledge: Statement,
 }
 
 /// What the database had to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
+pub enum Invalidation {
     /// No change since the last time: the cache may be trusted for a lease from the moment when this was asked, a time
     /// `since_boot`.
     None { asked: Duration },
-    /// Keys have changed: the cache has to be emptied, and `catch_up` called, before it may be trusted again.
+    /// Keys have changed: the cache has to be emptied, and `acknowledge` called, before it may be trusted again.
     Change,
 }
 
-impl Link {
+impl Listener {
     /// Listens, and enters the server's row. The cache must be empty and distrusted when this begins.
     ///
     /// # Errors
     /// There is no session that takes writes, or it broke.
-    fn open(dialer: &Arc<Dialer>, server: Uuid) -> Result<Link, ConnectError> {
-        let Dialed { mut client, limit, epoch } = dialer.dial()?;
+    fn open(factory: &Arc<SessionFactory>, server: Uuid) -> Result<Listener, ConnectError> {
+        let NewSession { mut client, limit, epoch } = factory.create()?;
         limit.set(Some(Instant::now() + LEASE));
         // Nothing that is written here may wait for a synchronous standby: with another primary, it is all made anew.
         client.batch_execute(&format!("SET synchronous_commit = local; LISTEN {CHANNEL}"))?;
@@ -89,13 +89,13 @@ impl Link {
         client.batch_execute("SET synchronous_commit = off")?;
         let ask =
             client.prepare(concat!("SELECT ", last_number!(), " FROM auth_caches WHERE server = $1"))?;
-        let catch_up = client.prepare(concat!(
+        let acknowledge = client.prepare(concat!(
             "UPDATE auth_caches SET seen = ",
             last_number!(),
             " WHERE server = $1 RETURNING seen"
         ))?;
-        let (seen, dialer) = (row.try_get(0)?, Arc::clone(dialer));
-        Ok(Link { client, limit, epoch, dialer, server, seen, ask, catch_up })
+        let (seen, factory) = (row.try_get(0)?, Arc::clone(factory));
+        Ok(Listener { client, limit, epoch, factory, server, seen, ask, acknowledge })
     }
 
     /// Waits for a notification, for at most `limit`, then asks how things stand.
@@ -103,12 +103,12 @@ impl Link {
     /// # Errors
     /// The session broke, or is on a server whose place another has taken, or a server that waited for this one has
     /// taken its row away: the link has to be opened anew.
-    pub fn wait(&mut self, limit: Duration) -> Result<News, ConnectError> {
+    pub fn wait(&mut self, limit: Duration) -> Result<Invalidation, ConnectError> {
         self.limit.set(None);
         if self.client.notifications().timeout_iter(limit).next()?.is_some() {
-            return Ok(News::Change);
+            return Ok(Invalidation::Change);
         }
-        if !self.dialer.is_current(self.epoch) {
+        if !self.factory.is_current(self.epoch) {
             return Err(ConnectError::Replaced);
         }
         // A query has no time limit, and a link that has gone silent would never be made anew.
@@ -117,23 +117,23 @@ impl Link {
         let asked = since_boot();
         let row = self.client.query_one(&self.ask, &[&self.server])?;
         let last: i64 = row.try_get(0)?;
-        if !self.dialer.is_current(self.epoch) {
+        if !self.factory.is_current(self.epoch) {
             return Err(ConnectError::Replaced);
         }
-        Ok(if last == self.seen { News::None { asked } } else { News::Change })
+        Ok(if last == self.seen { Invalidation::None { asked } } else { Invalidation::Change })
     }
 
     /// Tells all other servers that the cache is empty of all that was read before now.
     ///
     /// # Errors
     /// As `wait`.
-    pub fn catch_up(&mut self) -> Result<(), ConnectError> {
+    pub fn acknowledge(&mut self) -> Result<(), ConnectError> {
         self.limit.set(Some(Instant::now() + LEASE));
         // Whatever is announced from here on will come again; what was announced before is covered by the number.
         while self.client.notifications().iter().next()?.is_some() {}
-        let row = self.client.query_one(&self.catch_up, &[&self.server])?;
+        let row = self.client.query_one(&self.acknowledge, &[&self.server])?;
         self.seen = row.try_get(0)?;
-        if self.dialer.is_current(self.epoch) { Ok(()) } else { Err(ConnectError::Replaced) }
+        if self.factory.is_current(self.epoch) { Ok(()) } else { Err(ConnectError::Replaced) }
     }
 
     /// Ends a link that broke, without waiting for anything.
@@ -167,8 +167,8 @@ impl Store {
     ///
     /// # Errors
     /// The database is down or read-only.
-    pub fn link(&self, server: Uuid) -> Result<Link, ConnectError> {
-        Link::open(&self.dialer, server)
+    pub fn listener(&self, server: Uuid) -> Result<Listener, ConnectError> {
+        Listener::open(&self.factory, server)
     }
 
     /// Draws the number of a change, and notifies the other servers; `None` when no other server caches. The change must

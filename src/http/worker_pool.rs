@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use mio::{Token, Waker};
 
 use super::connection::Rules;
-use super::parked::Parked;
 use super::peer::{Peer, Stage};
-use super::reply::{self, Asked, Error, Reply};
+use super::response::{self, Error, RequestInfo, Response};
 use super::routes::Request;
-use super::vitals::Vitals;
+use super::server_status::ServerStatus;
+use super::waiters::Waiter;
 use crate::background::restart_on_panic;
 use crate::metrics::Rejection;
 use crate::random;
@@ -39,11 +39,11 @@ pub struct Job {
     pub authorization: Option<String>,
     pub content_type: Option<String>,
     pub has_content_coding: bool,
-    pub asked: Asked,
+    pub info: RequestInfo,
 }
 
-/// What a worker tells the gate when the gate has something left to do with the connection.
-pub struct Done {
+/// What a worker tells the event loop when the event loop has something left to do with the connection.
+pub struct Completion {
     pub token: Token,
     /// What the socket would not take at once.
     pub rest: Vec<u8>,
@@ -81,7 +81,7 @@ impl Queue {
     /// Appends a job; `false` when the queue is full.
     pub fn push(&self, job: Job) -> bool {
         let mut state = self.state();
-        // While every worker waits for the database, those whom the gate has answered itself keep nobody out.
+        // While every worker waits for the database, those whom the event loop has answered itself keep nobody out.
         while state.jobs.len() >= self.limit
             && state.jobs.front().is_some_and(|oldest| oldest.peer.stage() != Some(Stage::Queued))
         {
@@ -136,24 +136,24 @@ impl Queue {
     }
 }
 
-/// Where workers leave word for the gate.
-pub struct Mailbox {
-    done: Mutex<Vec<Done>>,
+/// Where workers leave word for the event loop.
+pub struct CompletionQueue {
+    done: Mutex<Vec<Completion>>,
     rules: Mutex<Option<Rules>>,
     waker: Waker,
 }
 
-impl Mailbox {
-    pub fn new(waker: Waker) -> Mailbox {
-        Mailbox { done: Mutex::new(Vec::new()), rules: Mutex::new(None), waker }
+impl CompletionQueue {
+    pub fn new(waker: Waker) -> CompletionQueue {
+        CompletionQueue { done: Mutex::new(Vec::new()), rules: Mutex::new(None), waker }
     }
 
-    fn post(&self, done: Done) {
+    fn post(&self, done: Completion) {
         self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(done);
         self.wake();
     }
 
-    /// Has the gate go by these from now on.
+    /// Has the event loop go by these from now on.
     pub fn post_rules(&self, rules: Rules) {
         *self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(rules);
         self.wake();
@@ -164,47 +164,49 @@ impl Mailbox {
         self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
     }
 
-    /// Makes the gate look around: also at whether we are draining.
+    /// Makes the event loop look around: also at whether we are draining.
     pub fn wake(&self) {
         if let Err(error) = self.waker.wake() {
-            log::error!("cannot wake the gate: {error}");
+            log::error!("cannot wake the event loop: {error}");
         }
     }
 
     /// All that was posted since the last time.
-    pub fn collect(&self) -> Vec<Done> {
+    pub fn collect(&self) -> Vec<Completion> {
         std::mem::take(&mut *self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 }
 
 /// What all workers share.
-pub struct Shop {
+pub struct ServerContext {
     /// Requests that only read.
     pub reads: Queue,
     /// All others. They have workers of their own: a change may wait for a lock, or for a standby that is gone, and
     /// no number of those that do keeps a read waiting.
     pub changes: Queue,
-    pub mailbox: Mailbox,
-    pub vitals: Arc<Vitals>,
+    pub completions: CompletionQueue,
+    pub status: Arc<ServerStatus>,
     /// `routes::dispatch` with all that it needs.
     pub handle: Box<Handle>,
 }
 
 #[cfg(test)]
-impl Shop {
-    /// With nobody in it yet, and the poll that its mailbox wakes.
-    pub fn for_tests(queue: usize, handle: Box<Handle>) -> (mio::Poll, Arc<Shop>) {
-        let (poll, waker) = super::gate::prepare().unwrap();
-        let vitals = Arc::new(Vitals::new(Arc::new(crate::metrics::Metrics::new().unwrap()), Arc::default()));
-        let (reads, changes, mailbox) = (Queue::new(queue), Queue::new(queue), Mailbox::new(waker));
-        (poll, Arc::new(Shop { reads, changes, mailbox, vitals, handle }))
+impl ServerContext {
+    /// With nobody in it yet, and the poll that its completions wakes.
+    pub fn for_tests(queue: usize, handle: Box<Handle>) -> (mio::Poll, Arc<ServerContext>) {
+        let (poll, waker) = super::event_loop::prepare().unwrap();
+        let status =
+            Arc::new(ServerStatus::new(Arc::new(crate::metrics::Metrics::new().unwrap()), Arc::default()));
+        let (reads, changes, completions) =
+            (Queue::new(queue), Queue::new(queue), CompletionQueue::new(waker));
+        (poll, Arc::new(ServerContext { reads, changes, completions, status, handle }))
     }
 }
 
-impl Shop {
+impl ServerContext {
     /// Where a request waits for a worker.
-    pub fn queue_of(&self, asked: &Asked) -> &Queue {
-        if asked.is_change() { &self.changes } else { &self.reads }
+    pub fn queue_of(&self, info: &RequestInfo) -> &Queue {
+        if info.is_change() { &self.changes } else { &self.reads }
     }
 
     /// Lets the workers end once they have done what is queued.
@@ -226,67 +228,71 @@ pub struct Counts {
 }
 
 /// What a worker does with a request.
-pub type Handle = dyn Fn(&Request<'_>) -> Reply + Send + Sync;
+pub type Handle = dyn Fn(&Request<'_>) -> Response + Send + Sync;
 
 /// Starts so many named threads. `directory` is a place where a socket's name may stand for a moment.
 ///
 /// # Errors
 /// No thread, or no socket pair, could be made; nothing runs then.
-pub fn start(shop: &Arc<Shop>, counts: Counts, directory: &Path) -> io::Result<Vec<JoinHandle<()>>> {
+pub fn start(
+    server: &Arc<ServerContext>,
+    counts: Counts,
+    directory: &Path,
+) -> io::Result<Vec<JoinHandle<()>>> {
     let lines = Line::open(directory, counts.reads + counts.changes)?;
     lines
         .into_iter()
         .enumerate()
         .map(|(number, line)| {
-            let shop = Arc::clone(shop);
+            let server = Arc::clone(server);
             let directory = directory.to_owned();
             let changes = number >= counts.reads;
             let name =
                 if changes { format!("change-{}", number - counts.reads) } else { format!("read-{number}") };
             let mut line = Some(line);
             std::thread::Builder::new().name(name).spawn(move || {
-                let queue = if changes { &shop.changes } else { &shop.reads };
-                restart_on_panic(|| work(&shop, queue, line.take(), &directory));
+                let queue = if changes { &server.changes } else { &server.reads };
+                restart_on_panic(|| work(&server, queue, line.take(), &directory));
             })
         })
         .collect()
 }
 
-fn work(shop: &Arc<Shop>, queue: &Queue, mut line: Option<Line>, directory: &Path) {
+fn work(server: &Arc<ServerContext>, queue: &Queue, mut line: Option<Line>, directory: &Path) {
     let mut out = Vec::new();
     while let Some((job, has_followers)) = queue.pop() {
         if !job.peer.begin() {
             continue;
         }
-        let reply = if has_followers && job.asked.at.elapsed() > QUEUE_WAIT_LIMIT {
-            shop.vitals.metrics.rejected(Rejection::Overloaded);
-            Error::Overloaded.reply()
+        let response = if has_followers && job.info.at.elapsed() > QUEUE_WAIT_LIMIT {
+            server.status.metrics.rejected(Rejection::Overloaded);
+            Error::Overloaded.response()
         } else {
             if line.is_none() {
                 let opened =
                     Line::open(directory, 1).inspect_err(|error| log::error!("no socket pair: {error}"));
                 line = opened.ok().and_then(|mut lines| lines.pop());
             }
-            match answer(shop, line.as_mut(), &job) {
-                Ok(reply) => reply,
+            match answer(server, line.as_mut(), &job) {
+                Ok(response) => response,
                 Err(error) => {
                     line = None;
-                    log::error!(request_id = &*job.asked.request_id; "internal error: {error}");
-                    Error::Internal(error).reply()
+                    log::error!(request_id = &*job.info.request_id; "internal error: {error}");
+                    Error::Internal(error).response()
                 }
             }
         };
-        if reply.park.is_some() {
-            Parked::park(shop, job.peer, job.asked, reply);
+        if response.park.is_some() {
+            Waiter::park(server, job.peer, job.info, response);
         } else {
-            send(shop, &job.peer, &job.asked, reply, &mut out);
+            send(server, &job.peer, &job.info, response, &mut out);
         }
     }
 }
 
 /// Pulls the request out of tiny_http and has it handled. What went wrong beyond a handler's own errors comes back
 /// as text for the log; the tiny_http connection must not be used again then.
-fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, String> {
+fn answer(server: &ServerContext, line: Option<&mut Line>, job: &Job) -> Result<Response, String> {
     let line = line.ok_or("no tiny_http connection")?;
     catch_unwind(AssertUnwindSafe(|| {
         let mut request = line.pull(&job.plain)?;
@@ -300,7 +306,7 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, Stri
             None => (request.url(), None),
         };
         let whole = Request {
-            id: &job.asked.request_id,
+            id: &job.info.request_id,
             method: request.method().as_str(),
             path,
             query,
@@ -308,42 +314,54 @@ fn answer(shop: &Shop, line: Option<&mut Line>, job: &Job) -> Result<Reply, Stri
             content_type: job.content_type.as_deref(),
             has_content_coding: job.has_content_coding,
             body: &body,
-            client: job.asked.client,
-            deadline: job.asked.deadline,
+            client: job.info.client,
+            deadline: job.info.deadline,
         };
-        let reply = (shop.handle)(&whole);
+        let response = (server.handle)(&whole);
         // Without this tiny_http would answer 500 to the other end of the pair.
         drop(request.into_writer());
-        Ok(reply)
+        Ok(response)
     }))
     .unwrap_or_else(|_| Err("a handler panicked".to_owned()))
 }
 
-/// Writes the answer, unless its time is up and the gate has answered already. Then `if_lost` is called.
-pub fn send(shop: &Shop, peer: &Peer, asked: &Asked, mut reply: Reply, out: &mut Vec<u8>) {
-    let is_given = peer.claim() && write(shop, peer, asked, &reply, out);
-    if let Some(if_lost) = reply.if_lost.take().filter(|_| is_given) {
+/// Writes the answer, unless its time is up and the event loop has answered already. Then `if_lost` is called.
+pub fn send(
+    server: &ServerContext,
+    peer: &Peer,
+    info: &RequestInfo,
+    mut response: Response,
+    out: &mut Vec<u8>,
+) {
+    let is_given = peer.claim() && write(server, peer, info, &response, out);
+    if let Some(if_lost) = response.if_lost.take().filter(|_| is_given) {
         if_lost.disarm();
     }
 }
 
 /// `false`: the client is gone.
-fn write(shop: &Shop, peer: &Peer, asked: &Asked, reply: &Reply, out: &mut Vec<u8>) -> bool {
-    let close = !asked.keep_alive || shop.vitals.is_draining();
+fn write(
+    server: &ServerContext,
+    peer: &Peer,
+    info: &RequestInfo,
+    response: &Response,
+    out: &mut Vec<u8>,
+) -> bool {
+    let close = !info.keep_alive || server.status.is_draining();
     out.clear();
-    reply::encode(reply, asked.framing(close, true), out);
+    response::encode(response, info.framing(close, true), out);
     // Counted before the client can see the answer, so that whoever asks for metrics next finds it there.
     let now = Instant::now();
-    shop.vitals.metrics.requests_in_flight.dec();
-    shop.vitals.answered(asked, reply, now.duration_since(asked.at));
+    server.status.metrics.requests_in_flight.dec();
+    server.status.answered(info, response, now.duration_since(info.at));
     let (rest, close, is_there) = match peer.write(out) {
         Ok(written) => (out[written..].to_vec(), close, true),
         Err(_) => (Vec::new(), true, false),
     };
-    // What is left to do comes before the next request: the turn is the gate's only once it has collected this.
+    // What is left to do comes before the next request: the turn is the event loop's only once it has collected this.
     let is_over = rest.is_empty() && !close;
     if !is_over || peer.release(now) {
-        shop.mailbox.post(Done { token: peer.token, rest, close });
+        server.completions.post(Completion { token: peer.token, rest, close });
     }
     is_there
 }
@@ -408,7 +426,7 @@ mod tests {
 
     fn job(peer: Arc<Peer>, path: &str, request_id: &str) -> Job {
         peer.hand_over();
-        let asked = Asked {
+        let info = RequestInfo {
             request_id: request_id.into(),
             method: "GET",
             route: "/test",
@@ -419,12 +437,12 @@ mod tests {
             deadline: Instant::now() + Duration::from_secs(10),
         };
         let plain = format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes();
-        Job { peer, plain, authorization: None, content_type: None, has_content_coding: false, asked }
+        Job { peer, plain, authorization: None, content_type: None, has_content_coding: false, info }
     }
 
-    fn ask(shop: &Shop, path: &str) -> String {
+    fn ask(server: &ServerContext, path: &str) -> String {
         let (mut client, peer) = connection();
-        assert!(shop.reads.push(job(peer, path, "the-id")));
+        assert!(server.reads.push(job(peer, path, "the-id")));
         let mut answer = [0; 4096];
         let count = client.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..count]).into_owned()
@@ -434,19 +452,19 @@ mod tests {
     fn a_panic_is_500_and_the_worker_lives() {
         let handle = |request: &Request<'_>| {
             assert_ne!(request.path, "/panics");
-            Reply::bytes(200, "application/json", &b"{}"[..])
+            Response::bytes(200, "application/json", &b"{}"[..])
         };
-        let (_poll, shop) = Shop::for_tests(8, Box::new(handle));
-        let workers = start(&shop, ONE_EACH, &std::env::temp_dir()).unwrap();
+        let (_poll, server) = ServerContext::for_tests(8, Box::new(handle));
+        let workers = start(&server, ONE_EACH, &std::env::temp_dir()).unwrap();
         for _ in 0..3 {
-            let panicked = ask(&shop, "/panics");
+            let panicked = ask(&server, "/panics");
             assert!(
                 panicked.starts_with("HTTP/1.1 500 ") && panicked.ends_with("{\"error\":\"internal error\"}")
             );
             assert!(panicked.contains("X-Request-Id: the-id\r\n"), "{panicked}");
-            assert!(ask(&shop, "/fine").starts_with("HTTP/1.1 200 "));
+            assert!(ask(&server, "/fine").starts_with("HTTP/1.1 200 "));
         }
-        shop.close();
+        server.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     }
 
@@ -465,35 +483,35 @@ mod tests {
             if request.path == "/dies" {
                 std::panic::panic_any(Bomb);
             }
-            Reply::bytes(200, "application/json", &b"{}"[..])
+            Response::bytes(200, "application/json", &b"{}"[..])
         };
-        let (_poll, shop) = Shop::for_tests(8, Box::new(handle));
-        let workers = start(&shop, Counts { reads: 1, changes: 0 }, &std::env::temp_dir()).unwrap();
+        let (_poll, server) = ServerContext::for_tests(8, Box::new(handle));
+        let workers = start(&server, Counts { reads: 1, changes: 0 }, &std::env::temp_dir()).unwrap();
         let (client, peer) = connection();
-        assert!(shop.reads.push(job(peer, "/dies", "the-id")));
-        assert!(ask(&shop, "/fine").starts_with("HTTP/1.1 200 "), "by the same one");
+        assert!(server.reads.push(job(peer, "/dies", "the-id")));
+        assert!(ask(&server, "/fine").starts_with("HTTP/1.1 200 "), "by the same one");
         drop(client);
-        shop.close();
+        server.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     }
 
-    /// Else the gate would answer the next request in the middle of this answer, or after its end.
+    /// Else the event loop would answer the next request in the middle of this answer, or after its end.
     #[test]
     fn what_an_answer_leaves_to_do_comes_before_the_next_request() {
         let handle = |request: &Request<'_>| {
             let length = if request.path == "/long" { 64 * 1024 * 1024 } else { 2 };
-            Reply::bytes(200, "application/json", vec![b' '; length])
+            Response::bytes(200, "application/json", vec![b' '; length])
         };
-        let (_poll, shop) = Shop::for_tests(8, Box::new(handle));
-        let workers = start(&shop, ONE_EACH, &std::env::temp_dir()).unwrap();
+        let (_poll, server) = ServerContext::for_tests(8, Box::new(handle));
+        let workers = start(&server, ONE_EACH, &std::env::temp_dir()).unwrap();
         let done_with = |path, keep_alive| {
             let (client, peer) = connection();
             let mut job = job(Arc::clone(&peer), path, "the-id");
-            job.asked.keep_alive = keep_alive;
-            assert!(shop.reads.push(job));
+            job.info.keep_alive = keep_alive;
+            assert!(server.reads.push(job));
             let deadline = Instant::now() + Duration::from_secs(10);
             let done = loop {
-                if let Some(done) = shop.mailbox.collect().pop() {
+                if let Some(done) = server.completions.collect().pop() {
                     break done;
                 }
                 assert!(Instant::now() < deadline, "the worker leaves no word");
@@ -503,11 +521,11 @@ mod tests {
         };
         let (_client, peer, done) = done_with("/long", true);
         assert!(!done.rest.is_empty() && !done.close);
-        assert!(peer.gate_turn().is_none(), "the rest of the answer is still to be written");
+        assert!(peer.event_loop_turn().is_none(), "the rest of the answer is still to be written");
         let (_client, peer, done) = done_with("/short", false);
         assert!(done.rest.is_empty() && done.close);
-        assert!(peer.gate_turn().is_none(), "the connection is still to be ended");
-        shop.close();
+        assert!(peer.event_loop_turn().is_none(), "the connection is still to be ended");
+        server.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     }
 
@@ -521,7 +539,7 @@ mod tests {
         assert!(!queue.push(job(Arc::clone(&third), "/", "3")));
         assert_eq!(first.take_back(Instant::now(), |_| true), Some(Stage::Queued));
         assert!(queue.push(job(Arc::clone(&third), "/", "3")));
-        let order = [queue.pop(), queue.pop()].map(|popped| popped.unwrap().0.asked.request_id);
+        let order = [queue.pop(), queue.pop()].map(|popped| popped.unwrap().0.info.request_id);
         assert_eq!(order, ["2".into(), "3".into()]);
     }
 
@@ -533,7 +551,7 @@ mod tests {
         assert_eq!([push("1"), push("2"), push("3")], [true, true, false]);
         assert_eq!(queue.depth(), 2);
         queue.close();
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|(job, _)| job.asked.request_id).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|(job, _)| job.info.request_id).collect();
         assert_eq!(order, ["1".into(), "2".into()]);
     }
 }

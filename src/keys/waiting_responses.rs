@@ -7,9 +7,9 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::Keys;
-use crate::http::parked::Parked;
+use crate::http::waiters::Waiter;
 use crate::store::StoreError;
-use crate::store::changes::{Announced, LONGEST_LEASE, LOOK_LIMIT};
+use crate::store::invalidation::{Announced, LONGEST_LEASE, LOOK_LIMIT};
 
 /// Between two looks at the other servers: first, and once they have not caught up for a while.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -17,23 +17,23 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// The answers that wait.
 #[derive(Default)]
-pub struct Waiting {
+pub struct WaitingResponses {
     answers: Mutex<Vec<Answer>>,
     watcher: OnceLock<Thread>,
 }
 
 struct Answer {
     announced: Announced,
-    parked: Parked,
+    parked: Waiter,
 }
 
-impl Waiting {
+impl WaitingResponses {
     fn answers(&self) -> MutexGuard<'_, Vec<Answer>> {
         self.answers.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Has the answer completed once no other server lets anybody in by what it knew before the change.
-    pub fn add(&self, announced: Announced, parked: Parked) {
+    pub fn add(&self, announced: Announced, parked: Waiter) {
         self.answers().push(Answer { announced, parked });
         if let Some(watcher) = self.watcher.get() {
             watcher.unpark();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Caller;
+use super::Principal;
 use crate::store::Store;
 
 /// A key's use is noted at most once in so many seconds. The statement that writes it has the same time in it, since each
@@ -17,30 +17,30 @@ const APART_SECONDS: i64 = 60;
 
 /// Uses that are still to be written.
 #[derive(Default)]
-pub struct Uses {
+pub struct LastUsedRecorder {
     pending: Mutex<HashMap<Uuid, OffsetDateTime>>,
 }
 
-impl Uses {
+impl LastUsedRecorder {
     fn pending(&self) -> MutexGuard<'_, HashMap<Uuid, OffsetDateTime>> {
         self.pending.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// A key was let in now, by the database's clock: several servers write to one row.
-    pub fn note(&self, caller: &Caller) {
-        self.note_at(caller, caller.clock.now());
+    pub fn note(&self, principal: &Principal) {
+        self.note_at(principal, principal.clock.now());
     }
 
-    fn note_at(&self, caller: &Caller, now: OffsetDateTime) {
+    fn note_at(&self, principal: &Principal, now: OffsetDateTime) {
         let seconds = now.unix_timestamp();
-        let before = caller.noted_use.load(Ordering::Relaxed);
+        let before = principal.noted_use.load(Ordering::Relaxed);
         // Whole seconds, so one more makes sure that it is not too soon to be written. A clock that was set back must not
         // silence it until it has caught up.
         if (before..=before + APART_SECONDS).contains(&seconds) {
             return;
         }
-        caller.noted_use.store(seconds, Ordering::Relaxed);
-        self.pending().insert(caller.id, now);
+        principal.noted_use.store(seconds, Ordering::Relaxed);
+        self.pending().insert(principal.id, now);
     }
 
     /// Writes what was noted; keeps what the database does not take now.
@@ -49,8 +49,8 @@ impl Uses {
         if batch.is_empty() {
             return;
         }
-        let (ids, moments): (Vec<_>, Vec<_>) = batch.iter().map(|(id, used)| (*id, *used)).unzip();
-        let left = store.write_uses(&ids, &moments, Instant::now() + limit).unwrap_or_else(|error| {
+        let (ids, timestamps): (Vec<_>, Vec<_>) = batch.iter().map(|(id, used)| (*id, *used)).unzip();
+        let left = store.write_uses(&ids, &timestamps, Instant::now() + limit).unwrap_or_else(|error| {
             log::debug!("cannot write when keys were last used: {error}");
             ids
         });
@@ -78,10 +78,10 @@ mod tests {
 
     #[test]
     fn a_use_is_noted_once_a_minute() {
-        let (uses, caller) = (Uses::default(), Caller::for_tests("busy"));
+        let (recorder, principal) = (LastUsedRecorder::default(), Principal::for_tests("busy"));
         let noted = |now| {
-            uses.note_at(&caller, now);
-            std::mem::take(&mut *uses.pending()).remove(&caller.id)
+            recorder.note_at(&principal, now);
+            std::mem::take(&mut *recorder.pending()).remove(&principal.id)
         };
         assert_eq!(noted(EARLIER), Some(EARLIER));
         assert_eq!(noted(EARLIER), None);
@@ -93,13 +93,13 @@ mod tests {
 
     #[test]
     fn what_was_not_written_gives_way_to_what_was_noted_meanwhile() {
-        let (uses, caller) = (Uses::default(), Caller::for_tests("patient"));
+        let (recorder, principal) = (LastUsedRecorder::default(), Principal::for_tests("patient"));
         let other = Uuid::from_u128(1);
-        uses.note_at(&caller, EARLIER);
-        let mut batch = std::mem::take(&mut *uses.pending());
+        recorder.note_at(&principal, EARLIER);
+        let mut batch = std::mem::take(&mut *recorder.pending());
         batch.insert(other, EARLIER);
-        uses.note_at(&caller, LATER);
-        uses.keep(&batch, vec![caller.id, other]);
-        assert_eq!(*uses.pending(), HashMap::from([(caller.id, LATER), (other, EARLIER)]));
+        recorder.note_at(&principal, LATER);
+        recorder.keep(&batch, vec![principal.id, other]);
+        assert_eq!(*recorder.pending(), HashMap::from([(principal.id, LATER), (other, EARLIER)]));
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
 use super::{Permission, expiry};
-use crate::http::reply::Error;
+use crate::http::response::Error;
 use crate::http::routes::Request;
 use crate::terminal::start_of;
 
@@ -77,7 +77,7 @@ impl<'de> serde::Deserialize<'de> for Fields {
 
 /// What `POST /auth/keys` was asked for.
 #[derive(Debug)]
-pub struct Asked {
+pub struct CreateKey {
     pub name: String,
     pub permission: Permission,
     pub end: Option<End>,
@@ -109,22 +109,22 @@ impl End {
     }
 }
 
-impl Asked {
+impl CreateKey {
     /// # Errors
     /// 415, 400 or 422, with what is wrong with which field.
-    pub fn read(request: &Request<'_>) -> Result<Asked, Error> {
+    pub fn read(request: &Request<'_>) -> Result<CreateKey, Error> {
         let fields = &json_object(request)?;
         know(fields, &["name", "permissions", "role", "expires_at", "expires_in"])?;
         let name = text(fields, "name")?.ok_or_else(|| wrong("name", "missing"))?;
         check_name(name).map_err(|line| wrong("name", line))?;
-        Ok(Asked { name: name.to_owned(), permission: permission(fields)?, end: end(fields)? })
+        Ok(CreateKey { name: name.to_owned(), permission: permission(fields)?, end: end(fields)? })
     }
 }
 
 /// The grace of a rotation; an empty body asks for none.
 ///
 /// # Errors
-/// As `Asked::read`.
+/// As `CreateKey::read`.
 pub fn grace(request: &Request<'_>) -> Result<Duration, Error> {
     if request.body.is_empty() {
         return Ok(Duration::ZERO);
@@ -214,9 +214,9 @@ fn end(fields: &Map<String, Value>) -> Result<Option<End>, Error> {
     match (text(fields, "expires_at")?, text(fields, "expires_in")?) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(wrong("expires_in", "stands beside expires_at; only one of them may")),
-        (Some(at), None) => {
-            expiry::moment(at).map(|at| Some(End::ExpiresAt(at))).map_err(|line| wrong("expires_at", line))
-        }
+        (Some(at), None) => expiry::parse_rfc3339(at)
+            .map(|at| Some(End::ExpiresAt(at)))
+            .map_err(|line| wrong("expires_at", line)),
         (None, Some(text)) => expiry::duration(text)
             .map(|duration| Some(End::ExpiresIn(duration)))
             .map_err(|line| wrong("expires_in", line)),
@@ -228,10 +228,10 @@ mod tests {
     use super::*;
 
     fn now() -> OffsetDateTime {
-        expiry::moment("2026-01-01T00:00:00Z").unwrap()
+        expiry::parse_rfc3339("2026-01-01T00:00:00Z").unwrap()
     }
 
-    fn read(body: &str) -> Result<Asked, (u16, String)> {
+    fn read(body: &str) -> Result<CreateKey, (u16, String)> {
         let request = Request {
             id: "",
             method: "POST",
@@ -244,7 +244,7 @@ mod tests {
             client: std::net::Ipv4Addr::LOCALHOST.into(),
             deadline: std::time::Instant::now(),
         };
-        let read = Asked::read(&request).and_then(|asked| match asked.end {
+        let read = CreateKey::read(&request).and_then(|asked| match asked.end {
             Some(end) => end.at(now()).map(|_| asked).map_err(|line| wrong(end.field(), line)),
             None => Ok(asked),
         });
@@ -268,7 +268,7 @@ mod tests {
         );
         assert!(read(&format!(r#"{{"name":"{}"}}"#, "\u{e9}".repeat(255))).is_ok());
         let end = read(r#"{"name":"x","expires_in":"1d"}"#).unwrap().end.unwrap().at(now()).unwrap();
-        assert_eq!(expiry::written(end), "2026-01-02T00:00:00+00:00");
+        assert_eq!(expiry::format_rfc3339(end), "2026-01-02T00:00:00+00:00");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Keys;
 use crate::store::ConnectError;
-use crate::store::changes::{LEASE, Link, News, since_boot};
+use crate::store::invalidation::{Invalidation, LEASE, Listener, since_boot};
 
 /// How often the database is asked for news when it sends none. Well below a lease.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -27,23 +27,23 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         keys.cache.distrust();
         let asked = since_boot();
-        match keys.store.link(keys.server) {
-            Ok(mut link) => {
+        match keys.store.listener(keys.server) {
+            Ok(mut listener) => {
                 if is_down {
                     log::info!("the link to the database is back; keys are cached again");
                 }
                 is_down = false;
                 keys.cache.trust_until(asked.saturating_add(LEASE));
-                match follow(keys, &mut link, stop) {
+                match follow(keys, &mut listener, stop) {
                     Ok(()) => {
                         keys.cache.distrust();
-                        let _ = link.close();
+                        let _ = listener.close();
                         return;
                     }
                     Err(error) => log::debug!("the link to the database broke: {error}"),
                 }
                 keys.cache.distrust();
-                link.give_up();
+                listener.give_up();
             }
             Err(error) if !is_down => {
                 is_down = true;
@@ -56,15 +56,15 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
 }
 
 /// Trusts the cache from lease to lease, and empties it whenever a key has changed somewhere.
-fn follow(keys: &Keys, link: &mut Link, stop: &AtomicBool) -> Result<(), ConnectError> {
+fn follow(keys: &Keys, listener: &mut Listener, stop: &AtomicBool) -> Result<(), ConnectError> {
     while !stop.load(Ordering::Acquire) {
-        match link.wait(ASK_EVERY)? {
-            News::None { asked } => keys.cache.trust_until(asked.saturating_add(LEASE)),
-            News::Change => {
+        match listener.wait(ASK_EVERY)? {
+            Invalidation::None { asked } => keys.cache.trust_until(asked.saturating_add(LEASE)),
+            Invalidation::Change => {
                 // In this order: a server that waits for us may go on as soon as we have said that we caught up.
                 keys.cache.distrust();
                 let asked = since_boot();
-                link.catch_up()?;
+                listener.acknowledge()?;
                 keys.cache.trust_until(asked.saturating_add(LEASE));
             }
         }

@@ -8,7 +8,7 @@ use super::keys::{self, Statements};
 use super::migrations::{self, State};
 use super::pool::SESSION_WAIT;
 use super::schema::Schema;
-use super::{describe, first_value, is_true, start};
+use super::{describe, first_value, is_true, open};
 use crate::config::Settings;
 use crate::failure::Failure;
 
@@ -17,9 +17,9 @@ pub type Finding = Result<String, Failure>;
 
 /// Waits for no database that is still coming up.
 pub fn database(settings: &Settings) -> Vec<Finding> {
-    let connected = start::dialer(settings, SESSION_WAIT, Duration::ZERO).and_then(|dialer| {
-        let client = start::connect(&dialer, Duration::ZERO)?.client;
-        Ok((client, dialer.connector.place.clone()))
+    let connected = open::factory(settings, SESSION_WAIT, Duration::ZERO).and_then(|factory| {
+        let client = open::connect(&factory, Duration::ZERO)?.client;
+        Ok((client, factory.connector.place.clone()))
     });
     match connected {
         Ok((client, place)) => Look { client, place, findings: Vec::new() }.around(),

@@ -1,4 +1,4 @@
-//! The gate: one thread that owns the sockets. It accepts, admits, keeps the deadlines, and drains; only whole,
+//! The event loop: one thread that owns the sockets. It accepts, registers, keeps the deadlines, and drains; only whole,
 //! well-formed requests go on to the workers.
 
 use std::collections::{HashMap, HashSet};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::connection::{Connection, Desk, Fate, KEPT_BUFFER, Rules};
-use super::workers::Shop;
+use super::connection::{Connection, ConnectionContext, KEPT_BUFFER, NextAction, Rules};
+use super::worker_pool::ServerContext;
 use crate::metrics::Rejection;
 use crate::rate_limit::RateLimit;
 
@@ -31,9 +31,9 @@ const EVICT_BATCH: usize = 32;
 /// Memory that all clients together make us hold, in bytes; beyond it the slowest of those who hold some go.
 const HELD_LIMIT: usize = 32 * 1024 * 1024;
 /// Between two lines about newcomers that cannot be taken in.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
+const ERROR_LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// What bounds the gate, and whom it believes.
+/// What bounds the event loop, and whom it believes.
 pub struct Limits {
     pub connections: usize,
     pub rules: Rules,
@@ -41,12 +41,12 @@ pub struct Limits {
     pub has_successor: bool,
 }
 
-pub struct Gate {
+pub struct EventLoop {
     poll: Poll,
     listener: Option<mio::net::TcpListener>,
     connections: HashMap<Token, Connection>,
     next_token: usize,
-    desk: Desk,
+    context: ConnectionContext,
     limit: usize,
     held: usize,
     has_successor: bool,
@@ -54,12 +54,12 @@ pub struct Gate {
     accept_more: bool,
     /// Connections whose turn was over before they were done.
     unfinished: HashSet<Token>,
-    complaints: RateLimit,
+    error_lines: RateLimit,
     /// The last accept failed for want of something, so it is tried again at the next tick.
     accept_failed: bool,
 }
 
-/// Makes the poll and the waker first: the mailbox needs the latter before the gate can be made.
+/// Makes the poll and the waker first: the completions needs the latter before the event loop can be made.
 ///
 /// # Errors
 /// The system is out of descriptors.
@@ -69,25 +69,30 @@ pub fn prepare() -> io::Result<(Poll, Waker)> {
     Ok((poll, waker))
 }
 
-impl Gate {
+impl EventLoop {
     /// # Errors
     /// The listener cannot be watched, or the system has no random bytes.
-    pub fn new(poll: Poll, listener: TcpListener, limits: Limits, shop: Arc<Shop>) -> io::Result<Gate> {
+    pub fn new(
+        poll: Poll,
+        listener: TcpListener,
+        limits: Limits,
+        server: Arc<ServerContext>,
+    ) -> io::Result<EventLoop> {
         listener.set_nonblocking(true)?;
         let mut listener = mio::net::TcpListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        Ok(Gate {
+        Ok(EventLoop {
             poll,
             listener: Some(listener),
             connections: HashMap::new(),
             next_token: FIRST_CONNECTION,
-            desk: Desk::new(shop, limits.rules)?,
+            context: ConnectionContext::new(server, limits.rules)?,
             limit: limits.connections,
             held: 0,
             has_successor: limits.has_successor,
             accept_more: true,
             unfinished: HashSet::new(),
-            complaints: RateLimit::new(1, COMPLAIN_EVERY),
+            error_lines: RateLimit::new(1, ERROR_LINE_EVERY),
             accept_failed: false,
         })
     }
@@ -120,7 +125,7 @@ impl Gate {
                     token => {
                         let gone = event.is_write_closed() || event.is_error();
                         let finished = event.is_read_closed() || gone;
-                        self.visit(token, |connection, desk| connection.ready(desk, finished, gone));
+                        self.visit(token, |connection, context| connection.ready(context, finished, gone));
                     }
                 }
             }
@@ -130,7 +135,7 @@ impl Gate {
             if self.accept_more {
                 self.accept();
             }
-            if drain_until.is_none() && self.desk.shop.vitals.is_draining() {
+            if drain_until.is_none() && self.context.server.status.is_draining() {
                 drain_until = Some(Instant::now() + drain_limit);
                 self.stop_intake();
             }
@@ -148,27 +153,31 @@ impl Gate {
     }
 
     fn collect(&mut self) {
-        if let Some(rules) = self.desk.shop.mailbox.collect_rules() {
-            self.desk.rules = rules;
+        if let Some(rules) = self.context.server.completions.collect_rules() {
+            self.context.rules = rules;
         }
-        for done in self.desk.shop.mailbox.collect() {
-            self.visit(done.token, |connection, desk| connection.done(desk, done));
+        for completion in self.context.server.completions.collect() {
+            self.visit(completion.token, |connection, context| connection.complete(context, completion));
         }
     }
 
-    fn visit(&mut self, token: Token, act: impl FnOnce(&mut Connection, &mut Desk) -> Fate) {
+    fn visit(
+        &mut self,
+        token: Token,
+        act: impl FnOnce(&mut Connection, &mut ConnectionContext) -> NextAction,
+    ) {
         // It may have ended earlier in this round; tokens are never given twice.
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let before = connection.held();
         // A bug that one client's bytes bring to light ends that client's connection, not the others.
-        let fate = catch_unwind(AssertUnwindSafe(|| act(connection, &mut self.desk)))
-            .inspect_err(|_| log::error!("internal error: the gate panicked; one connection is ended"))
-            .unwrap_or(Fate::Ends);
+        let next = catch_unwind(AssertUnwindSafe(|| act(connection, &mut self.context)))
+            .inspect_err(|_| log::error!("internal error: the event loop panicked; one connection is ended"))
+            .unwrap_or(NextAction::End);
         self.held = self.held + connection.held() - before;
-        match fate {
-            Fate::Ends => return self.end(token),
-            Fate::Yields => _ = self.unfinished.insert(token),
-            Fate::Stays => {}
+        match next {
+            NextAction::End => return self.end(token),
+            NextAction::Yield => _ = self.unfinished.insert(token),
+            NextAction::Wait => {}
         }
         if self.held > HELD_LIMIT {
             self.evict(KEPT_BUFFER + 1);
@@ -183,7 +192,7 @@ impl Gate {
             if let Some(stream) = connection.stream() {
                 let _ = self.poll.registry().deregister(stream);
             }
-            self.desk.shop.vitals.metrics.connections.dec();
+            self.context.server.status.metrics.connections.dec();
         }
     }
 
@@ -200,10 +209,10 @@ impl Gate {
                     if self.connections.len() >= self.limit {
                         // Every connection is being served. Closing tells the newcomer, or the proxy before us, to come
                         // again.
-                        self.desk.shop.vitals.metrics.rejected(Rejection::TooManyConnections);
+                        self.context.server.status.metrics.rejected(Rejection::TooManyConnections);
                         continue;
                     }
-                    self.admit(stream, address);
+                    self.register(stream, address);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,
@@ -211,7 +220,7 @@ impl Gate {
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                     _ => {
                         // Out of descriptors or memory: a connection has to end. Tried again at the next tick.
-                        if self.complaints.allows(Instant::now()) {
+                        if self.error_lines.allows(Instant::now()) {
                             log::warn!("cannot accept a connection: {error}");
                         }
                         self.evict(0);
@@ -224,7 +233,7 @@ impl Gate {
         self.accept_more = true;
     }
 
-    fn admit(&mut self, mut stream: mio::net::TcpStream, address: std::net::SocketAddr) {
+    fn register(&mut self, mut stream: mio::net::TcpStream, address: std::net::SocketAddr) {
         let token = Token(self.next_token);
         self.next_token += 1;
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -233,7 +242,7 @@ impl Gate {
             return;
         }
         self.connections.insert(token, Connection::new(stream, address, token, Instant::now()));
-        self.desk.shop.vitals.metrics.connections.inc();
+        self.context.server.status.metrics.connections.inc();
         // Its request has mostly come with it, and need not wait behind everybody who is ready at the next poll.
         self.visit(token, Connection::advance);
     }
@@ -255,7 +264,7 @@ impl Gate {
         }
         waiting.select_nth_unstable(count - 1);
         for (_, _, token) in &waiting[..count] {
-            self.desk.shop.vitals.metrics.rejected(Rejection::Evicted);
+            self.context.server.status.metrics.rejected(Rejection::Evicted);
             self.end(*token);
         }
     }
@@ -265,14 +274,14 @@ impl Gate {
         self.accept_more = self.listener.is_some();
         let tokens: Vec<Token> = self.connections.keys().copied().collect();
         for token in tokens {
-            self.visit(token, |connection, desk| connection.tick(desk, now));
+            self.visit(token, |connection, context| connection.tick(context, now));
         }
     }
 
     /// Accepts the connections that are already made, unless a successor will, and then no more.
     fn stop_intake(&mut self) {
         // First of all: who is still let in is answered at once, and hears that its connection ends.
-        self.desk.draining = Some(Instant::now());
+        self.context.draining = Some(Instant::now());
         self.accept_more = !self.has_successor;
         // Bounded, or a flood of newcomers would keep us here.
         for _ in 0..LAST_BATCHES {
@@ -294,10 +303,10 @@ mod tests {
     use super::*;
     use crate::config::Networks;
     use crate::http::connection::Deadlines;
-    use crate::http::reply::Reply;
+    use crate::http::response::Response;
 
-    fn gate() -> Gate {
-        let (poll, shop) = Shop::for_tests(1, Box::new(|_| Reply::no_content()));
+    fn event_loop() -> EventLoop {
+        let (poll, server) = ServerContext::for_tests(1, Box::new(|_| Response::no_content()));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let second = Duration::from_secs(1);
         let deadlines = Deadlines {
@@ -308,24 +317,25 @@ mod tests {
             answer_to_change: second,
         };
         let rules = Rules { deadlines, trusted_proxies: Networks::default() };
-        Gate::new(poll, listener, Limits { connections: 8, rules, has_successor: false }, shop).unwrap()
+        EventLoop::new(poll, listener, Limits { connections: 8, rules, has_successor: false }, server)
+            .unwrap()
     }
 
     #[test]
     fn a_panic_ends_one_connection() {
-        let mut gate = gate();
-        let address = gate.listener.as_ref().unwrap().local_addr().unwrap();
+        let mut event_loop = event_loop();
+        let address = event_loop.listener.as_ref().unwrap().local_addr().unwrap();
         let mut clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
-        while gate.connections.len() < 2 {
-            gate.accept();
+        while event_loop.connections.len() < 2 {
+            event_loop.accept();
         }
         let first = Token(FIRST_CONNECTION);
-        gate.visit(first, |_, _| panic!("on purpose"));
+        event_loop.visit(first, |_, _| panic!("on purpose"));
         assert_eq!(clients[0].read(&mut [0; 1]).unwrap(), 0, "its end is told");
-        assert!(!gate.connections.contains_key(&first) && gate.held == 0);
+        assert!(!event_loop.connections.contains_key(&first) && event_loop.held == 0);
         let second = Token(FIRST_CONNECTION + 1);
         std::io::Write::write_all(&mut clients[1], b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        gate.visit(second, Connection::advance);
+        event_loop.visit(second, Connection::advance);
         let mut answer = [0; 15];
         clients[1].read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200 OK");

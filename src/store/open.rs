@@ -8,7 +8,7 @@ use postgres::{Client, Transaction};
 use super::connector::Connector;
 use super::locks::{self, Stopped};
 use super::migrations::State;
-use super::pool::{self, Dialed, Dialer, SESSION_WAIT, Session};
+use super::pool::{self, NewSession, SESSION_WAIT, Session, SessionFactory};
 use super::{COMMAND_LIMIT, Store, describe, keys, migrations};
 use crate::config::Settings;
 use crate::database_status::DatabaseStatus;
@@ -29,21 +29,21 @@ impl Store {
         status: Arc<DatabaseStatus>,
         first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
-        let dialer = dialer(settings, SESSION_WAIT, settings.database_timeout)?;
-        let mut dialed = connect(&dialer, settings.database_wait)?;
-        prepare(&mut dialed.client, settings.database_wait, first)?;
-        let session = first_session(&dialer, dialed)?;
+        let factory = factory(settings, SESSION_WAIT, settings.database_timeout)?;
+        let mut new_session = connect(&factory, settings.database_wait)?;
+        prepare(&mut new_session.client, settings.database_wait, first)?;
+        let session = first_session(&factory, new_session)?;
         // The first session was used just now, so `/ready` is right from the first request on.
         status.reached(Instant::now());
-        let pool = pool::open(&dialer, session, settings.pool_size);
-        let store = Store::new(pool, dialer, metrics, status)?;
+        let pool = pool::open(&factory, session, settings.pool_size);
+        let store = Store::new(pool, factory, metrics, status)?;
         store.show_pool();
         Ok(store)
     }
 
     /// Opens all other sessions, in the background. A start takes half as long without that beside it.
     pub fn fill(&self) {
-        self.dialer.start();
+        self.factory.start();
     }
 
     /// For a command that changes keys and ends: it migrates nothing and makes no first key.
@@ -51,10 +51,10 @@ impl Store {
     /// # Errors
     /// As `start`, and if the database is not as a server of this release would leave it.
     pub fn to_change(settings: &Settings) -> Result<Store, Failure> {
-        let (dialer, session) = migrated(settings, "")?;
-        let pool = pool::open(&dialer, session, settings.pool_size);
-        dialer.start();
-        Store::new(pool, dialer, Arc::new(Metrics::new()?), Arc::default())
+        let (factory, session) = migrated(settings, "")?;
+        let pool = pool::open(&factory, session, settings.pool_size);
+        factory.start();
+        Store::new(pool, factory, Arc::new(Metrics::new()?), Arc::default())
     }
 
     /// For a command that only looks, on a single session that cannot change anything.
@@ -62,18 +62,18 @@ impl Store {
     /// # Errors
     /// As `to_change`.
     pub fn to_look(settings: &Settings) -> Result<Store, Failure> {
-        let (dialer, session) = migrated(settings, "SET default_transaction_read_only = on")?;
-        let pool = pool::open(&dialer, session, 1);
-        Store::new(pool, dialer, Arc::new(Metrics::new()?), Arc::default())
+        let (factory, session) = migrated(settings, "SET default_transaction_read_only = on")?;
+        let pool = pool::open(&factory, session, 1);
+        Store::new(pool, factory, Arc::new(Metrics::new()?), Arc::default())
     }
 }
 
 /// Connects to a database that needs no migration, and does `setup` there.
-fn migrated(settings: &Settings, setup: &str) -> Result<(Arc<Dialer>, Session), Failure> {
-    let dialer = dialer(settings, COMMAND_LIMIT, COMMAND_LIMIT)?;
-    let mut dialed = connect(&dialer, settings.database_wait)?;
-    let place = &dialer.connector.place;
-    let (state, _) = migrations::state(&mut dialed.client)?;
+fn migrated(settings: &Settings, setup: &str) -> Result<(Arc<SessionFactory>, Session), Failure> {
+    let factory = factory(settings, COMMAND_LIMIT, COMMAND_LIMIT)?;
+    let mut new_session = connect(&factory, settings.database_wait)?;
+    let place = &factory.connector.place;
+    let (state, _) = migrations::state(&mut new_session.client)?;
     if let State::Behind { from, to } = state {
         let what = match from {
             0 => "has not been set up yet".to_owned(),
@@ -83,14 +83,14 @@ fn migrated(settings: &Settings, setup: &str) -> Result<(Arc<Dialer>, Session), 
             "{place} {what}; nothing was changed: start `cloacinactl serve` there once, which migrates it"
         )));
     }
-    dialed.client.batch_execute(setup).map_err(|error| lost(place, &error))?;
-    let session = first_session(&dialer, dialed)?;
-    Ok((dialer, session))
+    new_session.client.batch_execute(setup).map_err(|error| lost(place, &error))?;
+    let session = first_session(&factory, new_session)?;
+    Ok((factory, session))
 }
 
-fn first_session(dialer: &Dialer, dialed: Dialed) -> Result<Session, Failure> {
-    Session::first(dialed, dialer).map_err(|error| {
-        let place = &dialer.connector.place;
+fn first_session(factory: &SessionFactory, new_session: NewSession) -> Result<Session, Failure> {
+    Session::first(new_session, factory).map_err(|error| {
+        let place = &factory.connector.place;
         Failure::Runtime(format!("the table api_keys of {place} is not as expected: {}", describe(&error)))
     })
 }
@@ -103,13 +103,13 @@ fn lost(place: &str, error: &postgres::Error) -> Failure {
 ///
 /// # Errors
 /// `Usage`: the URL, or a file that it names, is not as it should be.
-pub fn dialer(
+pub fn factory(
     settings: &Settings,
     session_wait: Duration,
     statement_timeout: Duration,
-) -> Result<Arc<Dialer>, Failure> {
+) -> Result<Arc<SessionFactory>, Failure> {
     let connector = Connector::new(&settings.database_url, settings.database_url_file.clone())?;
-    Ok(Arc::new(Dialer::new(connector, session_wait, statement_timeout)))
+    Ok(Arc::new(SessionFactory::new(connector, session_wait, statement_timeout)))
 }
 
 /// Migrates, and makes the first key. Other servers may be doing the same; for their locks it waits for `limit` each.
@@ -136,14 +136,14 @@ fn prepare(
 ///
 /// # Errors
 /// One line that says which database, and why there is none.
-pub fn connect(dialer: &Dialer, patience: Duration) -> Result<Dialed, Failure> {
-    let connector = &dialer.connector;
+pub fn connect(factory: &SessionFactory, patience: Duration) -> Result<NewSession, Failure> {
+    let connector = &factory.connector;
     let place = &connector.place;
     let until = Instant::now() + patience;
     let mut said = false;
     loop {
-        let error = match dialer.dial_for_start() {
-            Ok(dialed) => return Ok(dialed),
+        let error = match factory.create_for_start() {
+            Ok(new_session) => return Ok(new_session),
             Err(error) => error,
         };
         let reason = connector.explain(&error);

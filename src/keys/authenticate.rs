@@ -1,14 +1,14 @@
-//! Header, hash, cache, database, caller: who may pass.
+//! Header, hash, cache, database, principal: who may pass.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
 
-use super::body::NAME_CHARACTERS;
 use super::key::{self, KeyHash};
-use super::{Caller, DatabaseClock, Keys, Permission};
-use crate::http::reply::Error;
+use super::request_body::NAME_CHARACTERS;
+use super::{DatabaseClock, Keys, Permission, Principal};
+use crate::http::response::Error;
 use crate::http::routes::Access;
 use crate::metrics::AuthFailure;
 use crate::store::StoreError;
@@ -23,7 +23,7 @@ impl Keys {
     ///
     /// # Errors
     /// `MalformedAuthorization`, `InvalidKey`, `DatabaseUnavailable`.
-    pub fn admit(&self, authorization: Option<&str>, until: Instant) -> Result<Arc<Caller>, Error> {
+    pub fn authenticate(&self, authorization: Option<&str>, until: Instant) -> Result<Arc<Principal>, Error> {
         self.identify(authorization, until).map_err(|refusal| match refusal {
             Refusal::Store(error) => error.into(),
             Refusal::Because(reason) => {
@@ -37,43 +37,43 @@ impl Keys {
         })
     }
 
-    /// Lets the caller do this, if its key may.
+    /// Lets the principal do this, if its key may.
     ///
     /// # Errors
     /// `InsufficientPermissions`, counted.
-    pub fn allow(&self, caller: &Caller, access: Access) -> Result<(), Error> {
+    pub fn authorize(&self, principal: &Principal, access: Access) -> Result<(), Error> {
         match access {
-            Access::Admin if caller.permission() != Some(Permission::Admin) => Err(self.forbid()),
-            Access::ServerKey if caller.is_tenants => Err(self.forbid()),
+            Access::Admin if principal.permission() != Some(Permission::Admin) => Err(self.forbid()),
+            Access::ServerKey if principal.is_tenants => Err(self.forbid()),
             Access::Admin | Access::ServerKey | Access::AnyKey => Ok(()),
         }
     }
 
-    fn identify(&self, authorization: Option<&str>, until: Instant) -> Result<Arc<Caller>, Refusal> {
+    fn identify(&self, authorization: Option<&str>, until: Instant) -> Result<Arc<Principal>, Refusal> {
         let key = authorization.and_then(bearer).ok_or(Refusal::Because(AuthFailure::Malformed))?;
         if key::looks_like_ours(key) && key::is_mistyped(key) {
             return Err(Refusal::Because(AuthFailure::Checksum));
         }
         let hash = KeyHash::of(key);
-        let caller = match self.cache.get(&hash) {
-            Ok(caller) => {
+        let principal = match self.cache.get(&hash) {
+            Ok(principal) => {
                 self.metrics.cache_hits.inc();
-                caller
+                principal
             }
-            Err(ticket) => {
+            Err(generation) => {
                 self.metrics.cache_misses.inc();
                 let found = self.store.find(hash.as_str(), until).map_err(Refusal::Store)?;
-                let (caller, ends) = valid(found).map_err(Refusal::Because)?;
-                let caller = Arc::new(caller);
-                self.cache.put(ticket, hash, Arc::clone(&caller), ends);
-                caller
+                let (principal, ends) = valid(found).map_err(Refusal::Because)?;
+                let principal = Arc::new(principal);
+                self.cache.put(generation, hash, Arc::clone(&principal), ends);
+                principal
             }
         };
-        self.uses.note(&caller);
-        Ok(caller)
+        self.last_used.note(&principal);
+        Ok(principal)
     }
 
-    /// For handlers that find out for themselves that a caller may not do what it asks for.
+    /// For handlers that find out for themselves that a principal may not do what it asks for.
     pub fn forbid(&self) -> Error {
         self.metrics.auth_failed(AuthFailure::Permission);
         log::debug!(reason:? = AuthFailure::Permission; "not let in");
@@ -81,7 +81,7 @@ impl Keys {
     }
 }
 
-impl Caller {
+impl Principal {
     /// When the key expires, once that is near.
     pub fn expires_soon(&self) -> Option<OffsetDateTime> {
         self.expires_at.filter(|end| *end - self.clock.now() <= WARNED_BEFORE)
@@ -95,7 +95,7 @@ enum Refusal {
 
 /// The owner of a valid key, and when its life has run out, `since_boot`. The database's clock alone decides: from that
 /// time on it is asked again, so a cached key is refused in the second in which it ends, whatever our own clock says.
-fn valid(found: Option<Lookup>) -> Result<(Caller, Option<std::time::Duration>), AuthFailure> {
+fn valid(found: Option<Lookup>) -> Result<(Principal, Option<std::time::Duration>), AuthFailure> {
     let Lookup { row, now, asked, answered } = found.ok_or(AuthFailure::Unknown)?;
     if row.revoked_at.is_some() {
         return Err(AuthFailure::Revoked);
@@ -104,7 +104,7 @@ fn valid(found: Option<Lookup>) -> Result<(Caller, Option<std::time::Duration>),
         return Err(AuthFailure::Expired);
     }
     let ends = row.expires_at.map(|end| asked.saturating_add((end - now).unsigned_abs()));
-    let caller = Caller {
+    let principal = Principal {
         id: row.id,
         name: shortened(row.name),
         permissions: shortened(row.permissions),
@@ -114,7 +114,7 @@ fn valid(found: Option<Lookup>) -> Result<(Caller, Option<std::time::Duration>),
         noted_use: row.last_used_at.map_or(0, OffsetDateTime::unix_timestamp).into(),
         clock: DatabaseClock { then: now, since_boot: answered },
     };
-    Ok((caller, ends))
+    Ok((principal, ends))
 }
 
 /// Another program may have stored texts of any length, which would go into field values, log lines and the cache. No

@@ -1,7 +1,7 @@
 //! What counts as a whole, small and well-formed request (RFC 9112), and its plain form for tiny_http. Everything
 //! that two parsers could read in two ways is refused here; nothing in this file waits or does input or output.
 
-use super::reply::Error;
+use super::response::Error;
 use super::target::{self, TARGET_LIMIT};
 
 /// Bytes of request line and field lines together.

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::certificate::{Certificate, is_version_1, public_key};
+use super::certificate_fields::{Certificate, is_version_1, public_key};
 
 #[derive(Debug)]
 pub struct Verifier {

@@ -1,4 +1,4 @@
-//! What the server says about itself, answered at the gate: these never wait for a worker or a database.
+//! What the server says about itself, answered on the event loop: these never wait for a worker or a database.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::reply::{Asked, Reply};
+use super::response::{RequestInfo, Response};
 use crate::database_status::{DatabaseStatus, Trouble};
 use crate::metrics::Metrics;
 use crate::rate_limit::RateLimit;
 
-/// To render the metrics takes the gate longer than anything else that it answers. So many in so long are fresh, which
+/// To render the metrics takes the event loop longer than anything else that it answers. So many in so long are fresh, which
 /// is enough for every scraper; a flood of requests gets the last of them again.
 const FRESH_RENDERINGS: u32 = 100;
 const RENDERING_WINDOW: Duration = Duration::from_millis(100);
@@ -22,8 +22,8 @@ const ACCESS: &str = concat!(env!("CARGO_CRATE_NAME"), "::access");
 /// Failed requests that get a line each, in a second; a database that is away makes thousands.
 const FAILURE_LINES: u32 = 10;
 
-/// The server's own state, shared by the gate, the workers and the threads that watch the database.
-pub struct Vitals {
+/// The server's own state, shared by the event loop, the workers and the threads that watch the database.
+pub struct ServerStatus {
     pub metrics: Arc<Metrics>,
     pub database: Arc<DatabaseStatus>,
     /// Since when.
@@ -42,9 +42,9 @@ pub struct Vitals {
 /// The route of requests to that path, which are not counted: no client sent them.
 pub const PROBE: &str = "probe";
 
-impl Vitals {
-    pub fn new(metrics: Arc<Metrics>, database: Arc<DatabaseStatus>) -> Vitals {
-        Vitals {
+impl ServerStatus {
+    pub fn new(metrics: Arc<Metrics>, database: Arc<DatabaseStatus>) -> ServerStatus {
+        ServerStatus {
             metrics,
             database,
             draining: OnceLock::new(),
@@ -86,13 +86,13 @@ impl Vitals {
     }
 
     /// Counts an answer, and logs it: where an access log is wanted, and where the request failed.
-    pub fn answered(&self, asked: &Asked, reply: &Reply, duration: Duration) {
-        if asked.route == PROBE {
+    pub fn answered(&self, info: &RequestInfo, response: &Response, duration: Duration) {
+        if info.route == PROBE {
             return;
         }
-        self.metrics.answered(asked.method, asked.route, reply.status, duration.as_secs_f64());
+        self.metrics.answered(info.method, info.route, response.status, duration.as_secs_f64());
         // 500 has a line of its own, with the cause. That the server is not ready is no failure of `/ready`.
-        let has_failed = reply.status == 503 && asked.route != "/ready";
+        let has_failed = response.status == 503 && info.route != "/ready";
         let level = if has_failed && self.failure_lines.allows(Instant::now()) {
             Level::Warn
         } else if self.access_log.load(Ordering::Relaxed) {
@@ -106,15 +106,15 @@ impl Vitals {
         log::log!(
             target: ACCESS,
             level,
-            method = asked.method,
-            route = asked.route,
-            status = reply.status,
+            method = info.method,
+            route = info.route,
+            status = response.status,
             // From whole microseconds: a product has noise in its last digits.
             milliseconds = duration.as_micros() as f64 / 1e3,
-            bytes = if asked.method == "HEAD" { 0 } else { reply.body.len() },
-            client:% = asked.client,
-            key_id = reply.key_id.map(|id| id.to_string()),
-            request_id = &*asked.request_id;
+            bytes = if info.method == "HEAD" { 0 } else { response.body.len() },
+            client:% = info.client,
+            key_id = response.key_id.map(|id| id.to_string()),
+            request_id = &*info.request_id;
             "answered"
         );
     }
@@ -129,39 +129,39 @@ impl Vitals {
 }
 
 /// `GET /health`: the process is alive.
-pub fn health(_vitals: &Vitals) -> Reply {
-    Reply::bytes(200, "application/json", &br#"{"status":"ok"}"#[..])
+pub fn health(_status: &ServerStatus) -> Response {
+    Response::bytes(200, "application/json", &br#"{"status":"ok"}"#[..])
 }
 
 /// `GET /ready`: requests can be served from the database, and we are not shutting down.
-pub fn ready(vitals: &Vitals) -> Reply {
-    let reason = match vitals.is_draining() {
+pub fn ready(status: &ServerStatus) -> Response {
+    let reason = match status.is_draining() {
         true => Some("shutting down"),
-        false => vitals.database.trouble().map(Trouble::reason),
+        false => status.database.trouble().map(Trouble::reason),
     };
     match reason {
-        None => Reply::bytes(200, "application/json", &br#"{"status":"ready"}"#[..]),
+        None => Response::bytes(200, "application/json", &br#"{"status":"ready"}"#[..]),
         Some(reason) => {
             let body = format!(r#"{{"status":"not ready","reason":"{reason}"}}"#);
-            Reply::bytes(503, "application/json", body.into_bytes()).header("Retry-After", "1")
+            Response::bytes(503, "application/json", body.into_bytes()).header("Retry-After", "1")
         }
     }
 }
 
 /// `GET /metrics`: Prometheus' text format 0.0.4.
-pub fn metrics(vitals: &Vitals) -> Reply {
-    Reply::bytes(200, "text/plain; version=0.0.4", vitals.rendered(Instant::now()))
+pub fn metrics(status: &ServerStatus) -> Response {
+    Response::bytes(200, "text/plain; version=0.0.4", status.rendered(Instant::now()))
 }
 
 /// `GET /openapi.json`: OpenAPI 3.1 of every endpoint, compact as all our JSON.
-pub fn openapi(_vitals: &Vitals) -> Reply {
+pub fn openapi(_status: &ServerStatus) -> Response {
     const WRITTEN: &[u8] = include_bytes!("openapi.json");
     static COMPACT: OnceLock<Vec<u8>> = OnceLock::new();
     let compact = COMPACT.get_or_init(|| {
         let value = serde_json::from_slice::<serde_json::Value>(WRITTEN);
         value.and_then(|value| serde_json::to_vec(&value)).unwrap_or_else(|_| WRITTEN.to_vec())
     });
-    Reply::bytes(200, "application/json", &compact[..])
+    Response::bytes(200, "application/json", &compact[..])
 }
 
 #[cfg(test)]
@@ -170,11 +170,11 @@ mod tests {
 
     #[test]
     fn a_flood_of_scrapers_renders_only_so_often() {
-        let vitals = Vitals::new(Arc::new(Metrics::new().unwrap()), Arc::default());
+        let status = ServerStatus::new(Arc::new(Metrics::new().unwrap()), Arc::default());
         let now = Instant::now();
         let hits = |now| {
-            vitals.metrics.cache_hits.inc();
-            let text = String::from_utf8(vitals.rendered(now)).unwrap();
+            status.metrics.cache_hits.inc();
+            let text = String::from_utf8(status.rendered(now)).unwrap();
             let line = text.lines().find(|line| line.starts_with("cloacina_auth_cache_hits_total ")).unwrap();
             line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
         };

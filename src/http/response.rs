@@ -10,11 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::parked::Parked;
+use super::waiters::Waiter;
 
 /// One answer, before it is known how the connection goes on.
 #[derive(Debug)]
-pub struct Reply {
+pub struct Response {
     pub status: u16,
     pub content_type: Option<&'static str>,
     /// Further field lines. Values are visible ASCII and spaces.
@@ -29,7 +29,7 @@ pub struct Reply {
 }
 
 /// Takes an answer that is ready and has to wait.
-pub struct Park(pub Box<dyn FnOnce(Parked) + Send>);
+pub struct Park(pub Box<dyn FnOnce(Waiter) + Send>);
 
 /// Makes good that an answer was lost, once it is dropped: an answer that was given disarms it.
 pub struct IfLost(Option<Box<dyn FnOnce() + Send>>);
@@ -61,44 +61,44 @@ impl fmt::Debug for IfLost {
     }
 }
 
-impl Reply {
+impl Response {
     /// A compact JSON body. Fields appear in the order of the type's own declaration.
-    pub fn json(status: u16, body: &impl Serialize) -> Result<Reply, Error> {
+    pub fn json(status: u16, body: &impl Serialize) -> Result<Response, Error> {
         let body = serde_json::to_vec(body)
             .map_err(|error| Error::Internal(format!("cannot serialise: {error}")))?;
-        Ok(Reply::bytes(status, "application/json", body))
+        Ok(Response::bytes(status, "application/json", body))
     }
 
     /// A body that is already in its final form.
-    pub fn bytes(status: u16, content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Reply {
-        Reply { content_type: Some(content_type), body: body.into(), ..Reply::empty(status) }
+    pub fn bytes(status: u16, content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Response {
+        Response { content_type: Some(content_type), body: body.into(), ..Response::empty(status) }
     }
 
     /// 204 (RFC 9110, 15.3.5).
-    pub fn no_content() -> Reply {
-        Reply::empty(204)
+    pub fn no_content() -> Response {
+        Response::empty(204)
     }
 
-    fn empty(status: u16) -> Reply {
+    fn empty(status: u16) -> Response {
         let body = Cow::Borrowed(&[][..]);
         let headers = Vec::new();
-        Reply { status, content_type: None, headers, body, park: None, if_lost: None, key_id: None }
+        Response { status, content_type: None, headers, body, park: None, if_lost: None, key_id: None }
     }
 
     /// The same answer, to be given once the thread that `park` hands it to completes it.
-    pub fn parked(mut self, park: impl FnOnce(Parked) + Send + 'static) -> Reply {
+    pub fn parked(mut self, park: impl FnOnce(Waiter) + Send + 'static) -> Response {
         self.park = Some(Park(Box::new(park)));
         self
     }
 
     /// The same answer, with what has to be done where the client cannot be given it.
-    pub fn or_if_lost(mut self, if_lost: impl FnOnce() + Send + 'static) -> Reply {
+    pub fn or_if_lost(mut self, if_lost: impl FnOnce() + Send + 'static) -> Response {
         self.if_lost = Some(IfLost(Some(Box::new(if_lost))));
         self
     }
 
     /// The same answer with one more field line.
-    pub fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Reply {
+    pub fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
         self.headers.push((name, value.into()));
         self
     }
@@ -224,31 +224,31 @@ impl Error {
     }
 
     /// The answer, with the field lines that its status asks for.
-    pub fn reply(&self) -> Reply {
+    pub fn response(&self) -> Response {
         let body = serde_json::to_vec(&ErrorBody { error: &self.message() }).unwrap_or_default();
-        let reply = Reply::bytes(self.status(), "application/json", body);
+        let response = Response::bytes(self.status(), "application/json", body);
         match self {
-            Error::MalformedAuthorization => reply.header("WWW-Authenticate", CHALLENGE),
+            Error::MalformedAuthorization => response.header("WWW-Authenticate", CHALLENGE),
             Error::InvalidKey => {
-                reply.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"invalid_token\""))
+                response.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"invalid_token\""))
             }
             Error::InsufficientPermissions | Error::UnknownPermission => {
-                reply.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"insufficient_scope\""))
+                response.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"insufficient_scope\""))
             }
-            Error::MethodNotAllowed(allow) => reply.header("Allow", allow.clone()),
+            Error::MethodNotAllowed(allow) => response.header("Allow", allow.clone()),
             // Which codings would do: none (RFC 9110, 15.5.16).
-            Error::UnsupportedContentCoding => reply.header("Accept-Encoding", "identity"),
+            Error::UnsupportedContentCoding => response.header("Accept-Encoding", "identity"),
             Error::DatabaseUnavailable | Error::Overloaded | Error::OutcomeUnknown => {
-                reply.header("Retry-After", "1")
+                response.header("Retry-After", "1")
             }
-            _ => reply,
+            _ => response,
         }
     }
 }
 
 /// What is known of a request besides what its handler reads: enough to answer it, count it and log it.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct RequestInfo {
     /// The value of `X-Request-Id`.
     pub request_id: Arc<str>,
     /// As the client sent it, or `OTHER`.
@@ -266,7 +266,7 @@ pub struct Asked {
     pub deadline: Instant,
 }
 
-impl Asked {
+impl RequestInfo {
     /// Whether it may change something: only GET and HEAD never do (RFC 9110, 9.2.1).
     pub fn is_change(&self) -> bool {
         !matches!(self.method, "GET" | "HEAD")
@@ -300,14 +300,14 @@ pub struct Framing<'a> {
 }
 
 /// Appends the whole answer to `out`, ready for one write (RFC 9112, 4 and 5).
-pub fn encode(reply: &Reply, framing: Framing<'_>, out: &mut Vec<u8>) {
-    out.reserve(320 + reply.body.len());
+pub fn encode(response: &Response, framing: Framing<'_>, out: &mut Vec<u8>) {
+    out.reserve(320 + response.body.len());
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status_line(reply.status).as_bytes());
+    out.extend_from_slice(status_line(response.status).as_bytes());
     out.extend_from_slice(b"\r\n");
     with_date(|date| field(out, "Date", date));
     field(out, "X-Request-Id", framing.request_id);
-    if let Some(content_type) = reply.content_type {
+    if let Some(content_type) = response.content_type {
         field(out, "Content-Type", content_type);
     }
     if framing.no_store {
@@ -318,15 +318,15 @@ pub fn encode(reply: &Reply, framing: Framing<'_>, out: &mut Vec<u8>) {
     } else if framing.keep_alive_1_0 {
         field(out, "Connection", "keep-alive");
     }
-    for (name, value) in &reply.headers {
+    for (name, value) in &response.headers {
         field(out, name, value);
     }
-    if reply.status != 204 {
-        field(out, "Content-Length", &reply.body.len().to_string());
+    if response.status != 204 {
+        field(out, "Content-Length", &response.body.len().to_string());
     }
     out.extend_from_slice(b"\r\n");
-    if !framing.head && reply.status != 204 {
-        out.extend_from_slice(&reply.body);
+    if !framing.head && response.status != 204 {
+        out.extend_from_slice(&response.body);
     }
 }
 
@@ -409,9 +409,9 @@ mod tests {
         Framing { request_id: "the-id", head: false, close: false, keep_alive_1_0: false, no_store: false };
 
     /// The answer without its date.
-    fn encoded(reply: &Reply, framing: Framing<'_>) -> String {
+    fn encoded(response: &Response, framing: Framing<'_>) -> String {
         let mut out = b"before|".to_vec();
-        encode(reply, framing, &mut out);
+        encode(response, framing, &mut out);
         let text = String::from_utf8(out).unwrap();
         let (start, rest) = text.split_once("Date: ").unwrap();
         let (date, rest) = rest.split_once("\r\n").unwrap();
@@ -421,24 +421,24 @@ mod tests {
 
     #[test]
     fn an_answer_in_every_framing() {
-        let reply = Reply::bytes(200, "text/plain", &b"body"[..]).header("X-A", "b");
+        let response = Response::bytes(200, "text/plain", &b"body"[..]).header("X-A", "b");
         let with = |fields: &str, body: &str| {
             format!(
                 "before|HTTP/1.1 200 OK\r\nX-Request-Id: the-id\r\nContent-Type: text/plain\r\n{fields}X-A: b\r\n\
                  Content-Length: 4\r\n\r\n{body}"
             )
         };
-        assert_eq!(encoded(&reply, FRAMING), with("", "body"));
-        assert_eq!(encoded(&reply, Framing { head: true, ..FRAMING }), with("", ""));
+        assert_eq!(encoded(&response, FRAMING), with("", "body"));
+        assert_eq!(encoded(&response, Framing { head: true, ..FRAMING }), with("", ""));
         assert_eq!(
-            encoded(&reply, Framing { no_store: true, ..FRAMING }),
+            encoded(&response, Framing { no_store: true, ..FRAMING }),
             with("Cache-Control: no-store\r\n", "body")
         );
         let old = Framing { keep_alive_1_0: true, ..FRAMING };
-        assert_eq!(encoded(&reply, old), with("Connection: keep-alive\r\n", "body"));
-        assert_eq!(encoded(&reply, Framing { close: true, ..old }), with("Connection: close\r\n", "body"));
+        assert_eq!(encoded(&response, old), with("Connection: keep-alive\r\n", "body"));
+        assert_eq!(encoded(&response, Framing { close: true, ..old }), with("Connection: close\r\n", "body"));
         assert_eq!(
-            encoded(&Reply::no_content(), FRAMING),
+            encoded(&Response::no_content(), FRAMING),
             "before|HTTP/1.1 204 No Content\r\nX-Request-Id: the-id\r\n\r\n"
         );
     }
@@ -446,8 +446,8 @@ mod tests {
     /// A value that has a line end would be two fields, or the end of the head.
     #[test]
     fn a_field_is_one_line_of_ascii() {
-        let reply = Reply::no_content().header("X-A", "a b~\r\nX-B: \u{e9}\0\x7f\t");
-        assert!(encoded(&reply, FRAMING).ends_with("\r\nX-A: a b~??X-B: ?????\r\n\r\n"));
+        let response = Response::no_content().header("X-A", "a b~\r\nX-B: \u{e9}\0\x7f\t");
+        assert!(encoded(&response, FRAMING).ends_with("\r\nX-A: a b~??X-B: ?????\r\n\r\n"));
     }
 
     /// Every status that an error can have is written out; an unknown one would go out as 500.
@@ -479,7 +479,7 @@ mod tests {
             Error::VersionNotSupported,
             Error::OutcomeUnknown,
         ] {
-            let text = encoded(&error.reply(), FRAMING);
+            let text = encoded(&error.response(), FRAMING);
             assert!(text.starts_with(&format!("before|HTTP/1.1 {} ", error.status())), "{error:?}: {text}");
             assert!(text.contains("\r\n\r\n{\"error\":\"") && !text.contains("secret"), "{text}");
         }
