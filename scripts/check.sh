@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What is quick to know before a commit: formatting, lints, shell scripts, unit tests. Needs no PostgreSQL.
+# What is quick to know before a commit: formatting, lints, shell scripts, unit tests, how many crates the program is
+# made of, and how many lines. Needs no PostgreSQL.
 #
 # usage: scripts/check.sh
 set -euo pipefail
@@ -20,7 +21,17 @@ if ! command -v cargo >/dev/null 2>&1; then
     exit 1
 fi
 
+# Distinct crates of the program on Linux, itself included; a version of its own counts as a crate of its own.
+max_crates=160
+
 scripts/install-tools.sh shellcheck
+echo "== crates"
+crates=$(cargo tree --locked --edges normal --target x86_64-unknown-linux-gnu --prefix none --no-dedupe | sort -u | wc -l)
+if ((crates > max_crates)); then
+    echo "check: the program is made of $crates crates (cargo tree --edges normal), and $max_crates are allowed" >&2
+    exit 1
+fi
+echo "$crates of at most $max_crates"
 echo "== formatting"
 cargo fmt --check
 echo "== lints"
@@ -29,3 +40,8 @@ echo "== shell scripts"
 find scripts .ci -type f \( -name '*.sh' -o -name run \) -print0 | xargs -0 shellcheck --severity=style
 echo "== unit tests"
 cargo test --locked --quiet --bin cloacinactl
+echo "== lines"
+{
+    find src tests -name '*.rs'
+    find migrations .ci scripts -name '*.sql' -o -name run -o -name '*.sh' -o -name '*.py'
+} | sort | xargs awk -f scripts/lines.awk
