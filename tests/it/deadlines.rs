@@ -360,7 +360,9 @@ fn a_key_whose_answer_came_too_late_is_revoked_again() {
     wait_for("the key that nobody has to be revoked", || {
         (valid_keys_named(&database, "held-creation") == 0).then_some(())
     });
-    assert!(server.log().contains("the answer with it could not be given"), "{}", server.log());
+    wait_for("a line of the log about it", || {
+        server.log().contains("the answer with it could not be given").then_some(())
+    });
 }
 
 /// The session ended between the commit and the word of it.

@@ -144,7 +144,9 @@ fn without_a_supervisor_or_for_another_process() {
     wait_for("a line about it", || gone.stderr().contains("cannot tell systemd READY=1").then_some(()));
     gone.get("/ready", None).expect_status(200);
     let wrong = Start::on(&database).environment("NOTIFY_SOCKET", "notify").serving();
-    assert!(wrong.stderr().contains("cannot use NOTIFY_SOCKET `notify`"), "{}", wrong.stderr());
+    wait_for("a line on stderr about it", || {
+        wrong.stderr().contains("cannot use NOTIFY_SOCKET `notify`").then_some(())
+    });
 }
 
 /// Every worker waits, for longer than the watchdog would, and a restart would help nobody.
