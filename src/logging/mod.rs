@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use env_filter::{Builder, Filter};
-use log::kv::{self, Key, Value, VisitSource, VisitValue};
+use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
 use simplelog::{ConfigBuilder, WriteLogger};
@@ -50,16 +50,11 @@ pub fn start(home: &Path, verbose: bool) -> Result<(), Failure> {
     let outputs =
         Outputs::start(home).map_err(|error| Failure::Runtime(format!("cannot start a thread: {error}")))?;
     let outputs = OUTPUTS.get_or_init(|| outputs);
-    begin(verbose);
+    start_without_file(verbose);
     // Nothing to write opens the file, so that what is wrong with it is known from the start.
     outputs.file.push(|_| Vec::new());
     log::debug!(home:% = home.display(); "logging started");
     Ok(())
-}
-
-/// The same on stderr alone, and with waiting: the file is the server's, who may be another user.
-pub fn start_without_file(verbose: bool) {
-    begin(verbose);
 }
 
 /// Waits until everything that was logged or printed is written, for no longer than `LAST_LINES`.
@@ -94,7 +89,8 @@ pub fn write_stdout(lines: String) {
     }
 }
 
-fn begin(verbose: bool) {
+/// The same on stderr alone, and with waiting: the file is the server's, who may be another user.
+pub fn start_without_file(verbose: bool) {
     let (filter, warning) = filter(env::var_os("RUST_LOG"), verbose);
     let level = filter.filter();
     let logger = LOGGER.get_or_init(|| Logger { filter, stderr: stderr_logger() });
@@ -291,9 +287,7 @@ struct Fields {
 
 impl<'kvs> VisitSource<'kvs> for Fields {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-        let mut as_json = ToJson(String::new());
-        value.visit(&mut as_json)?;
-        let (key, value) = (key.as_str(), as_json.0);
+        let (key, value) = (key.as_str(), json_value(&value));
         // An object with the same name twice is read differently by everyone.
         let is_taken = ["timestamp", "level", "target", "message"].contains(&key);
         let name = if is_taken { json(format!("{key}_")) } else { json(key) };
@@ -307,42 +301,12 @@ impl<'kvs> VisitSource<'kvs> for Fields {
 }
 
 /// A field's value as JSON: numbers and booleans as such, all else as text.
-struct ToJson(String);
-
-impl<'v> VisitValue<'v> for ToJson {
-    fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
-        self.visit_str(&value.to_string())
-    }
-
-    fn visit_null(&mut self) -> Result<(), kv::Error> {
-        self.0 = json(());
-        Ok(())
-    }
-
-    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
-        self.0 = json(value);
-        Ok(())
-    }
-
-    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
-        self.0 = json(value);
-        Ok(())
-    }
-
-    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
-        self.0 = json(value);
-        Ok(())
-    }
-
-    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
-        self.0 = json(value);
-        Ok(())
-    }
-
-    fn visit_str(&mut self, value: &str) -> Result<(), kv::Error> {
-        self.0 = json(value);
-        Ok(())
-    }
+fn json_value(value: &Value<'_>) -> String {
+    let number = value.to_u64().map(json).or_else(|| value.to_i64().map(json));
+    number
+        .or_else(|| value.to_f64().map(json))
+        .or_else(|| value.to_bool().map(json))
+        .unwrap_or_else(|| json(value.to_string()))
 }
 
 #[cfg(test)]
