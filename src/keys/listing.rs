@@ -1,5 +1,6 @@
 //! Pages of the listing: the query's parameters, the cursor, and the rows as JSON (keyset pagination).
 
+use percent_encoding::percent_decode_str;
 use serde::Serializer;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -154,27 +155,7 @@ fn read_cursor(text: &str) -> Option<Position> {
 
 /// Percent-decoding of a query's name or value (RFC 3986, 2.1, and `+` for a space); what cannot be decoded stays.
 fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let hex = |byte: u8| char::from(byte).to_digit(16);
-        rest = match (first, tail) {
-            (b'%', [high, low, after @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
-                let byte = hex(*high).unwrap_or(0) * 16 + hex(*low).unwrap_or(0);
-                bytes.push(u8::try_from(byte).unwrap_or(b'?'));
-                after
-            }
-            (b'+', _) => {
-                bytes.push(b' ');
-                tail
-            }
-            _ => {
-                bytes.push(*first);
-                tail
-            }
-        };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]
