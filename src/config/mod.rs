@@ -22,6 +22,7 @@ pub use file::{position, private_directory};
 pub use mask::mask_url;
 pub use networks::Networks;
 pub use table::{Form, SETTINGS, Setting};
+pub use values::{count, parse_duration};
 
 use crate::failure::Failure;
 use crate::plain_file;

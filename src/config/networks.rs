@@ -3,14 +3,17 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use super::values::parse_digits;
+
 /// Addresses and networks (CIDR, RFC 4632), in any number; the default is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Networks(Vec<Network>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Network {
+    /// Its first address.
     base: IpAddr,
-    /// Leading bits that an address has in common with `base`; at most 32 or 128.
+    /// Leading bits that an address has in common with `base`, both as IPv6 addresses: at most 128.
     bits: u32,
 }
 
@@ -35,7 +38,7 @@ impl FromStr for Networks {
 
 impl Network {
     fn contains(&self, address: IpAddr) -> bool {
-        masked(address, self.bits) == Some(self.base)
+        address.is_ipv4() == self.base.is_ipv4() && first_of(address, self.bits) == self.base
     }
 }
 
@@ -43,56 +46,39 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Network, String> {
-        let wrong = || {
-            "must be IP addresses or networks with a comma between them, such as 127.0.0.1, 10.0.0.0/8 or fd00::/8"
-                .to_owned()
+        let (address, bits) =
+            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let parsed = || {
+            let given: IpAddr = address.parse().ok()?;
+            let base = given.to_canonical();
+            // What an IPv4 address has before its own bits, as an IPv6 address.
+            let wrapping = |address: IpAddr| if address.is_ipv4() { 96 } else { 0 };
+            let bits = match bits {
+                None => 128,
+                Some(bits) => parse_digits::<u32>(bits)?.checked_add(wrapping(given))?,
+            };
+            (wrapping(base)..=128).contains(&bits).then(|| (base, bits, bits - wrapping(base)))
         };
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (text, None),
-        };
-        let given: IpAddr = address.parse().map_err(|_| wrong())?;
-        let base = given.to_canonical();
-        let widest = width(base);
-        let bits = match bits {
-            None => widest,
-            Some(bits) if bits.bytes().all(|byte| byte.is_ascii_digit()) => bits
-                .parse::<u32>()
-                .ok()
-                // A wrapped IPv4 address has 96 bits of wrapping before its own.
-                .and_then(|bits| bits.checked_sub(width(given) - widest))
-                .filter(|bits| *bits <= widest)
-                .ok_or_else(wrong)?,
-            Some(_) => return Err(wrong()),
-        };
-        match masked(base, bits) {
-            Some(masked) if masked == base => Ok(Network { base, bits }),
-            // Whoever writes 10.1.2.3/8 means one host or a network; only they know which.
-            Some(masked) => {
-                Err(format!("must be a network by its first address; did you mean {masked}/{bits}?"))
-            }
-            None => Err(wrong()),
+        let (base, bits, own_bits) = parsed().ok_or(
+            "must be IP addresses or networks with a comma between them, such as 127.0.0.1, 10.0.0.0/8 or fd00::/8",
+        )?;
+        let first = first_of(base, bits);
+        if first == base {
+            return Ok(Network { base, bits });
         }
+        // 10.1.2.3/8 may mean one host or a network.
+        Err(format!("must be a network by its first address; did you mean {first}/{own_bits}?"))
     }
 }
 
-fn width(address: IpAddr) -> u32 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-/// The address with all but its first bits zero; `None` when it has not so many.
-fn masked(address: IpAddr, bits: u32) -> Option<IpAddr> {
-    let rest = width(address).checked_sub(bits)?;
-    Some(match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(rest).unwrap_or(0);
-            IpAddr::V4((address.to_bits() & mask).into())
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(rest).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
-        }
-    })
+/// The first address that has these leading bits in common with this one, both as IPv6 addresses.
+fn first_of(address: IpAddr, bits: u32) -> IpAddr {
+    let address = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+    IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask)).to_canonical()
 }
 
 #[cfg(test)]

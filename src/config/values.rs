@@ -1,7 +1,9 @@
 //! What a value must look like. Every error says what would be right, and none repeats the value: it may be secret.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 pub fn address(value: &str) -> Result<SocketAddr, String> {
@@ -21,10 +23,9 @@ pub fn secret(value: &str) -> Result<String, String> {
     if value.is_empty() { Err("must not be empty".to_owned()) } else { Ok(value.to_owned()) }
 }
 
-pub fn count<N: TryFrom<u64>>(value: &str, range: RangeInclusive<u64>) -> Result<N, String> {
-    digits(value)
+pub fn count<N: FromStr + PartialOrd + Display>(value: &str, range: RangeInclusive<N>) -> Result<N, String> {
+    parse_digits(value)
         .filter(|number| range.contains(number))
-        .and_then(|number| N::try_from(number).ok())
         .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
 }
 
@@ -41,7 +42,7 @@ pub fn duration(value: &str, least: &str, most: &str) -> Result<Duration, String
 }
 
 /// `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number is seconds.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let milliseconds_per_unit = match unit {
@@ -52,11 +53,11 @@ fn parse_duration(text: &str) -> Option<Duration> {
         "d" => 86_400_000,
         _ => return None,
     };
-    Some(Duration::from_millis(digits(number)?.checked_mul(milliseconds_per_unit)?))
+    Some(Duration::from_millis(parse_digits::<u64>(number)?.checked_mul(milliseconds_per_unit)?))
 }
 
 /// Stricter than `parse`, which takes a `+`.
-fn digits(text: &str) -> Option<u64> {
+pub fn parse_digits<N: FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 

@@ -3,6 +3,8 @@
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, UtcOffset};
 
+use crate::config::parse_duration;
+
 /// RFC 3339 in UTC with `+00:00`, in whole seconds as everywhere in our answers.
 pub fn format_rfc3339(timestamp: OffsetDateTime) -> String {
     // Every moment that we store can be written; one that an older server stored may not.
@@ -49,20 +51,12 @@ pub fn parse_rfc3339(text: &str) -> Result<OffsetDateTime, &'static str> {
 /// # Errors
 /// What would be right.
 pub fn duration(text: &str) -> Result<Duration, &'static str> {
-    const RIGHT: &str = "expected a number of days, hours, minutes or seconds, such as 90d, 12h, 30m or 45s";
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(RIGHT)?;
-    let unit = match unit {
-        "d" => 86_400,
-        "h" => 3_600,
-        "m" => 60,
-        "s" => 1,
-        _ => return Err(RIGHT),
-    };
-    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(RIGHT);
-    }
-    let seconds = number.parse::<i64>().ok().and_then(|number| number.checked_mul(unit));
-    seconds.map(Duration::seconds).ok_or("is longer than can be counted")
+    // Milliseconds and bare numbers are for settings alone.
+    let has_unit = text.ends_with(['d', 'h', 'm', 's']) && !text.ends_with("ms");
+    let parsed = has_unit.then(|| parse_duration(text)).flatten();
+    parsed
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or("expected a number of days, hours, minutes or seconds, such as 90d, 12h, 30m or 45s")
 }
 
 /// The moment that is so long after `now`, in whole seconds.

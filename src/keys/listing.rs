@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::expiry;
+use crate::config::count;
 use crate::http::response::Error;
 use crate::store::keys::{KeyRow, Position};
 use crate::terminal::start_of;
@@ -57,9 +58,7 @@ impl Page {
         };
         let mut page = Page { limit: LARGEST_PAGE, after: None, with_revoked: true };
         if let Some((value, wrong)) = given("limit", "a whole number from 1 to 1000")? {
-            let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-            let limit = value.parse().ok().filter(|limit| digits && (1..=LARGEST_PAGE).contains(limit));
-            page.limit = limit.ok_or(wrong)?;
+            page.limit = count(&value, 1..=LARGEST_PAGE).map_err(|_| wrong)?;
         }
         if let Some((value, wrong)) = given("after", "the `next` of the page before")? {
             page.after = Some(read_cursor(&value).ok_or(wrong)?);
