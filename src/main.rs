@@ -11,6 +11,7 @@ mod keys;
 mod logging;
 mod metrics;
 mod plain_file;
+mod postgres_link;
 mod random;
 mod rate_limit;
 mod reload;

@@ -54,7 +54,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// The file or the row could not be written. The database is unchanged then.
 pub fn run(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) -> Result<(), Failure> {
     let failed = |error: postgres::Error| {
-        Failure::Runtime(format!("cannot make the bootstrap key: {}", crate::store::describe(&error)))
+        Failure::Runtime(format!("cannot make the bootstrap key: {}", crate::postgres_link::describe(&error)))
     };
     if !rows::is_empty(&mut transaction).map_err(failed)? {
         return Ok(());

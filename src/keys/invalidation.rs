@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Keys;
-use crate::store::ConnectError;
+use crate::postgres_link::ConnectError;
 use crate::store::invalidation::{Invalidation, LEASE, Listener, since_boot};
 
 /// How often the database is asked for news when it sends none. Well below a lease.

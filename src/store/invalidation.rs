@@ -11,10 +11,8 @@ use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::{Client, Statement};
 use uuid::Uuid;
 
-use super::connector::ConnectError;
-use super::pool::{NewSession, SessionFactory};
-use super::stream::Limit;
 use super::{Store, StoreError};
+use crate::postgres_link::{ConnectError, Limit, NewSession, SessionFactory, release};
 
 /// The number of the last change, 0 before the first. A sequence that was restarted shows its next number as its last.
 macro_rules! last_number {
@@ -139,7 +137,7 @@ impl Listener {
     /// Ends a link that broke, without waiting for anything.
     pub fn give_up(self) {
         self.limit.set(Some(Instant::now()));
-        super::pool::release(self);
+        release(self);
     }
 
     /// Takes the server's row away: no other server waits for it any more.

@@ -13,6 +13,7 @@ use super::invalidation::since_boot;
 use super::pool::Session;
 use super::schema::Schema;
 use super::{Committed, Store, StoreError};
+use crate::postgres_link::{first_value, is_true};
 
 /// A row of `api_keys`, without the hash. Its texts are its own, or still PostgreSQL's answer.
 #[derive(Debug, Clone)]
@@ -239,7 +240,7 @@ const UNDO: &str = "WITH lost AS (
 /// # Errors
 /// The session broke, or the table is not there.
 pub fn is_empty(client: &mut impl GenericClient) -> Result<bool, postgres::Error> {
-    super::is_true(client, "SELECT NOT EXISTS (SELECT FROM api_keys)")
+    is_true(client, "SELECT NOT EXISTS (SELECT FROM api_keys)")
 }
 
 /// How many keys are tenants', in a table that may not have been migrated yet: then null is no admin.
@@ -258,7 +259,7 @@ pub fn count_tenants(
         (false, _) => "false",
     };
     let query = format!("SELECT count(*) FROM api_keys WHERE {tenant} OR {no_admin}");
-    Ok(super::first_value(client, &query)?.and_then(|count| count.parse().ok()).unwrap_or_default())
+    Ok(first_value(client, &query)?.and_then(|count| count.parse().ok()).unwrap_or_default())
 }
 
 /// Keeps all others from adding a key until the transaction ends. Only a role that may change keys can do that.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 
-use super::{describe, first_value};
 use crate::failure::Failure;
+use crate::postgres_link::{describe, first_value};
 
 /// Session lock of earlier releases while they migrated or bootstrapped, in the database's own space of advisory
 /// locks: "cloacina" in ASCII. Every role of the database can take it.

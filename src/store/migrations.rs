@@ -5,11 +5,11 @@ use std::time::Duration;
 use postgres::{Client, Transaction};
 use refinery::Migration;
 
-use super::describe;
 use super::keys;
 use super::locks::{self, EARLIER_RELEASES, Stopped};
 use super::schema::{self, Schema};
 use crate::failure::Failure;
+use crate::postgres_link::{describe, first_value, is_true, rows};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -104,7 +104,7 @@ fn history(client: &mut Client, schema: &Schema) -> Result<Vec<Entry>, postgres:
         "SELECT version, name, checksum FROM {}.refinery_schema_history ORDER BY version",
         schema.name
     );
-    let rows = super::rows(client, &query)?;
+    let rows = rows(client, &query)?;
     let entries = rows.iter().map(|row| Entry {
         version: row.get(0).and_then(|version| version.parse().ok()).unwrap_or_default(),
         name: row.get(1).unwrap_or_default().to_owned(),
@@ -145,7 +145,7 @@ fn check_owner(client: &mut Client, schema: &Schema) -> Result<(), Failure> {
              HAVING count(*) > 0
          ) AS problems"
     );
-    let problems = super::first_value(client, &query).map_err(|error| failure(&describe(&error)))?;
+    let problems = first_value(client, &query).map_err(|error| failure(&describe(&error)))?;
     problems.map_or(Ok(()), |problems| Err(failure(&problems)))
 }
 
@@ -153,7 +153,7 @@ fn check_owner(client: &mut Client, schema: &Schema) -> Result<(), Failure> {
 fn check_hashes(client: &mut Client, schema: &Schema) -> Result<(), Failure> {
     let table = format!("{}.api_keys", schema.name);
     let query = format!("SELECT EXISTS (SELECT FROM {table} GROUP BY key_hash HAVING count(key_hash) > 1)");
-    match super::is_true(client, &query).map_err(|error| failure(&describe(&error)))? {
+    match is_true(client, &query).map_err(|error| failure(&describe(&error)))? {
         true => Err(failure(&format!("the table {table} has a key_hash twice, and each has to be unique"))),
         false => Ok(()),
     }

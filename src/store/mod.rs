@@ -1,38 +1,29 @@
-//! The only room where SQL is written.
+//! The database behind a pool of sessions: what runs on them, within which time, and what it means when that fails.
 
-mod cancel;
-mod certificate_fields;
-mod certificate_verifier;
-mod connector;
-mod credentials;
 pub mod declared;
 pub mod invalidation;
 pub mod keys;
 mod locks;
 mod migrations;
 mod open;
-mod password_file;
-mod pinned;
 mod pool;
 pub mod preflight;
 mod probe;
 mod schema;
-mod stream;
-mod tls;
 
-use std::error::Error as _;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use postgres::error::{Severity, SqlState};
-use postgres::{GenericClient, SimpleQueryMessage, SimpleQueryRow};
+use postgres::error::SqlState;
 
 use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
-pub use connector::ConnectError;
-use pool::{Session, SessionFactory, Sessions};
+use crate::postgres_link::{
+    SessionFactory, cancel, describe, ends_session, first_value, is_fatal, is_passing,
+};
+use pool::{Session, Sessions};
 use probe::Probe;
 
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
@@ -97,64 +88,6 @@ impl From<postgres::Error> for StoreError {
         };
         if is_passing { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
     }
-}
-
-/// States of the server rather than of the statement: class 08, 40, 53, 57 and 58, and a standby's refusal to write.
-fn is_passing(code: &SqlState) -> bool {
-    ["08", "40", "53", "57", "58"].iter().any(|class| code.code().starts_with(class))
-        || *code == SqlState::READ_ONLY_SQL_TRANSACTION
-        || *code == SqlState::LOCK_NOT_AVAILABLE
-}
-
-/// Whether PostgreSQL ends the session with this error, for whatever reason.
-fn is_fatal(error: &postgres::Error) -> bool {
-    let severity = error.as_db_error().and_then(|error| error.parsed_severity());
-    matches!(severity, Some(Severity::Fatal | Severity::Panic))
-}
-
-/// Whether nothing more can be done with a session after this error: PostgreSQL or the network has ended it, or it is
-/// read-only from now on. Of class 57 only a cancelled statement leaves it as it was.
-fn ends_session(error: &postgres::Error) -> bool {
-    match error.code() {
-        Some(code) => {
-            is_fatal(error)
-                || *code == SqlState::READ_ONLY_SQL_TRANSACTION
-                || ["08", "57P"].iter().any(|class| code.code().starts_with(class))
-        }
-        None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
-    }
-}
-
-/// What went wrong, with its cause. PostgreSQL's own detail is left out: it may quote the row, and with it a hash.
-pub fn describe(error: &postgres::Error) -> String {
-    if let Some(refusal) = error.as_db_error() {
-        return format!("{} (SQLSTATE {})", refusal.message(), refusal.code().code());
-    }
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
-}
-
-/// The rows of all these statements as text, in one round trip.
-fn rows(client: &mut impl GenericClient, statements: &str) -> Result<Vec<SimpleQueryRow>, postgres::Error> {
-    let messages = client.simple_query(statements)?.into_iter();
-    let rows = messages.filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    Ok(rows.collect())
-}
-
-/// The first column of a query's first row.
-fn first_value(client: &mut impl GenericClient, query: &str) -> Result<Option<String>, postgres::Error> {
-    let rows = rows(client, query)?;
-    rows.first().map_or(Ok(None), |row| Ok(row.try_get(0)?.map(str::to_owned)))
-}
-
-/// Whether a query of one boolean says so.
-fn is_true(client: &mut impl GenericClient, query: &str) -> Result<bool, postgres::Error> {
-    Ok(first_value(client, query)?.as_deref() == Some("t"))
 }
 
 impl Store {

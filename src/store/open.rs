@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, Transaction};
 
-use super::connector::Connector;
 use super::locks::{self, Stopped};
 use super::migrations::State;
-use super::pool::{self, NewSession, SESSION_WAIT, Session, SessionFactory};
-use super::{COMMAND_LIMIT, Store, describe, keys, migrations};
+use super::pool::{self, SESSION_WAIT, Session};
+use super::{COMMAND_LIMIT, Store, keys, migrations};
 use crate::config::Settings;
 use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
+use crate::postgres_link::{Connector, NewSession, SessionFactory, describe};
 
 const RETRY_EVERY: Duration = Duration::from_millis(250);
 

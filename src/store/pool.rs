@@ -1,16 +1,14 @@
 //! r2d2 over sessions that carry their prepared statements: a statement is parsed once for each session, and no
 //! checkout for a read costs a round trip.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use postgres::{CancelToken, Client};
 use r2d2::ManageConnection;
 
-use super::connector::{ConnectError, Connected, Connector};
 use super::keys::Statements;
-use super::stream::Limit;
+use crate::postgres_link::{ConnectError, Limit, NewSession, SessionFactory, ends_session, release};
 use crate::rate_limit::RateLimit;
 
 /// How long a request waits for a session. Half of it also bounds the pause between r2d2's attempts to connect, so
@@ -18,110 +16,6 @@ use crate::rate_limit::RateLimit;
 pub const SESSION_WAIT: Duration = Duration::from_secs(1);
 /// r2d2 tries to connect again and again while the database is down; that is one line in so long.
 const ERROR_LINE_EVERY: Duration = Duration::from_secs(30);
-
-/// Before the database was lost for the first time.
-const FIRST_EPOCH: u64 = 0;
-
-/// Makes connections, and knows which of them are older than the last time the database was lost, or another server
-/// took its place.
-pub struct SessionFactory {
-    pub connector: Connector,
-    epoch: AtomicU64,
-    /// After which PostgreSQL gives up a statement, so that one that waits for a lock does not keep its worker.
-    statement_timeout: Duration,
-    /// For how long to wait for a session of a database that is not known to be down.
-    pub session_wait: Duration,
-    /// The server that took the last connection.
-    instance: Mutex<String>,
-    /// Set when the pool may fill itself.
-    started: OnceLock<()>,
-}
-
-/// A connection that takes writes, and how old it is.
-pub struct NewSession {
-    pub client: Client,
-    pub limit: Limit,
-    pub epoch: u64,
-}
-
-impl SessionFactory {
-    pub fn new(connector: Connector, session_wait: Duration, statement_timeout: Duration) -> SessionFactory {
-        SessionFactory {
-            connector,
-            epoch: AtomicU64::new(FIRST_EPOCH),
-            statement_timeout,
-            session_wait,
-            instance: Mutex::default(),
-            started: OnceLock::new(),
-        }
-    }
-
-    /// Lets the pool have more than its first session.
-    pub fn start(&self) {
-        let _ = self.started.set(());
-    }
-
-    /// A connection that takes writes, to the server that takes them now.
-    ///
-    /// When that is another server than the last time, every connection made before this one began is of no use: its
-    /// server may not hear of changes any more. This one is as old as those, since it may itself be the one that came
-    /// late.
-    pub fn create(&self) -> Result<NewSession, ConnectError> {
-        self.create_with(self.statement_timeout, Duration::MAX)
-    }
-
-    /// The same, with this limit for all hosts together.
-    pub fn create_within(&self, limit: Duration) -> Result<NewSession, ConnectError> {
-        self.create_with(self.statement_timeout, limit)
-    }
-
-    /// The same for a start, whose statements may take as long as they like.
-    pub fn create_for_start(&self) -> Result<NewSession, ConnectError> {
-        self.create_with(Duration::ZERO, Duration::MAX)
-    }
-
-    fn create_with(&self, statement_timeout: Duration, limit: Duration) -> Result<NewSession, ConnectError> {
-        // Read first: a loss while we connect makes this connection an old one.
-        let epoch = self.epoch.load(Ordering::Acquire);
-        let Connected { client, limit, pinned } = self.connector.connect(statement_timeout, limit)?;
-        let mut instance = self.instance.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if *instance != pinned.instance {
-            if !instance.is_empty() {
-                log::warn!("another PostgreSQL server answers now; sessions on the last one are given up");
-                self.epoch.fetch_add(1, Ordering::AcqRel);
-            }
-            *instance = pinned.instance;
-        }
-        Ok(NewSession { client, limit, epoch })
-    }
-
-    /// Waits until the pool may fill itself.
-    pub fn wait_for_start(&self) {
-        self.started.wait();
-    }
-
-    /// What is of this epoch is dead, and so is all that is as old. What was already known to be old says nothing of
-    /// what was made since.
-    pub fn forget(&self, epoch: u64) {
-        let _ = self.epoch.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Acquire);
-    }
-
-    pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
-    }
-
-    pub fn is_current(&self, epoch: u64) -> bool {
-        epoch == self.epoch()
-    }
-}
-
-impl NewSession {
-    /// Drops a connection that may owe us an answer, without waiting for that.
-    pub fn give_up(self) {
-        self.limit.set(Some(Instant::now()));
-        release(self);
-    }
-}
 
 /// A connection and what was prepared on it.
 pub struct Session {
@@ -160,7 +54,7 @@ impl Session {
 
     /// Whether this error means that the session is of no use any more, and with it all that are as old.
     pub fn is_dead(&mut self, error: &postgres::Error) -> bool {
-        let dead = super::ends_session(error) || self.client.is_closed();
+        let dead = ends_session(error) || self.client.is_closed();
         self.dead |= dead;
         dead
     }
@@ -238,15 +132,6 @@ impl r2d2::CustomizeConnection<Session, ConnectError> for Farewell {
         if session.silent {
             release(session);
         }
-    }
-}
-
-/// Drops a session, or a link, that owes us an answer: the driver waits for that before it closes, so a thread has
-/// to. It ends when the database answers, or its host does not any more.
-pub fn release(silent: impl Send + 'static) {
-    let thread = std::thread::Builder::new().name("farewell".to_owned());
-    if let Err(error) = thread.spawn(move || drop(silent)) {
-        log::error!("cannot start a thread: {error}");
     }
 }
 

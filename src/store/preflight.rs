@@ -6,11 +6,12 @@ use postgres::Client;
 
 use super::keys::{self, Statements};
 use super::migrations::{self, State};
+use super::open;
 use super::pool::SESSION_WAIT;
 use super::schema::Schema;
-use super::{describe, first_value, is_true, open};
 use crate::config::Settings;
 use crate::failure::Failure;
+use crate::postgres_link::{describe, first_value, is_true};
 
 /// A line about something that is in order, or what is wrong with it.
 pub type Finding = Result<String, Failure>;

@@ -4,10 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::connector::ConnectError;
-use super::pool::{NewSession, SessionFactory};
-use super::{Store, ends_session, first_value};
+use super::Store;
 use crate::database_status::Trouble;
+use crate::postgres_link::{ConnectError, NewSession, SessionFactory, ends_session, first_value};
 
 /// A session that serves no request.
 #[derive(Default)]

@@ -2,8 +2,8 @@
 
 use postgres::Client;
 
-use super::{describe, rows};
 use crate::failure::Failure;
+use crate::postgres_link::{TRUSTED_OWNERS, describe, rows};
 
 /// The schema in which `api_keys` lies, or would be made, and what of it is there.
 pub struct Schema {
@@ -22,11 +22,8 @@ pub struct Schema {
 /// One of them is another program's, or the user may not do with it what the server does: all that has to be otherwise.
 pub fn inspect(client: &mut Client) -> Result<Schema, Failure> {
     let failed = |error: postgres::Error| Failure::Runtime(describe(&error));
-    let rows = rows(
-        client,
-        concat!("WITH RECURSIVE ", include_str!("trusted.sql"), ", ", include_str!("schema.sql")),
-    )
-    .map_err(failed)?;
+    let query = format!("WITH RECURSIVE {TRUSTED_OWNERS}, {}", include_str!("schema.sql"));
+    let rows = rows(client, &query).map_err(failed)?;
     let column = |index| rows.first().and_then(|row| row.get(index));
     if let Some(problems) = column(0) {
         return Err(Failure::Runtime(format!(

@@ -1,4 +1,4 @@
--- Follows WITH RECURSIVE and the tables of trusted.sql. What there is of our tables, and what of it is not ours: one row. Asks the catalogs alone, so it waits for no lock
+-- Follows WITH RECURSIVE and the tables of postgres_link/trusted.sql. What there is of our tables, and what of it is not ours: one row. Asks the catalogs alone, so it waits for no lock
 -- and works on whatever else has these names.
 place AS (
     SELECT COALESCE((SELECT relnamespace FROM pg_class WHERE oid = to_regclass('api_keys')),

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use postgres::Client;
 
+use super::text_query::rows;
+
 /// Settings that any role may set, each with the value that statements and migrations rely on. One that a version of
 /// PostgreSQL does not have is left out there.
 ///
@@ -43,6 +45,9 @@ const PINNED: &[(&str, &str)] = &[
     ("plan_cache_mode", "auto"),
 ];
 
+/// The tables `trusted` and `trusted_owner` of a query that begins WITH RECURSIVE.
+pub const TRUSTED_OWNERS: &str = include_str!("trusted.sql");
+
 /// What the server said.
 pub struct Pinned {
     /// A standby, or read-only for this user or database.
@@ -74,7 +79,7 @@ pub fn pin(
     statement_timeout: Duration,
     path: &Path<'_>,
 ) -> Result<Pinned, postgres::Error> {
-    let rows = super::rows(client, &statements(statement_timeout, path))?;
+    let rows = rows(client, &statements(statement_timeout, path))?;
     let Some(row) = rows.last() else {
         return Ok(Pinned {
             is_read_only: true,
@@ -169,6 +174,6 @@ fn found_path(anywhere: bool) -> String {
                        AND EXISTS (SELECT FROM lying WHERE lying.name = home.name AND NOT is_whole)
                      ORDER BY array_position(path, nspname::text) LIMIT 1)), '') || ', pg_temp'
           FROM home, imposed)",
-        trusted = include_str!("trusted.sql"),
+        trusted = TRUSTED_OWNERS,
     )
 }

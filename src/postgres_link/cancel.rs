@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use postgres::CancelToken;
 
-use super::pool::SessionFactory;
+use super::driver_error::describe;
+use super::session_factory::SessionFactory;
 use crate::background::restart_on_panic;
 
 /// The statements that run, each with the moment when PostgreSQL is asked to cancel it.
@@ -99,7 +100,7 @@ fn cancel(factory: &Weak<SessionFactory>, token: Arc<CancelToken>) {
     let thread = std::thread::Builder::new().name("cancel-one".to_owned());
     let spawned = thread.spawn(move || {
         if let Err(error) = factory.connector.cancel(&token) {
-            log::debug!("cannot cancel a statement: {}", super::describe(&error));
+            log::debug!("cannot cancel a statement: {}", describe(&error));
         }
     });
     if let Err(error) = spawned {

@@ -1,0 +1,107 @@
+//! Makes every connection to the database, by a URL that is read again from its file.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postgres::CancelToken;
+
+use super::connect_error::ConnectError;
+use super::routes::{Connected, Routes};
+use crate::config::secret_in;
+use crate::failure::Failure;
+
+/// Makes every connection to the database that there is.
+pub struct Connector {
+    /// As the URL was last read.
+    routes: Mutex<Arc<Routes>>,
+    file: Option<UrlFile>,
+    /// Which database, for people; never the password.
+    pub place: String,
+}
+
+/// A file with the URL in it, which may change: passwords are.
+struct UrlFile {
+    path: PathBuf,
+    latest: Mutex<LatestUrl>,
+}
+
+struct LatestUrl {
+    /// What it held when it was last right.
+    text: String,
+    /// It is wrong now, and the log has it.
+    is_wrong: bool,
+}
+
+impl Connector {
+    /// Reads the files that the URL names. `file` is where the URL itself is from.
+    ///
+    /// # Errors
+    /// `Usage` that names the file that is not as it should be.
+    pub fn new(url: &str, file: Option<PathBuf>) -> Result<Connector, Failure> {
+        let routes = Routes::new(url)?;
+        let latest = LatestUrl { text: url.to_owned(), is_wrong: false };
+        Ok(Connector {
+            place: routes.place.clone(),
+            routes: Mutex::new(Arc::new(routes)),
+            file: file.map(|path| UrlFile { path, latest: Mutex::new(latest) }),
+        })
+    }
+
+    /// A connection to the first host that gives one which takes writes. `limit` is for all hosts together.
+    ///
+    /// # Errors
+    /// Those of the last host; that one is read-only before all others.
+    pub fn connect(&self, statement_timeout: Duration, limit: Duration) -> Result<Connected, ConnectError> {
+        self.refresh();
+        self.routes().connect(statement_timeout, limit)
+    }
+
+    /// Asks PostgreSQL to cancel what runs on a session.
+    ///
+    /// # Errors
+    /// No connection could be made for that.
+    pub fn cancel(&self, token: &CancelToken) -> Result<(), postgres::Error> {
+        self.routes().cancel(token)
+    }
+
+    /// Why there is no connection, and what the URL has to do with it.
+    pub fn explain(&self, error: &ConnectError) -> String {
+        self.routes().explain(error)
+    }
+
+    fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    /// Reads the URL's file again. While it is wrong, what it held before counts.
+    fn refresh(&self) {
+        let Some(file) = &self.file else { return };
+        let mut latest = file.latest.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let wrong = match secret_in(&file.path) {
+            Ok(text) if text == latest.text => {
+                latest.is_wrong = false;
+                return;
+            }
+            Ok(text) => match Routes::new(&text) {
+                Ok(routes) => {
+                    log::info!(
+                        "the database URL in {} has changed; new sessions use it",
+                        file.path.display()
+                    );
+                    *self.routes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(routes);
+                    *latest = LatestUrl { text, is_wrong: false };
+                    return;
+                }
+                Err(failure) => failure.to_string(),
+            },
+            Err(reason) => reason,
+        };
+        if !std::mem::replace(&mut latest.is_wrong, true) {
+            log::warn!(
+                "cannot use {} again, so the database URL that was in it before is used: {wrong}",
+                file.path.display()
+            );
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What a database URL says about where to connect: which hosts in which order, and with whose password.
+
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use postgres::config::{LoadBalanceHosts, TargetSessionAttrs};
+use postgres::error::SqlState;
+use postgres::{CancelToken, Client};
+
+use super::connect_error::ConnectError;
+use super::host_route::{HANDSHAKE, HostRoute, encryptions};
+use super::password_file::PasswordFile;
+use super::pinned::{self, Path, Pinned};
+use super::stream::Limit;
+use super::tls::Tls;
+use crate::config::database_url::{self, DatabaseUrl, Host, SslMode};
+use crate::failure::Failure;
+
+/// A connection whose settings are pinned and which takes writes.
+pub struct Connected {
+    pub client: Client,
+    /// For how long the driver waits on it.
+    pub limit: Limit,
+    pub pinned: Pinned,
+}
+
+/// What a URL says about where to connect, and how.
+pub struct Routes {
+    list: Vec<HostRoute>,
+    /// Whether any of the hosts may come first.
+    is_random: bool,
+    mode: SslMode,
+    /// Which database, for people; never the password.
+    pub place: String,
+    passwords: Option<PasswordFile>,
+    /// Whether the URL itself says which schemas to look in.
+    says_path: bool,
+    /// The schema of the server's tables, once it has been found.
+    search_path: OnceLock<String>,
+    /// Longest time for one host.
+    attempt_limit: Duration,
+}
+
+impl Routes {
+    /// Reads the files that the URL names.
+    ///
+    /// # Errors
+    /// `Usage` that names what is not as it should be.
+    pub fn new(url: &str) -> Result<Routes, Failure> {
+        let mut url: DatabaseUrl = database_url::parse(url)
+            .map_err(|reason| Failure::Usage(format!("the database URL {reason}")))?;
+        let tls = Tls::new(&url)?;
+        if url.config.get_user().is_none() {
+            let user = whoami::username().map_err(|error| {
+                Failure::Usage(format!(
+                    "the database URL has no user, and the system does not say who runs this: {error}"
+                ))
+            })?;
+            url.config.user(&user);
+        }
+        let user = url.config.get_user().unwrap_or_default();
+        let database = url.config.get_dbname().unwrap_or(user);
+        let place = place(&url.hosts, database, user);
+        let needs_password = url.config.get_password().is_none();
+        let passwords = needs_password.then(|| PasswordFile::find(url.password_file.as_deref())).flatten();
+        let connect_timeout = url.config.get_connect_timeout().copied().unwrap_or_default();
+        let route = |host: &Host| {
+            let mut config = url.config.clone();
+            config.port(host.port);
+            match host.is_unix() {
+                true => config.host_path(&host.name),
+                false => config.host(&host.name),
+            };
+            if let Some(address) = host.address {
+                config.hostaddr(address);
+            }
+            let mode = if host.is_unix() { SslMode::Disable } else { url.mode };
+            HostRoute { host: host.clone(), config, tls: tls.clone(), mode, late: Mutex::default() }
+        };
+        Ok(Routes {
+            list: url.hosts.iter().map(route).collect(),
+            is_random: url.config.get_load_balance_hosts() == LoadBalanceHosts::Random,
+            mode: url.mode,
+            place,
+            passwords,
+            says_path: url.config.get_options().is_some_and(|options| options.contains("search_path")),
+            search_path: OnceLock::new(),
+            attempt_limit: connect_timeout + HANDSHAKE,
+        })
+    }
+
+    /// A connection to the first host that gives one which takes writes. `limit` is for all hosts together.
+    ///
+    /// # Errors
+    /// Those of the last host; that one is read-only before all others.
+    pub fn connect(&self, statement_timeout: Duration, limit: Duration) -> Result<Connected, ConnectError> {
+        if let Some(file) = &self.passwords {
+            file.refresh();
+        }
+        let count = self.list.len();
+        let mut order: Vec<usize> = (0..count).collect();
+        if self.is_random {
+            for left in (1..count).rev() {
+                // Without random bytes the order is as good as any.
+                order.swap(left, getrandom::u32().unwrap_or(0) as usize % (left + 1));
+            }
+        }
+        let mut wrong = ConnectError::Silent;
+        let mut is_read_only = false;
+        let until = Instant::now().checked_add(limit);
+        for (tried, index) in order.into_iter().enumerate() {
+            // An equal share of what is left for each, so that one that is silent leaves the others some.
+            let left = until.map_or(limit, |until| until.saturating_duration_since(Instant::now()));
+            let share = left / u32::try_from(count - tried).unwrap_or(u32::MAX);
+            match self.connect_to(&self.list[index], statement_timeout, share) {
+                Ok(connected) => return Ok(connected),
+                Err(error) => {
+                    is_read_only |= matches!(error, ConnectError::ReadOnly);
+                    wrong = error;
+                }
+            }
+        }
+        Err(if is_read_only { ConnectError::ReadOnly } else { wrong })
+    }
+
+    fn connect_to(
+        &self,
+        route: &HostRoute,
+        statement_timeout: Duration,
+        limit: Duration,
+    ) -> Result<Connected, ConnectError> {
+        let mut config = route.config.clone();
+        if let Some(password) = self.password(route) {
+            config.password(password);
+        }
+        let until = Instant::now() + limit.min(self.attempt_limit);
+        if config.get_connect_timeout().is_none_or(|timeout| *timeout > limit) {
+            config.connect_timeout(limit);
+        }
+        match self.pin(route.connect(&config, until)?, until, statement_timeout) {
+            // A name may stand for several addresses, of which the driver took the first: it can look for one that
+            // takes writes, a round trip each.
+            Err(ConnectError::ReadOnly) if !route.host.is_unix() && route.host.address.is_none() => {
+                config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+                self.pin(route.connect(&config, until)?, until, statement_timeout)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn password(&self, route: &HostRoute) -> Option<Vec<u8>> {
+        let user = route.config.get_user().unwrap_or_default();
+        let database = route.config.get_dbname().unwrap_or(user);
+        self.passwords.as_ref()?.password(&route.host, database, user)
+    }
+
+    fn pin(
+        &self,
+        (mut client, limit): (Client, Limit),
+        until: Instant,
+        statement_timeout: Duration,
+    ) -> Result<Connected, ConnectError> {
+        limit.set(Some(until));
+        let path = match self.search_path.get() {
+            Some(path) => Path::Known(path),
+            None if self.says_path => Path::Imposed,
+            None => Path::Anywhere,
+        };
+        let pinned = pinned::pin(&mut client, statement_timeout, &path)?;
+        limit.set(None);
+        if pinned.is_read_only {
+            return Err(ConnectError::ReadOnly);
+        }
+        if pinned.encoding != "UTF8" {
+            return Err(ConnectError::Encoding(pinned.encoding));
+        }
+        let _ = self.search_path.set(pinned.search_path.clone());
+        Ok(Connected { client, limit, pinned })
+    }
+
+    /// Asks PostgreSQL to cancel what runs on a session.
+    ///
+    /// # Errors
+    /// No connection could be made for that.
+    pub fn cancel(&self, token: &CancelToken) -> Result<(), postgres::Error> {
+        let Some(route) = self.list.first() else { return Ok(()) };
+        let limit = Limit::default();
+        limit.set(Some(Instant::now() + HANDSHAKE));
+        // A session on a Unix socket has no TLS, whatever is said here.
+        token.cancel_query(route.tls.for_connection(encryptions(self.mode).0, &limit))
+    }
+
+    /// Why there is no connection, and what the URL has to do with it.
+    pub fn explain(&self, error: &ConnectError) -> String {
+        let text = error.to_string();
+        if text.ends_with("server does not support TLS") {
+            return format!("the server does not offer TLS, and sslmode={} asks for it", self.mode.name());
+        }
+        if text.ends_with("password missing") {
+            return "the server asks for a password; there is none in the database URL, and none that fits in a \
+                    password file"
+                .to_owned();
+        }
+        match (&self.passwords, error) {
+            (Some(file), ConnectError::Driver(error))
+                if error.code() == Some(&SqlState::INVALID_PASSWORD)
+                    && self.list.iter().any(|route| self.password(route).is_some()) =>
+            {
+                format!("{text}; the password is from {}", file.path.display())
+            }
+            _ => text,
+        }
+    }
+}
+
+/// Which database, for people.
+fn place(hosts: &[Host], database: &str, user: &str) -> String {
+    let places: Vec<_> = hosts
+        .iter()
+        .map(|Host { name, port, .. }| match name {
+            // As PostgreSQL names the socket.
+            directory if directory.starts_with('/') => {
+                format!("{}/.s.PGSQL.{port}", directory.trim_end_matches('/'))
+            }
+            address if address.contains(':') => format!("[{address}]:{port}"),
+            name => format!("{name}:{port}"),
+        })
+        .collect();
+    format!("database `{database}` at {} as user `{user}`", places.join(" or "))
+}
