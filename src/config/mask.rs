@@ -1,68 +1,36 @@
 //! Database URLs without what is secret in them. What is not plainly harmless is hidden.
 
+use super::database_url::{names, syntax};
+
 /// The database URL as it may stand in a listing or a log line: no password, one line, and `***` for every piece that
 /// is not plainly something else. Takes both forms, `postgresql://…` and libpq's `host=… password=…`.
 pub fn mask_url(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) if is_plain(scheme, "") => format!("{scheme}://{}", mask_rest(rest)),
-        _ => mask_keywords(url).unwrap_or_else(|| HIDDEN.to_owned()),
+        _ => mask_keywords(url),
     }
 }
 
 const HIDDEN: &str = "***";
 
-/// Options whose values are no secrets, in either form.
-const HARMLESS: &[&str] = &[
-    "application_name",
-    "channel_binding",
-    "connect_timeout",
-    "dbname",
-    "host",
-    "hostaddr",
-    "keepalives",
-    "keepalives_count",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_retries",
-    "load_balance_hosts",
-    "passfile",
-    "port",
-    "sslcert",
-    "sslkey",
-    "sslmode",
-    "sslnegotiation",
-    "sslrootcert",
-    "target_session_attrs",
-    "tcp_user_timeout",
-    "user",
-];
-
 /// What comes after `postgresql://`. A password may hold characters that it should not: its end is the last `@`.
 fn mask_rest(rest: &str) -> String {
-    let (credentials, place) = match rest.rsplit_once('@') {
-        // A `?` in the password, or an `@` in an option? Nobody can tell.
-        Some((before, _)) if before.contains('?') => return HIDDEN.to_owned(),
-        Some((credentials, place)) => (Some(credentials), place),
-        None => (None, rest),
-    };
+    let (credentials, place) =
+        rest.rsplit_once('@').map_or((None, rest), |(before, place)| (Some(before), place));
+    // A `?` in the password, or an `@` in an option? That cannot be told.
+    if credentials.is_some_and(|credentials| credentials.contains('?')) {
+        return HIDDEN.to_owned();
+    }
     let mut masked = String::new();
     if let Some(credentials) = credentials {
-        let (user, password) = match credentials.split_once(':') {
-            Some((user, _)) => (user, ":***"),
-            None => (credentials, ""),
-        };
-        masked += if is_plain(user, "") { user } else { HIDDEN };
-        masked += password;
-        masked += "@";
+        let (user, password) =
+            credentials.split_once(':').map_or((credentials, ""), |(user, _)| (user, ":***"));
+        let user = if is_plain(user, "") { user } else { HIDDEN };
+        masked.extend([user, password, "@"]);
     }
-    let (place, options) = match place.split_once('?') {
-        Some((place, options)) => (place, Some(options)),
-        None => (place, None),
-    };
-    let (hosts, database) = match place.split_once('/') {
-        Some((hosts, database)) => (hosts, Some(database)),
-        None => (place, None),
-    };
+    let (place, options) =
+        place.split_once('?').map_or((place, None), |(place, options)| (place, Some(options)));
+    let (hosts, database) = place.split_once('/').map_or((place, None), |(hosts, name)| (hosts, Some(name)));
     // Where a port is no number, this may be a user and a password whose `@` is missing.
     if !hosts.split(',').all(is_host) {
         return masked + HIDDEN;
@@ -83,55 +51,34 @@ fn mask_rest(rest: &str) -> String {
     masked
 }
 
-/// libpq's other form. `None` when it is not that, or not whole.
-fn mask_keywords(text: &str) -> Option<String> {
-    let mut pairs = Vec::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let (key, after) = rest.split_once('=')?;
-        let after = after.trim_start();
-        let (value, after) = match after.strip_prefix('\'') {
-            Some(quoted) => {
-                let end = end_of_value(quoted, |c| c == '\'')?;
-                (&quoted[..end], &quoted[end + 1..])
-            }
-            None => after.split_at(end_of_value(after, char::is_whitespace).unwrap_or(after.len())),
-        };
-        pairs.push(mask_pair(key.trim_end(), value));
-        rest = after.trim_start();
-    }
-    if pairs.is_empty() { None } else { Some(pairs.join(" ")) }
-}
-
-/// Where the first character is that ends a value and has no backslash before it.
-fn end_of_value(text: &str, ends: impl Fn(char) -> bool) -> Option<usize> {
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
-        if !escaped && ends(c) {
-            return Some(at);
+/// libpq's other form.
+fn mask_keywords(text: &str) -> String {
+    match syntax::of_keywords(text) {
+        Ok(pairs) if !pairs.is_empty() => {
+            let pairs = pairs.iter().map(|(key, value)| mask_pair(key, &String::from_utf8_lossy(value)));
+            pairs.collect::<Vec<_>>().join(" ")
         }
-        escaped = c == '\\' && !escaped;
+        // It is not that, or not whole.
+        _ => HIDDEN.to_owned(),
     }
-    None
 }
 
+/// The value stays where the parameter's values are no secrets, in either form.
 fn mask_pair(key: &str, value: &str) -> String {
-    match HARMLESS.contains(&key) {
-        true if is_plain(value, "%/:,") => format!("{key}={value}"),
-        true => format!("{key}={HIDDEN}"),
-        false if key == "password" => format!("{key}={HIDDEN}"),
-        // A key that nobody knows may be the end of a password with a space in it.
-        false => format!("{HIDDEN}={HIDDEN}"),
+    match key {
+        "password" => format!("{key}={HIDDEN}"),
+        // An unknown key may be the end of a password with a space in it. Options may set what only the user knows.
+        _ if !names::is_taken(key) || key == "options" => format!("{HIDDEN}={HIDDEN}"),
+        _ if is_plain(value, "%/:,") => format!("{key}={value}"),
+        _ => format!("{key}={HIDDEN}"),
     }
 }
 
 /// `name`, `name:port`, `[::1]:port`, or nothing at all.
 fn is_host(text: &str) -> bool {
-    let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((name, rest)) => (name, rest.strip_prefix(':').unwrap_or(rest)),
-        None => text.split_once(':').unwrap_or((text, "")),
-    };
-    is_plain(name, "%:") && port.bytes().all(|byte| byte.is_ascii_digit())
+    let is_harmless =
+        |(name, port): (&str, &str)| is_plain(name, "%:") && port.bytes().all(|byte| byte.is_ascii_digit());
+    syntax::host_and_port(text).is_some_and(is_harmless)
 }
 
 fn is_plain(text: &str, more: &str) -> bool {

@@ -1,14 +1,15 @@
 //! What a database URL says, as libpq means it. No error repeats a piece of the URL: it may be a piece of a password.
 
-mod names;
-mod syntax;
+pub mod names;
+pub mod syntax;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postgres::Config;
-use postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation};
+use postgres::config::SslNegotiation;
 
 /// A database URL, taken apart and checked. No file that it names has been looked at.
 pub struct DatabaseUrl {
@@ -77,6 +78,10 @@ impl SslMode {
     pub fn name(self) -> &'static str {
         MODES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
     }
+
+    fn parse(text: &str) -> Option<SslMode> {
+        MODES.iter().find(|(name, _)| *name == text).map(|(_, mode)| *mode)
+    }
 }
 
 /// Whose signature on a server's certificate counts.
@@ -98,144 +103,130 @@ pub fn parse(text: &str) -> Result<DatabaseUrl, String> {
         return Err(is_no_url("empty"));
     }
     let (parameters, unnamed) = syntax::parameters(text).map_err(is_no_url)?;
-    let mut given = Given { config: defaults(), ..Given::default() };
+    let mut given = Given::default();
     for (number, (name, value)) in parameters.iter().enumerate() {
         names::check(name, (number + 1).saturating_sub(unnamed))?;
-        let wrong = |right: &str| match name.as_str() {
+        given.take(name, value).map_err(|right| match name.as_str() {
             // Where these are wrong, it is most often the form.
             "host" | "port" => is_no_url(&format!("{name} {right}")),
             _ => format!("has a wrong value for the parameter {name}: it {right}"),
-        };
-        given.take(name, value).map_err(|right| wrong(&right))?;
+        })?;
     }
-    let hosts = hosts(&given).map_err(|reason| is_no_url(&reason))?;
-    let mode = mode(&given)?;
-    let certificate = match (given.certificate, given.key) {
+    let hosts = hosts(&given).map_err(is_no_url)?;
+    let mut config: Config =
+        (DEFAULTS.to_owned() + &given.for_driver).parse().map_err(|_| is_no_url("malformed"))?;
+    config.tcp_user_timeout(given.tcp_user_timeout.unwrap_or(TCP_USER_TIMEOUT));
+    if let Some(password) = given.password {
+        config.password(password);
+    }
+    let mut file = |name: &str| given.files.remove(name);
+    let password_file = file("passfile");
+    let roots = file("sslrootcert").map(|path| match path.to_str() {
+        Some("system") => Roots::System,
+        _ => Roots::File(path),
+    });
+    let certificate = match (file("sslcert"), file("sslkey")) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         _ => return Err("has one of the parameters sslcert and sslkey: they go together".to_owned()),
     };
-    Ok(DatabaseUrl {
-        hosts,
-        mode,
-        roots: given.roots,
-        certificate,
-        password_file: given.password_file,
-        config: given.config,
-    })
+    let is_direct = config.get_ssl_negotiation() == SslNegotiation::Direct;
+    let mode = mode(given.mode, roots == Some(Roots::System), is_direct)?;
+    Ok(DatabaseUrl { hosts, mode, roots, certificate, password_file, config })
 }
 
-/// What counts where the URL says nothing. A host that is gone is noticed within 15 seconds, whatever was under way.
-fn defaults() -> Config {
-    let mut config = Config::new();
-    config
-        .connect_timeout(Duration::from_secs(3))
-        .tcp_user_timeout(Duration::from_secs(10))
-        .keepalives_idle(Duration::from_secs(5))
-        .keepalives_interval(Duration::from_secs(2))
-        .keepalives_retries(3)
-        .application_name("cloacinactl");
-    config
-}
+/// What counts where the URL says nothing, in the driver's words. A host that is gone is noticed within 15 seconds,
+/// whatever was under way.
+const DEFAULTS: &str = "application_name=cloacinactl connect_timeout=3 keepalives_idle=5 keepalives_interval=2 \
+                        keepalives_retries=3";
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the parameters said, before they are looked at together.
 #[derive(Default)]
 struct Given {
-    config: Config,
     hosts: Vec<String>,
     addresses: Vec<IpAddr>,
     ports: Vec<u16>,
+    password: Option<Vec<u8>>,
     mode: Option<SslMode>,
-    roots: Option<Roots>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    password_file: Option<PathBuf>,
+    /// By the parameters that name them.
+    files: BTreeMap<String, PathBuf>,
+    tcp_user_timeout: Option<Duration>,
+    /// All else, in libpq's `key=value` form, each checked by the driver. Of two with one name, the later one counts.
+    for_driver: String,
 }
 
 impl Given {
     /// An empty value is none. The error says what would be right.
-    fn take(&mut self, name: &str, value: &[u8]) -> Result<(), String> {
+    fn take(&mut self, name: &str, value: &[u8]) -> Result<(), &'static str> {
         if value.is_empty() {
             return Ok(());
         }
         if name == "password" {
-            self.config.password(value);
+            self.password = Some(value.to_vec());
             return Ok(());
         }
-        let value = std::str::from_utf8(value).map_err(|_| "must be UTF-8".to_owned())?;
+        let value = std::str::from_utf8(value).map_err(|_| "must be UTF-8")?;
         if value.contains('\0') {
-            return Err("must have no zero byte".to_owned());
+            return Err("must have no zero byte");
         }
-        let path = || Some(PathBuf::from(value));
-        let seconds = || whole_number(value).map(Duration::from_secs);
-        let config = &mut self.config;
         match name {
             "host" => self.hosts = value.split(',').map(str::to_owned).collect(),
             "hostaddr" => {
-                let addresses: Result<Vec<_>, _> = value.split(',').map(str::parse).collect();
+                let addresses: Result<_, _> = value.split(',').map(str::parse).collect();
                 self.addresses = addresses.map_err(|_| "must be IP addresses, with commas between them")?;
             }
             "port" => {
-                let ports: Option<Vec<_>> = value.split(',').map(port).collect();
+                let ports: Option<_> = value.split(',').map(port).collect();
                 self.ports = ports.ok_or("must be numbers from 1 to 65535")?;
             }
             "dbname" if value.contains('@') => {
-                return Err(
-                    "must have no `@`; a `/` or an `@` in a password is written %2F or %40".to_owned()
-                );
+                return Err("must have no `@`; a `/` or an `@` in a password is written %2F or %40");
             }
-            "dbname" => _ = config.dbname(value),
-            "user" => _ = config.user(value),
-            "application_name" => _ = config.application_name(value),
-            "options" => _ = config.options(value),
-            "passfile" => self.password_file = path(),
-            "sslmode" => self.mode = Some(one_of(MODES, value)?),
-            "sslrootcert" if value == "system" => self.roots = Some(Roots::System),
-            "sslrootcert" => self.roots = path().map(Roots::File),
-            "sslcert" => self.certificate = path(),
-            "sslkey" => self.key = path(),
-            "sslnegotiation" => {
-                let ways = &[("postgres", SslNegotiation::Postgres), ("direct", SslNegotiation::Direct)];
-                config.ssl_negotiation(one_of(ways, value)?);
+            "passfile" | "sslrootcert" | "sslcert" | "sslkey" => {
+                self.files.insert(name.to_owned(), value.into());
             }
-            "channel_binding" => {
-                let ways = &[
-                    ("disable", ChannelBinding::Disable),
-                    ("prefer", ChannelBinding::Prefer),
-                    ("require", ChannelBinding::Require),
-                ];
-                config.channel_binding(one_of(ways, value)?);
+            // The driver knows neither all of these nor `primary` below.
+            "sslmode" => {
+                const RIGHT: &str = "must be one of disable, allow, prefer, require, verify-ca, verify-full";
+                self.mode = Some(SslMode::parse(value).ok_or(RIGHT)?);
             }
+            // Each session is asked whether it takes writes, whichever of these is said.
+            "target_session_attrs" if ["any", "read-write", "primary"].contains(&value) => {}
             "target_session_attrs" => {
-                // Each session is asked whether it takes writes, whichever of these is said.
-                one_of(&[("any", ()), ("read-write", ()), ("primary", ())], value)
-                    .map_err(|right| format!("{right}, for the server writes"))?;
+                return Err("must be one of any, read-write, primary, for the server writes");
             }
-            "load_balance_hosts" => {
-                let ways = &[("disable", LoadBalanceHosts::Disable), ("random", LoadBalanceHosts::Random)];
-                config.load_balance_hosts(one_of(ways, value)?);
+            _ if name.starts_with("keepalives") || name.ends_with("_timeout") => {
+                // i32 is what libpq takes.
+                let number: i32 = value.parse().map_err(|_| "must be a whole number")?;
+                match name {
+                    "keepalives" => self.leave(name, if number > 0 { "1" } else { "0" })?,
+                    // In all others, zero and less stand for the default.
+                    _ if number <= 0 => {}
+                    // In milliseconds, which the driver would take for seconds.
+                    "tcp_user_timeout" => {
+                        self.tcp_user_timeout = Some(Duration::from_millis(number.unsigned_abs().into()));
+                    }
+                    "keepalives_count" => self.leave("keepalives_retries", value)?,
+                    _ => self.leave(name, value)?,
+                }
             }
-            "keepalives" => _ = config.keepalives(whole_number(value)? != 0),
-            // In all of these, zero and less stand for the default.
-            _ if whole_number(value)? == 0 => {}
-            "connect_timeout" => _ = config.connect_timeout(seconds()?),
-            "tcp_user_timeout" => _ = config.tcp_user_timeout(Duration::from_millis(whole_number(value)?)),
-            "keepalives_idle" => _ = config.keepalives_idle(seconds()?),
-            "keepalives_interval" => _ = config.keepalives_interval(seconds()?),
-            _ => {
-                let count = u32::try_from(whole_number(value)?).map_err(|_| WHOLE_NUMBER)?;
-                config.keepalives_retries(count);
-            }
+            _ => self.leave(name, value)?,
         }
         Ok(())
     }
-}
 
-const WHOLE_NUMBER: &str = "must be a whole number";
-
-fn whole_number(text: &str) -> Result<u64, String> {
-    // i32 is what libpq takes.
-    text.parse::<i32>().map(|number| u64::try_from(number).unwrap_or(0)).map_err(|_| WHOLE_NUMBER.to_owned())
+    /// Leaves a parameter to the driver.
+    fn leave(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
+        let pair = format!(" {name}='{}'", value.replace('\\', r"\\").replace('\'', r"\'"));
+        pair.parse::<Config>().map_err(|_| match name {
+            "sslnegotiation" => "must be one of postgres, direct",
+            "channel_binding" => "must be one of disable, prefer, require",
+            _ => "must be one of disable, random",
+        })?;
+        self.for_driver += &pair;
+        Ok(())
+    }
 }
 
 fn port(text: &str) -> Option<u16> {
@@ -245,25 +236,18 @@ fn port(text: &str) -> Option<u16> {
     }
 }
 
-fn one_of<T: Copy>(known: &[(&str, T)], value: &str) -> Result<T, String> {
-    known.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-        format!("must be one of {}", names.join(", "))
-    })
-}
-
 /// Names, addresses and ports side by side. The error is the reason alone.
-fn hosts(given: &Given) -> Result<Vec<Host>, String> {
+fn hosts(given: &Given) -> Result<Vec<Host>, &'static str> {
     let count = given.hosts.len().max(given.addresses.len()).max(1);
     // An `@` of the password that was not encoded: the rest of the password would be taken for the host.
     if given.hosts.iter().any(|name| name.contains('@') && !name.starts_with('/')) {
-        return Err("an `@` in the host".to_owned());
+        return Err("an `@` in the host");
     }
     if ![0, count].contains(&given.hosts.len()) || ![0, count].contains(&given.addresses.len()) {
-        return Err("not as many in hostaddr as in host".to_owned());
+        return Err("not as many in hostaddr as in host");
     }
     if ![0, 1, count].contains(&given.ports.len()) {
-        return Err("not as many ports as hosts".to_owned());
+        return Err("not as many ports as hosts");
     }
     let host = |index: usize| {
         let address = given.addresses.get(index).copied();
@@ -284,21 +268,17 @@ fn usual_socket_directory() -> String {
     usual.into_iter().find(|directory| Path::new(directory).is_dir()).unwrap_or(usual[0]).to_owned()
 }
 
-fn mode(given: &Given) -> Result<SslMode, String> {
-    let mode = match (given.mode, &given.roots) {
-        (None, Some(Roots::System)) => SslMode::VerifyFull,
-        // Anybody can have a certificate that the system trusts, for some name.
-        (Some(weak), Some(Roots::System)) if weak != SslMode::VerifyFull => {
-            let mode = weak.name();
-            return Err(format!("has sslrootcert=system and sslmode={mode}; that takes sslmode=verify-full"));
-        }
-        (mode, _) => mode.unwrap_or(SslMode::Prefer),
+fn mode(given: Option<SslMode>, trusts_system: bool, is_direct: bool) -> Result<SslMode, String> {
+    let mode = given.unwrap_or(if trusts_system { SslMode::VerifyFull } else { SslMode::Prefer });
+    let refused = |with: &str, right: &str| {
+        Err(format!("has {with} and sslmode={}; that takes sslmode={right}", mode.name()))
     };
-    if given.config.get_ssl_negotiation() == SslNegotiation::Direct && mode < SslMode::Require {
-        let mode = mode.name();
-        return Err(format!(
-            "has sslnegotiation=direct and sslmode={mode}; that takes sslmode=require, verify-ca or verify-full"
-        ));
+    match mode {
+        // Anybody can have a certificate that the system trusts, for some name.
+        weak if trusts_system && weak != SslMode::VerifyFull => refused("sslrootcert=system", "verify-full"),
+        weak if is_direct && weak < SslMode::Require => {
+            refused("sslnegotiation=direct", "require, verify-ca or verify-full")
+        }
+        mode => Ok(mode),
     }
-    Ok(mode)
 }

@@ -70,7 +70,7 @@ fn split_credentials(rest: &str) -> (&str, &str) {
 }
 
 /// `name`, `name:port`, `[::1]`, `[::1]:port`.
-fn host_and_port(text: &str) -> Option<(&str, &str)> {
+pub fn host_and_port(text: &str) -> Option<(&str, &str)> {
     match text.strip_prefix('[') {
         None => Some(text.split_once(':').unwrap_or((text, ""))),
         Some(rest) => match rest.split_once(']')? {
@@ -85,7 +85,7 @@ fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\t'..='\r')
 }
 
-fn of_keywords(text: &str) -> Result<Vec<Parameter>, &'static str> {
+pub fn of_keywords(text: &str) -> Result<Vec<Parameter>, &'static str> {
     let mut parameters = Vec::new();
     let mut rest = text.trim_start_matches(is_space);
     while !rest.is_empty() {
