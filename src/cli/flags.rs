@@ -1,10 +1,10 @@
 //! What may stand on a command line: each flag and operand once, for the parser, the help texts and the completions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use pico_args::Arguments;
 
-use super::{help, settings, switch, value};
+use super::{help, switch, value};
 use crate::config::{Flags, Form, Setting};
 use crate::failure::Failure;
 
@@ -44,6 +44,20 @@ pub enum Kind {
 }
 
 impl Flag {
+    /// A flag without a value.
+    pub const fn switch(name: &'static str, help: &'static str) -> Flag {
+        Flag { name, short: None, value: None, help }
+    }
+
+    pub const fn with_value(
+        name: &'static str,
+        placeholder: &'static str,
+        kind: Kind,
+        help: &'static str,
+    ) -> Flag {
+        Flag { name, short: None, value: Some(Value { placeholder, kind }), help }
+    }
+
     /// The flag of a setting.
     pub fn of_setting(setting: &Setting) -> Flag {
         let kind = if setting.file_for.is_some() { Kind::File } else { Kind::Free };
@@ -60,9 +74,10 @@ impl Flag {
 }
 
 /// What a command line says of the flags of one command.
+#[derive(Default)]
 pub struct Given {
-    values: BTreeMap<&'static str, String>,
-    switches: BTreeSet<&'static str>,
+    /// Those that have a value and those that have none, by their names.
+    own: BTreeMap<&'static str, String>,
     pub settings: Flags,
 }
 
@@ -72,25 +87,26 @@ impl Given {
     /// # Errors
     /// `Usage` that names the flag.
     pub fn take(command: &str, arguments: &mut Arguments) -> Result<Given, Failure> {
-        let settings = settings(arguments, |setting| help::knows(command, setting))?;
-        let mut given = Given { values: BTreeMap::new(), switches: BTreeSet::new(), settings };
-        for flag in help::own_flags(command) {
-            if flag.value.is_none() {
-                if switch(arguments, flag.name) {
-                    given.switches.insert(flag.name);
-                }
-            } else if let Some(value) = value(arguments, flag.name)? {
-                given.values.insert(flag.name, value);
-            }
+        let mut given = Given::default();
+        let Some(topic) = help::topic(command) else { return Ok(given) };
+        let mut take = |flag: &Flag| match flag.value {
+            None => Ok(switch(arguments, flag.name).then(|| "true".to_owned())),
+            Some(_) => value(arguments, flag.name),
+        };
+        for setting in topic.settings() {
+            given.settings.extend(take(&Flag::of_setting(setting))?.map(|value| (setting.key, value)));
+        }
+        for flag in topic.flags {
+            given.own.extend(take(flag)?.map(|value| (flag.name, value)));
         }
         Ok(given)
     }
 
     pub fn value(&mut self, flag: &str) -> Option<String> {
-        self.values.remove(flag)
+        self.own.remove(flag)
     }
 
     pub fn switch(&self, flag: &str) -> bool {
-        self.switches.contains(flag)
+        self.own.contains_key(flag)
     }
 }

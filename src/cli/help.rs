@@ -15,7 +15,8 @@ pub struct Topic {
     pub summary: &'static str,
     /// Its own help but for what `of` adds; empty for an action whose command says it all.
     text: &'static str,
-    flags: &'static [Flag],
+    /// Those that are neither settings nor of every command.
+    pub flags: &'static [Flag],
     settings: fn(&Setting) -> bool,
     pub operands: &'static [Value],
 }
@@ -51,14 +52,12 @@ The database URL is one of PostgreSQL's own, in either form; psql takes it as we
 say otherwise: TLS where the server has it, and nobody verifies with whom. sslmode=verify-full with sslrootcert=FILE or
 sslrootcert=system does. A URL without a password takes one from ~/.pgpass.
 ",
-        flags: &[Flag {
-            name: "--check",
-            short: None,
-            value: None,
-            help: "\
+        flags: &[Flag::switch(
+            "--check",
+            "\
 Do not serve: say what a start would find in configuration, files and database, change nothing, and exit with
 0, or with 1 or 2 when something is wrong.",
-        }],
+        )],
         settings: |_| true,
         ..PLAIN
     },
@@ -115,25 +114,19 @@ Usage: cloacinactl [--home DIR] keys create --name NAME [--permissions P] [--exp
 Makes a key and prints it, and nothing else, on stdout: the only time that it is shown. Its id and name go to stderr.
 ",
         flags: &[
-            Flag {
-                name: "--name",
-                short: None,
-                value: Some(Value { placeholder: "NAME", kind: Kind::Free }),
-                help: "What to call it: 1 to 255 characters.",
-            },
-            Flag {
-                name: "--permissions",
-                short: None,
-                value: Some(Value { placeholder: "P", kind: Kind::OneOf(PERMISSIONS) }),
-                help: "admin, write or read. [default: admin]",
-            },
-            Flag {
-                name: "--expires-in",
-                short: None,
-                value: Some(Value { placeholder: "D", kind: Kind::Free }),
-                help: "For how long it is valid: 90d, 12h, 30m or 45s. [default: for ever, or as long as \
-                       --max-key-lifetime allows]",
-            },
+            Flag::with_value("--name", "NAME", Kind::Free, "What to call it: 1 to 255 characters."),
+            Flag::with_value(
+                "--permissions",
+                "P",
+                Kind::OneOf(PERMISSIONS),
+                "admin, write or read. [default: admin]",
+            ),
+            Flag::with_value(
+                "--expires-in",
+                "D",
+                Kind::Free,
+                "For how long it is valid: 90d, 12h, 30m or 45s. [default: for ever, or as long as --max-key-lifetime allows]",
+            ),
         ],
         ..KEYS
     },
@@ -147,18 +140,8 @@ Prints a table of all keys, newest first. On a terminal it is made to fit: colum
 names are cut; what goes to a file or a pipe is whole. What a terminal would obey is escaped.
 ",
         flags: &[
-            Flag {
-                name: "--active",
-                short: None,
-                value: None,
-                help: "Leave out keys that are revoked or expired.",
-            },
-            Flag {
-                name: "--json",
-                short: None,
-                value: None,
-                help: "Print one JSON array instead, of objects as GET /auth/keys has them.",
-            },
+            Flag::switch("--active", "Leave out keys that are revoked or expired."),
+            Flag::switch("--json", "Print one JSON array instead, of objects as GET /auth/keys has them."),
         ],
         ..KEYS
     },
@@ -182,12 +165,12 @@ Usage: cloacinactl [--home DIR] keys rotate ID [--grace D]
 Makes a new key with the name, permissions and lifetime of an old one and prints it, and nothing else, on stdout: the
 only time that it is shown. Ids go to stderr. A key has one successor: to rotate it again is an error, in its grace too.
 ",
-        flags: &[Flag {
-            name: "--grace",
-            short: None,
-            value: Some(Value { placeholder: "D", kind: Kind::Free }),
-            help: "For how long the old key stays valid beside the new one: 7d, 12h, 30m or 45s. [default: not at all]",
-        }],
+        flags: &[Flag::with_value(
+            "--grace",
+            "D",
+            Kind::Free,
+            "For how long the old key stays valid beside the new one: 7d, 12h, 30m or 45s. [default: not at all]",
+        )],
         operands: &[ID],
         ..KEYS
     },
@@ -238,12 +221,7 @@ exit code is 1. An empty list is written `key = []`; a FILE without any key is a
 All of it is done or nothing. Each change is a line on stdout, and then `unchanged N`; again with the same FILE changes
 nothing. A mistake in FILE is exit code 2.
 ",
-        flags: &[Flag {
-            name: "--dry-run",
-            short: None,
-            value: None,
-            help: "Say what would be done, and do nothing.",
-        }],
+        flags: &[Flag::switch("--dry-run", "Say what would be done, and do nothing.")],
         operands: &[Value { placeholder: "FILE", kind: Kind::File }],
         ..KEYS
     },
@@ -255,13 +233,13 @@ Usage: cloacinactl [--home DIR] health [--url URL]
 
 Exits with 0 when the server answers GET /ready with 200, else with 1 and a line that says why. Gives up after 5 s.
 ",
-        flags: &[Flag {
-            name: "--url",
-            short: None,
-            value: Some(Value { placeholder: "URL", kind: Kind::Free }),
-            help: "Where the server is, such as http://127.0.0.1:8080. Only http://.\n\
-                   [default: the configured `bind`, on this machine]",
-        }],
+        flags: &[Flag::with_value(
+            "--url",
+            "URL",
+            Kind::Free,
+            "Where the server is, such as http://127.0.0.1:8080. Only http://.\n\
+             [default: the configured `bind`, on this machine]",
+        )],
         ..PLAIN
     },
     Topic {
@@ -292,20 +270,15 @@ const PERMISSIONS: &[&str] = &[Permission::Admin.name(), Permission::Write.name(
 
 /// Those of every command.
 pub const GLOBAL: &[Flag] = &[
-    Flag {
-        name: "--home",
-        short: None,
-        value: Some(Value { placeholder: "DIR", kind: Kind::Directory }),
-        help: "Holds config.toml, bootstrap-key and logs/. [default: ~/.cloacina]",
-    },
-    Flag { name: "--verbose", short: Some("-v"), value: None, help: "Log debug lines." },
-    Flag {
-        name: "--help",
-        short: Some("-h"),
-        value: None,
-        help: "Print help, of the command if there is one.",
-    },
-    Flag { name: "--version", short: Some("-V"), value: None, help: "Print the version." },
+    Flag::with_value(
+        "--home",
+        "DIR",
+        Kind::Directory,
+        "Holds config.toml, bootstrap-key and logs/. [default: ~/.cloacina]",
+    ),
+    Flag { short: Some("-v"), ..Flag::switch("--verbose", "Log debug lines.") },
+    Flag { short: Some("-h"), ..Flag::switch("--help", "Print help, of the command if there is one.") },
+    Flag { short: Some("-V"), ..Flag::switch("--version", "Print the version.") },
 ];
 
 /// What `cloacinactl help` prints.
@@ -343,11 +316,9 @@ pub fn of(command: &str) -> Option<String> {
         text.push('\n');
     }
     text.extend(topic.flags.iter().map(shown));
-    let mut settings = SETTINGS.iter().filter(|setting| (topic.settings)(setting)).peekable();
-    let has_settings = settings.peek().is_some();
-    text.extend(settings.map(shown_setting));
-    if has_settings {
-        text.push('\n');
+    let settings: String = topic.settings().map(shown_setting).collect();
+    if !settings.is_empty() {
+        text += &(settings + "\n");
     }
     if command == "config" {
         text += "\nKeys (`cloacinactl serve --help` says what they mean):\n";
@@ -390,23 +361,25 @@ pub fn actions(command: &str) -> Vec<(&'static str, &'static Topic)> {
     TOPICS.iter().filter_map(action).collect()
 }
 
-fn topic(command: &str) -> Option<&'static Topic> {
-    TOPICS.iter().find(|topic| topic.name == command)
+/// The command or the action of one that has this name.
+pub fn topic(name: &str) -> Option<&'static Topic> {
+    TOPICS.iter().find(|topic| topic.name == name)
 }
 
-/// Whether a setting's flag is one of the command's.
-pub fn knows(command: &str, setting: &Setting) -> bool {
-    topic(command).is_some_and(|topic| (topic.settings)(setting))
-}
-
-/// The command's flags that are neither settings nor of every command.
-pub fn own_flags(command: &str) -> &'static [Flag] {
-    topic(command).map_or(&[], |topic| topic.flags)
+impl Topic {
+    /// The settings whose flags it takes.
+    pub fn settings(&self) -> impl Iterator<Item = &'static Setting> {
+        SETTINGS.iter().filter(|setting| (self.settings)(setting))
+    }
 }
 
 /// All flags that may stand behind a command, or before any.
 pub fn flags(command: &str) -> Vec<Flag> {
-    let settings = SETTINGS.iter().filter(|setting| knows(command, setting));
-    let all = own_flags(command).iter().copied().chain(settings.map(Flag::of_setting));
-    all.chain(GLOBAL.iter().copied()).collect()
+    let mut flags = Vec::new();
+    if let Some(topic) = topic(command) {
+        flags.extend(topic.flags);
+        flags.extend(topic.settings().map(Flag::of_setting));
+    }
+    flags.extend(GLOBAL);
+    flags
 }

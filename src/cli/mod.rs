@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use pico_args::Arguments;
 
-use crate::config::{Flags, Form, SETTINGS, Setting, mask_url};
+use crate::config::{Flags, mask_url};
 use crate::failure::Failure;
 use crate::logging;
 use crate::suggestion::did_you_mean;
@@ -208,21 +208,6 @@ fn value(arguments: &mut Arguments, flag: &'static str) -> Result<Option<String>
     Ok(found)
 }
 
-/// The flags of the settings that a command knows.
-fn settings(arguments: &mut Arguments, knows: impl Fn(&Setting) -> bool) -> Result<Flags, Failure> {
-    let mut flags = Flags::new();
-    for setting in SETTINGS.iter().filter(|setting| knows(setting)) {
-        let given = match setting.form {
-            Form::Switch => switch(arguments, setting.flag).then(|| "true".to_owned()),
-            _ => value(arguments, setting.flag)?,
-        };
-        if let Some(value) = given {
-            flags.insert(setting.key, value);
-        }
-    }
-    Ok(flags)
-}
-
 /// What is left when all flags are taken: no flag that we do not know.
 fn operands(command: &str, arguments: Arguments, literal: Vec<String>) -> Result<Vec<String>, Failure> {
     let mut operands = Vec::new();
@@ -318,6 +303,7 @@ fn name_of(flag: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SETTINGS;
 
     fn parsed(line: &[&str]) -> Result<Invocation, String> {
         parse(line.iter().map(OsString::from).collect()).map_err(|failure| {

@@ -45,9 +45,6 @@ macro_rules! field {
     };
 }
 
-/// Of a setting that names a file: its content goes into another setting's field.
-const PATH: Field = Field { take: |_, value| path(value), is_same: |_, _| true, copy: |_, _| () };
-
 /// The TOML types of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -136,222 +133,164 @@ pub fn known_keys() -> String {
 pub static SETTINGS: &[Setting] = &[
     Setting {
         key: "bind",
-        flag: "--bind",
-        variable: "CLOACINA_BIND",
-        placeholder: "ADDR:PORT",
         default: Some("0.0.0.0:8080"),
         help: "Address and port to listen on; port 0 takes a free one.",
-        form: Form::Text,
-        secrecy: Secrecy::Open,
-        file_for: None,
         field: field!(bind, |value| address(value)),
+        ..setting(Form::Text, "--bind", "CLOACINA_BIND", "ADDR:PORT")
     },
     Setting {
         key: "database_url",
-        flag: "--database-url",
-        variable: "DATABASE_URL",
-        placeholder: "URL",
-        default: None,
         help: "The PostgreSQL database: postgresql://USER:PASSWORD@HOST:5432/DATABASE. Required. Of psql's variables only PGPASSFILE is read.",
-        form: Form::Text,
         secrecy: Secrecy::Url,
-        file_for: None,
         field: field!(database_url, |value| database_url(value)),
+        ..setting(Form::Text, "--database-url", "DATABASE_URL", "URL")
     },
     Setting {
         key: "database_url_file",
-        flag: "--database-url-file",
-        variable: "DATABASE_URL_FILE",
-        placeholder: "FILE",
-        default: None,
         help: "A file with the database URL in it, instead of the URL.",
-        form: Form::Text,
-        secrecy: Secrecy::Open,
         file_for: Some("database_url"),
-        field: PATH,
+        ..setting(Form::Text, "--database-url-file", "DATABASE_URL_FILE", "FILE")
     },
     Setting {
         key: "bootstrap_key",
-        flag: "--bootstrap-key",
-        variable: "CLOACINA_BOOTSTRAP_KEY",
-        placeholder: "KEY",
-        default: None,
         help: "The first admin key, used only while the database has no key; made up when not given.",
-        form: Form::Text,
         secrecy: Secrecy::Whole,
-        file_for: None,
         field: field!(bootstrap_key, |value| secret(value).map(Some)),
+        ..setting(Form::Text, "--bootstrap-key", "CLOACINA_BOOTSTRAP_KEY", "KEY")
     },
     Setting {
         key: "bootstrap_key_file",
-        flag: "--bootstrap-key-file",
-        variable: "CLOACINA_BOOTSTRAP_KEY_FILE",
-        placeholder: "FILE",
-        default: None,
         help: "A file with the bootstrap key in it, instead of the key.",
-        form: Form::Text,
-        secrecy: Secrecy::Open,
         file_for: Some("bootstrap_key"),
-        field: PATH,
+        ..setting(Form::Text, "--bootstrap-key-file", "CLOACINA_BOOTSTRAP_KEY_FILE", "FILE")
     },
     Setting {
         key: "trusted_proxies",
-        flag: "--trusted-proxy",
-        variable: "CLOACINA_TRUSTED_PROXIES",
-        placeholder: "ADDR[/BITS],…",
-        default: None,
         help: "Reverse proxies (addresses or networks) whose X-Forwarded-For names the client in log lines.",
-        form: Form::Text,
-        secrecy: Secrecy::Open,
-        file_for: None,
         field: field!(trusted_proxies, |value| value.parse()),
+        ..setting(Form::Text, "--trusted-proxy", "CLOACINA_TRUSTED_PROXIES", "ADDR[/BITS],…")
     },
     Setting {
         key: "workers",
-        flag: "--workers",
-        variable: "CLOACINA_WORKERS",
         default: Some("8"),
         help: "Threads for requests that read; half as many more are for changes.",
         field: field!(workers, |value| count(value, 1..=1024)),
-        ..NUMBER
+        ..setting(Form::Number, "--workers", "CLOACINA_WORKERS", "N")
     },
     Setting {
         key: "pool_size",
-        flag: "--pool-size",
-        variable: "CLOACINA_POOL_SIZE",
         default: Some("8"),
         help: "Database sessions.",
         field: field!(pool_size, |value| count(value, 1..=1024)),
-        ..NUMBER
+        ..setting(Form::Number, "--pool-size", "CLOACINA_POOL_SIZE", "N")
     },
     Setting {
         key: "queue",
-        flag: "--queue",
-        variable: "CLOACINA_QUEUE",
         default: Some("512"),
         help: "Requests that may wait for a worker; more are answered with 503.",
         field: field!(queue, |value| count(value, 1..=1_000_000)),
-        ..NUMBER
+        ..setting(Form::Number, "--queue", "CLOACINA_QUEUE", "N")
     },
     Setting {
         key: "max_connections",
-        flag: "--max-connections",
-        variable: "CLOACINA_MAX_CONNECTIONS",
         default: Some("4096"),
         help: "Connections of clients that may be open at once.",
         field: field!(max_connections, |value| count(value, 1..=1_000_000)),
-        ..NUMBER
+        ..setting(Form::Number, "--max-connections", "CLOACINA_MAX_CONNECTIONS", "N")
     },
     Setting {
         key: "auth_cache_size",
-        flag: "--auth-cache-size",
-        variable: "CLOACINA_AUTH_CACHE_SIZE",
         default: Some("256"),
         help: "Keys that are remembered as valid; 0 asks the database every time.",
         field: field!(cache_size, |value| count(value, 0..=1_000_000)),
-        ..NUMBER
+        ..setting(Form::Number, "--auth-cache-size", "CLOACINA_AUTH_CACHE_SIZE", "N")
     },
     Setting {
         key: "auth_cache_ttl",
-        flag: "--auth-cache-ttl",
-        variable: "CLOACINA_AUTH_CACHE_TTL",
         default: Some("30s"),
         help: "How long a key is remembered.",
         field: field!(cache_ttl, |value| duration(value, "0s", "24h")),
-        ..DURATION
+        ..setting(Form::Duration, "--auth-cache-ttl", "CLOACINA_AUTH_CACHE_TTL", "DURATION")
     },
     Setting {
         key: "max_key_lifetime",
-        flag: "--max-key-lifetime",
-        variable: "CLOACINA_MAX_KEY_LIFETIME",
         default: Some("0s"),
         help: "Longest life of a new key, such as 90d; also that of a key made without an expiry. 0s: no limit.",
         field: field!(max_key_lifetime, |value| duration(value, "0s", "36500d")),
-        ..DURATION
+        ..setting(Form::Duration, "--max-key-lifetime", "CLOACINA_MAX_KEY_LIFETIME", "DURATION")
     },
     Setting {
         key: "request_timeout",
-        flag: "--request-timeout",
-        variable: "CLOACINA_REQUEST_TIMEOUT",
         default: Some("10s"),
         help: "For a whole request, from its first byte to its last.",
         field: field!(request_timeout, |value| duration(value, "1ms", "1h")),
-        ..DURATION
+        ..setting(Form::Duration, "--request-timeout", "CLOACINA_REQUEST_TIMEOUT", "DURATION")
     },
     Setting {
         key: "idle_timeout",
-        flag: "--idle-timeout",
-        variable: "CLOACINA_IDLE_TIMEOUT",
         default: Some("75s"),
         help: "Between two requests on one connection.",
         field: field!(idle_timeout, |value| duration(value, "1ms", "24h")),
-        ..DURATION
+        ..setting(Form::Duration, "--idle-timeout", "CLOACINA_IDLE_TIMEOUT", "DURATION")
     },
     Setting {
         key: "write_timeout",
-        flag: "--write-timeout",
-        variable: "CLOACINA_WRITE_TIMEOUT",
         default: Some("10s"),
         help: "For a client that does not take its answer.",
         field: field!(write_timeout, |value| duration(value, "1ms", "1h")),
-        ..DURATION
+        ..setting(Form::Duration, "--write-timeout", "CLOACINA_WRITE_TIMEOUT", "DURATION")
     },
     Setting {
         key: "database_timeout",
-        flag: "--database-timeout",
-        variable: "CLOACINA_DATABASE_TIMEOUT",
         default: Some("4s"),
         help: "For the database's part of a request; then the answer is 503.",
         field: field!(database_timeout, |value| duration(value, "1ms", "1h")),
-        ..DURATION
+        ..setting(Form::Duration, "--database-timeout", "CLOACINA_DATABASE_TIMEOUT", "DURATION")
     },
     Setting {
         key: "shutdown_timeout",
-        flag: "--shutdown-timeout",
-        variable: "CLOACINA_SHUTDOWN_TIMEOUT",
         default: Some("30s"),
         help: "For the requests that are under way when the server is told to stop.",
         field: field!(shutdown_timeout, |value| duration(value, "0s", "1h")),
-        ..DURATION
+        ..setting(Form::Duration, "--shutdown-timeout", "CLOACINA_SHUTDOWN_TIMEOUT", "DURATION")
     },
     Setting {
         key: "database_wait",
-        flag: "--database-wait",
-        variable: "CLOACINA_DATABASE_WAIT",
         default: Some("30s"),
         help: "For a PostgreSQL that is still coming up, or a lock on its tables, when the server starts.",
         field: field!(database_wait, |value| duration(value, "0s", "1h")),
-        ..DURATION
+        ..setting(Form::Duration, "--database-wait", "CLOACINA_DATABASE_WAIT", "DURATION")
     },
     Setting {
         key: "access_log",
-        flag: "--access-log",
-        variable: "CLOACINA_ACCESS_LOG",
-        placeholder: "true|false",
         default: Some("false"),
         help: "Log a line for every request: route, status, milliseconds, bytes, client, key.",
-        form: Form::Switch,
         field: field!(access_log, |value| switch(value)),
-        ..NUMBER
+        ..setting(Form::Switch, "--access-log", "CLOACINA_ACCESS_LOG", "true|false")
     },
 ];
 
-/// What all numbers have in common.
-const NUMBER: Setting = Setting {
-    key: "",
-    flag: "",
-    variable: "",
-    placeholder: "N",
-    default: None,
-    help: "",
-    form: Form::Number,
-    secrecy: Secrecy::Open,
-    file_for: None,
-    field: PATH,
-};
-
-/// What all durations have in common.
-const DURATION: Setting = Setting { placeholder: "DURATION", form: Form::Duration, ..NUMBER };
+/// A row but for what it says and does. Its field is that of a setting that names a file: the file's content goes into
+/// another setting's field.
+const fn setting(
+    form: Form,
+    flag: &'static str,
+    variable: &'static str,
+    placeholder: &'static str,
+) -> Setting {
+    Setting {
+        key: "",
+        flag,
+        variable,
+        placeholder,
+        default: None,
+        help: "",
+        form,
+        secrecy: Secrecy::Open,
+        file_for: None,
+        field: Field { take: |_, value| path(value), is_same: |_, _| true, copy: |_, _| () },
+    }
+}
 
 #[cfg(test)]
 mod tests {
