@@ -79,6 +79,7 @@ mod standbys;
 mod start;
 mod systemd;
 mod tenants_of_later_servers;
+mod tidy;
 mod upgrades;
 mod verify;
 mod waiting;

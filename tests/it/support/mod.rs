@@ -14,6 +14,7 @@ pub mod nameserver;
 pub mod postgres;
 pub mod program;
 pub mod proxy;
+pub mod rust_source;
 pub mod secured;
 pub mod server;
 pub mod supervisor;
