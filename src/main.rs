@@ -1,21 +1,27 @@
 //! cloacinactl: parse, dispatch, exit code.
 
+mod app;
+mod auth;
 mod background;
 mod check;
 mod cli;
 mod config;
 mod database_status;
+mod error;
 mod failure;
 mod http;
 mod keys;
 mod logging;
 mod metrics;
+mod networks;
 mod plain_file;
 mod postgres_link;
 mod random;
 mod rate_limit;
 mod reload;
+mod routes;
 mod serve;
+mod server_endpoints;
 mod signals;
 mod store;
 mod suggestion;

@@ -11,19 +11,22 @@ use std::time::{Duration, Instant};
 
 use postgres::Transaction;
 
+use crate::app::App;
+use crate::auth::{Auth, invalidation, waiting_responses};
 use crate::background::Background;
 use crate::config::{self, Settings, Wrong};
 use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
 use crate::http::event_loop::{self, EventLoop, Limits};
 use crate::http::listener;
-use crate::http::routes::{self, Answer, ROUTES, Request};
+use crate::http::router::Service;
 use crate::http::server_status::ServerStatus;
 use crate::http::worker_pool::{self, CompletionQueue, Counts, Queue, ServerContext};
-use crate::keys::{Keys, bootstrap, invalidation, waiting_responses};
+use crate::keys::bootstrap;
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::reload::{self, Reload};
+use crate::routes::{Handler, ROUTES};
 use crate::signals;
 use crate::store::Store;
 use crate::store::invalidation::LONGEST_WAIT_FOR_SERVERS;
@@ -73,25 +76,21 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
         bootstrap::run(transaction, &settings.home, settings.bootstrap_key.as_deref())
     };
     let database_status = Arc::new(DatabaseStatus::default());
-    let store = Store::start(settings, Arc::clone(&metrics), Arc::clone(&database_status), first)?;
+    let store = Arc::new(Store::start(settings, Arc::clone(&metrics), Arc::clone(&database_status), first)?);
     let status = Arc::new(ServerStatus::new(Arc::clone(&metrics), database_status));
     status.access_log.store(settings.access_log, Ordering::Relaxed);
-    let keys = Keys::new(store, settings, metrics)
-        .map_err(|error| Failure::Runtime(format!("cannot set up the keys: {error:?}")))?;
-    let keys = Arc::new(keys);
+    let auth = Auth::new(Arc::clone(&store), settings.cache_size, settings.cache_ttl, metrics)
+        .map_err(|error| runtime("the system has no random bytes", &error))?;
+    let app = Arc::new(App { settings: settings.clone(), store, auth, status: Arc::clone(&status) });
 
     let (poll, waker) =
         event_loop::prepare().map_err(|error| runtime("cannot set up the event poll", &error))?;
-    let handle = {
-        let keys = Arc::clone(&keys);
-        Box::new(move |request: &Request<'_>| routes::dispatch(&keys, request))
-    };
     let server = Arc::new(ServerContext {
-        reads: Queue::new(settings.queue),
-        changes: Queue::new(settings.queue),
+        reads: Queue::new(settings.queue, status.metrics.queue_depth.clone()),
+        changes: Queue::new(settings.queue, status.metrics.queue_depth.clone()),
         completions: CompletionQueue::new(waker),
-        status: Arc::clone(&status),
-        handle,
+        status,
+        service: Arc::clone(&app) as Arc<dyn Service>,
     });
     let workers = start_workers(&server, settings)?;
     let listener = if has_successor { socket.into() } else { listener::listen(socket, settings.bind)? };
@@ -102,13 +101,13 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     // From here on a signal drains; until here there was nothing to drain.
     let _ = serving.set(Arc::clone(&server));
-    let watchers = watch(&keys, &status).map_err(|error| runtime("cannot start a thread", &error))?;
+    let watchers = watch(&app).map_err(|error| runtime("cannot start a thread", &error))?;
     if !ignores_hangups {
         let mut reload = Reload::new(settings.clone(), load, Arc::clone(&server));
         signals::on_hangup(move || reload.run()).map_err(|error| runtime("cannot start a thread", &error))?;
     }
     announce(address);
-    keys.store.fill();
+    app.store.fill();
     if let Some(notifier) = notifier {
         notifier
             .watch(&server, address, settings.database_timeout + LONGEST_WAIT_FOR_SERVERS)
@@ -118,8 +117,8 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
     let cut_off = event_loop
         .run(settings.shutdown_timeout)
         .map_err(|error| runtime("the event poll failed", &error))?;
-    let left = settings.shutdown_timeout.saturating_sub(status.drained_for());
-    finish(&server, &keys, workers, watchers, left, cut_off)
+    let left = settings.shutdown_timeout.saturating_sub(app.status.drained_for());
+    finish(&server, &app, workers, watchers, left, cut_off)
 }
 
 fn runtime(what: &str, error: &dyn std::error::Error) -> Failure {
@@ -188,29 +187,29 @@ fn announce(address: SocketAddr) {
     let mut block = format!("API server is running on http://{address}\n");
     for route in ROUTES {
         let method = if route.method == "DELETE" { "DEL" } else { route.method };
-        let path = route.pattern.replace("{id}", ":id");
-        let auth = if matches!(route.answer, Answer::Worker(..)) { " (auth required)" } else { "" };
-        block += &format!("  {method} {path} -- {}{auth}\n", route.summary);
+        let path = route.pattern.replace('{', ":").replace('}', "");
+        let auth = if matches!(route.endpoint.handler, Handler::Public(_)) { "" } else { " (auth required)" };
+        block += &format!("  {method} {path} -- {}{auth}\n", route.endpoint.summary);
     }
     logging::write_stdout(block);
     log::info!(version = env!("CARGO_PKG_VERSION"), address:% = address; "serving");
 }
 
 /// Starts the threads that look after the database and the log.
-fn watch(keys: &Arc<Keys>, status: &Arc<ServerStatus>) -> io::Result<Background> {
-    type Watch = fn(&Keys, &ServerStatus, &AtomicBool);
+fn watch(app: &Arc<App>) -> io::Result<Background> {
+    type Watch = fn(&App, &AtomicBool);
     let watches: [(&str, Watch); 6] = [
-        ("invalidation", |keys, _, stop| invalidation::watch(keys, stop)),
-        ("waiting-responses", |keys, _, stop| waiting_responses::watch(keys, stop)),
+        ("invalidation", |app, stop| invalidation::watch(&app.auth, stop)),
+        ("waiting-responses", |app, stop| waiting_responses::watch(&app.auth, stop)),
         ("readiness", watch_readiness),
-        ("same-server", |keys, _, stop| invalidation::watch_server(keys, stop)),
+        ("same-server", |app, stop| invalidation::watch_server(&app.auth, stop)),
         ("maintenance", maintain),
         ("refusals", watch_refusals),
     ];
     let mut watchers = Background::default();
     for (name, watch) in watches {
-        let (keys, status) = (Arc::clone(keys), Arc::clone(status));
-        watchers.start(name, move |stop| watch(&keys, &status, stop))?;
+        let app = Arc::clone(app);
+        watchers.start(name, move |stop| watch(&app, stop))?;
     }
     Ok(watchers)
 }
@@ -218,11 +217,11 @@ fn watch(keys: &Arc<Keys>, status: &Arc<ServerStatus>) -> io::Result<Background>
 /// Looks at the database now and then, and at once when a request has failed, so that `/ready` can answer without
 /// asking. Nothing here may wait for the database without a limit: a session that is silent is found out by this
 /// thread, and replaced.
-fn watch_readiness(keys: &Keys, status: &ServerStatus, stop: &AtomicBool) {
-    status.database.watch_from_here();
+fn watch_readiness(app: &App, stop: &AtomicBool) {
+    app.status.database.watch_from_here();
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
-        keys.store.look(CHECK_LIMIT);
+        app.store.look(CHECK_LIMIT);
         // Requests that fail one after another ask for no more looks than these.
         thread::sleep(LOOKS_APART);
         thread::park_timeout(CHECK_EVERY.saturating_sub(began.elapsed()));
@@ -231,17 +230,18 @@ fn watch_readiness(keys: &Keys, status: &ServerStatus, stop: &AtomicBool) {
 
 /// Does what has to be written or counted from time to time, and once more at the end. Waits for no lock and no standby:
 /// reads may need the session.
-fn maintain(keys: &Keys, _status: &ServerStatus, stop: &AtomicBool) {
+fn maintain(app: &App, stop: &AtomicBool) {
+    let limit = app.settings.database_timeout;
     let mut next_count = Instant::now();
     let mut stops = false;
     while !stops {
         // Looked at first: what was answered until then is in the last writing.
         stops = stop.load(Ordering::Acquire);
-        keys.write_uses();
-        keys.undo_lost();
+        app.auth.write_last_used(limit);
+        app.auth.undelivered.undo(&app.store, limit);
         if Instant::now() >= next_count && !stops {
             next_count = Instant::now() + COUNT_EVERY;
-            keys.count();
+            count_keys(app, limit);
         }
         if !stops {
             thread::park_timeout(CHECK_EVERY);
@@ -249,8 +249,16 @@ fn maintain(keys: &Keys, _status: &ServerStatus, stop: &AtomicBool) {
     }
 }
 
+/// Brings the metrics' number of keys up to date.
+fn count_keys(app: &App, limit: Duration) {
+    match app.store.count(Instant::now() + limit) {
+        Ok((active, revoked)) => app.status.metrics.set_keys(active, revoked),
+        Err(error) => log::debug!("cannot count the keys: {error}"),
+    }
+}
+
 /// One line for all that were refused since the last one: a flood of rubbish must not fill the disk.
-fn watch_refusals(_keys: &Keys, status: &ServerStatus, stop: &AtomicBool) {
+fn watch_refusals(app: &App, stop: &AtomicBool) {
     // From zero on: some may have been refused before this thread had its first turn.
     let mut before: Vec<u64> = Vec::new();
     let mut stops = false;
@@ -258,14 +266,14 @@ fn watch_refusals(_keys: &Keys, status: &ServerStatus, stop: &AtomicBool) {
         thread::park_timeout(REPORT_EVERY);
         // Looked at first, so that the last line leaves none out.
         stops = stop.load(Ordering::Acquire);
-        let now = status.metrics.refused();
+        let now = app.status.metrics.refused();
         let mut counts: Vec<String> = now
             .iter()
             .zip(before.into_iter().chain(std::iter::repeat(0)))
             .filter(|((_, now), before)| now > before)
             .map(|((reason, now), before)| format!("{reason}: {}", now - before))
             .collect();
-        match status.unlogged_failures() {
+        match app.status.unlogged_failures() {
             0 => {}
             failed => counts.push(format!("failed without a line: {failed}")),
         }
@@ -281,7 +289,7 @@ fn watch_refusals(_keys: &Keys, status: &ServerStatus, stop: &AtomicBool) {
 /// trouble and nothing is to be undone, the others are left to wait: no client waits for what they do.
 fn finish(
     server: &ServerContext,
-    keys: &Arc<Keys>,
+    app: &Arc<App>,
     workers: Vec<JoinHandle<()>>,
     watchers: Background,
     left: Duration,
@@ -290,20 +298,21 @@ fn finish(
     server.close();
     let (done, stages) = mpsc::channel();
     let until = Instant::now() + left + THREADS_END;
-    let joined_keys = Arc::clone(keys);
+    let joined = Arc::clone(app);
     let join = move || {
         workers.into_iter().for_each(|thread| _ = thread.join());
-        joined_keys.finish_answers(until - THREADS_END);
+        joined.auth.finish_responses(until - THREADS_END);
         let _ = done.send(());
         watchers.stop().into_iter().for_each(|thread| _ = thread.join());
-        joined_keys.finish_lost();
+        joined.auth.undelivered.undo(&joined.store, joined.settings.database_timeout);
+        joined.auth.undelivered.give_up();
         let _ = done.send(());
     };
     thread::Builder::new()
         .name("joiner".to_owned())
         .spawn(join)
         .map_err(|error| runtime("cannot start a thread", &error))?;
-    let is_idle = || server.status.database.trouble().is_some() && !keys.has_lost();
+    let is_idle = || server.status.database.trouble().is_some() && !app.auth.undelivered.has_any();
     let wait = |limit| stages.recv_timeout(limit);
     let left = || until.saturating_duration_since(Instant::now());
     let ended = wait(left()).and_then(|()| match wait(THREADS_END.min(left())) {

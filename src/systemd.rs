@@ -219,8 +219,9 @@ mod tests {
     use super::*;
     use crate::http::connection::{Deadlines, Rules};
     use crate::http::event_loop::{EventLoop, Limits};
+    use crate::http::request::Request;
     use crate::http::response::Response;
-    use crate::http::routes::Request;
+    use crate::http::router::TestService;
     use crate::http::worker_pool;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -311,14 +312,14 @@ mod tests {
     fn the_watchdog_hears_nothing_of_a_worker_that_is_stuck() {
         let directory = std::env::temp_dir();
         let stuck = Arc::new(Mutex::new(()));
-        let handle = {
+        let service = {
             let stuck = Arc::clone(&stuck);
-            Box::new(move |_: &Request<'_>| {
+            Arc::new(TestService(move |_: &Request<'_>| {
                 drop(stuck.lock().unwrap());
                 Response::no_content()
-            })
+            }))
         };
-        let (poll, server) = ServerContext::for_tests(8, handle);
+        let (poll, server) = ServerContext::for_tests(8, service);
         let status = Arc::clone(&server.status);
         let workers =
             worker_pool::start(&server, worker_pool::Counts { reads: 1, changes: 1 }, &directory).unwrap();

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::completions::SHELLS;
 use super::flags::{Flag, Kind, Value};
+use crate::auth::Permission;
 use crate::config::{SETTINGS, Setting};
-use crate::keys::Permission;
 
 /// A command or an action of one.
 pub struct Topic {

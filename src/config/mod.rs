@@ -4,7 +4,6 @@ pub mod command;
 pub mod database_url;
 mod file;
 mod mask;
-mod networks;
 mod table;
 mod values;
 
@@ -18,9 +17,9 @@ use std::time::Duration;
 
 use file::ConfigFile;
 
+use crate::networks::Networks;
 pub use file::{position, private_directory};
 pub use mask::mask_url;
-pub use networks::Networks;
 pub use table::{Form, SETTINGS, Setting};
 pub use values::{count, parse_duration};
 

@@ -1,8 +1,8 @@
 //! The body of a request in chunks (RFC 9112, 7.1), decoded as its bytes arrive. Nothing in this file waits or does
 //! input or output.
 
+use super::error::Error;
 use super::head::{BODY_LIMIT, bad};
-use super::response::Error;
 
 /// Bytes of one chunk-size line.
 const CHUNK_LINE_LIMIT: usize = 256;

@@ -10,15 +10,17 @@ use mio::Token;
 use mio::net::TcpStream;
 
 use super::chunked::Chunks;
+use super::error::Error;
 use super::forwarded;
 use super::head::{self, Body, Head};
 use super::peer::{Peer, Stage};
-use super::response::{self, Error, RequestInfo, Response};
-use super::routes::{self, Answer};
+use super::request::RequestInfo;
+use super::response::{self, Response};
+use super::router::Routed;
 use super::server_status::PROBE;
 use super::worker_pool::{Completion, Job, ServerContext};
-use crate::config::Networks;
 use crate::metrics::Rejection;
+use crate::networks::Networks;
 
 /// How long a closed connection is read on, so that the client gets our last answer instead of a reset (RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_secs(2);
@@ -372,40 +374,43 @@ impl Connection {
             deadline: now + context.rules.deadlines.answer,
         };
         let is_misdirected = head.is_https && !context.rules.trusted_proxies.contains(self.peer.address.ip());
-        let found = match is_misdirected {
-            true => Err(Error::MisdirectedRequest),
-            false => routes::find(head.method, head.path()),
+        let routed = match is_misdirected {
+            true => Err((Error::MisdirectedRequest, "unmatched")),
+            false => context.server.service.route(head.method, head.path()),
         };
-        let response = match found {
-            Err(_) if context.server.status.is_probe(head.path()) => {
-                info.route = PROBE;
-                if self.hand_on(context, head, body, &info) {
-                    return;
-                }
-                Error::Overloaded.response()
-            }
-            Err(error) => {
-                if let Error::MethodNotAllowed(_) = error {
-                    info.route = routes::pattern(head.path());
-                }
-                error.response()
-            }
-            Ok(found) => {
-                info.route = found.route.pattern;
-                match found.route.answer {
-                    Answer::EventLoop(answer) => {
-                        context.server.status.metrics.queue_depth.set(context.server.depth() as i64);
-                        answer(&context.server.status)
-                    }
-                    Answer::Worker(..) if self.hand_on(context, head, body, &info) => return,
-                    Answer::Worker(..) => {
+        let response = match routed {
+            Ok(routed) => {
+                info.route = routed.pattern;
+                let request = head.request(&info, self.bytes(&body));
+                match context.server.service.answer_now(routed, &request) {
+                    Some(response) => response,
+                    None if self.hand_on(context, head, body, Some(routed), &info) => return,
+                    None => {
                         context.reject(Rejection::Overloaded);
                         Error::Overloaded.response()
                     }
                 }
             }
+            Err(_) if context.server.status.is_probe(head.path()) => {
+                info.route = PROBE;
+                if self.hand_on(context, head, body, None, &info) {
+                    return;
+                }
+                Error::Overloaded.response()
+            }
+            Err((error, label)) => {
+                info.route = label;
+                error.response()
+            }
         };
-        self.respond(context, &response, &info, !routes::is_under_auth(head.path()));
+        self.respond(context, &response, &info, context.server.service.may_be_stored(head.path()));
+    }
+
+    fn bytes<'a>(&'a self, body: &'a Source<'_>) -> &'a [u8] {
+        match body {
+            Source::Input(range) => &self.input[range.clone()],
+            Source::Decoded(body) => body,
+        }
     }
 
     /// Into the queue, unless that is full.
@@ -414,18 +419,17 @@ impl Connection {
         context: &ConnectionContext,
         head: &Head,
         body: Source<'_>,
+        routed: Option<Routed>,
         info: &RequestInfo,
     ) -> bool {
-        let body = match &body {
-            Source::Input(range) => &self.input[range.clone()],
-            Source::Decoded(body) => body,
-        };
+        let body = self.bytes(&body);
         let job = Job {
             peer: Arc::clone(&self.peer),
             plain: head.plain_request(body),
             authorization: head.authorization.clone(),
             content_type: head.content_type.clone(),
             has_content_coding: head.has_content_coding,
+            routed,
             info: info.clone(),
         };
         let in_flight = &context.server.status.metrics.requests_in_flight;
@@ -608,7 +612,7 @@ impl Connection {
         if let Some(info) = self.serving.take() {
             let error = match stage {
                 Stage::Begun | Stage::Parked if info.is_change() => Error::OutcomeUnknown,
-                _ => Error::DatabaseUnavailable,
+                _ => Error::NoAnswer,
             };
             self.respond(context, &error.response(), &RequestInfo { keep_alive: false, ..info }, false);
         }

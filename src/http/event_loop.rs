@@ -301,12 +301,15 @@ mod tests {
     use std::net::TcpStream;
 
     use super::*;
-    use crate::config::Networks;
     use crate::http::connection::Deadlines;
+    use crate::http::request::Request;
     use crate::http::response::Response;
+    use crate::http::router::TestService;
+    use crate::networks::Networks;
 
     fn event_loop() -> EventLoop {
-        let (poll, server) = ServerContext::for_tests(1, Box::new(|_| Response::no_content()));
+        let (poll, server) =
+            ServerContext::for_tests(1, Arc::new(TestService(|_: &Request<'_>| Response::no_content())));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let second = Duration::from_secs(1);
         let deadlines = Deadlines {
@@ -334,10 +337,10 @@ mod tests {
         assert_eq!(clients[0].read(&mut [0; 1]).unwrap(), 0, "its end is told");
         assert!(!event_loop.connections.contains_key(&first) && event_loop.held == 0);
         let second = Token(FIRST_CONNECTION + 1);
-        std::io::Write::write_all(&mut clients[1], b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        std::io::Write::write_all(&mut clients[1], b"GET /now HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         event_loop.visit(second, Connection::advance);
         let mut answer = [0; 15];
         clients[1].read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        assert_eq!(&answer, b"HTTP/1.1 204 No");
     }
 }

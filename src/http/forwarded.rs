@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::Networks;
+use crate::networks::Networks;
 
 /// The client of a request. Every proxy appends the address that it was asked from, so the list is read from its end
 /// for as long as the address that vouches for the next one is a trusted proxy; the rest may be anybody's invention.

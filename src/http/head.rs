@@ -1,7 +1,8 @@
 //! What counts as a whole, small and well-formed request (RFC 9112), and its plain form for tiny_http. Everything
 //! that two parsers could read in two ways is refused here; nothing in this file waits or does input or output.
 
-use super::response::Error;
+use super::error::Error;
+use super::request::{Request, RequestInfo};
 use super::target::{self, TARGET_LIMIT};
 
 /// Bytes of request line and field lines together.
@@ -57,6 +58,25 @@ impl Head {
     /// The path alone.
     pub fn path(&self) -> &str {
         self.target.split_once('?').map_or(&*self.target, |(path, _)| path)
+    }
+
+    /// The request as a handler sees it.
+    pub fn request<'a>(&'a self, info: &'a RequestInfo, body: &'a [u8]) -> Request<'a> {
+        let (path, query) = match self.target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (&*self.target, None),
+        };
+        Request {
+            id: &info.request_id,
+            path,
+            query,
+            authorization: self.authorization.as_deref(),
+            content_type: self.content_type.as_deref(),
+            has_content_coding: self.has_content_coding,
+            body,
+            client: info.client,
+            deadline: info.deadline,
+        }
     }
 
     /// The request in the one form that tiny_http is ever given: origin-form target, HTTP/1.1, and nothing but what

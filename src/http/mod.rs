@@ -1,14 +1,16 @@
-//! All that speaks HTTP, and nothing that knows what a key is (the table in `routes` aside).
+//! All that speaks HTTP, and nothing that knows what a key is.
 
 pub mod chunked;
 pub mod connection;
+pub mod error;
 pub mod event_loop;
 pub mod forwarded;
 pub mod head;
 pub mod listener;
 pub mod peer;
+pub mod request;
 pub mod response;
-pub mod routes;
+pub mod router;
 pub mod server_status;
 pub mod target;
 pub mod waiters;

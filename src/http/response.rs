@@ -1,11 +1,9 @@
-//! Answers and errors as bytes. The one place where an error becomes a status, a body and its headers.
+//! Responses, and their bytes.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -63,10 +61,22 @@ impl fmt::Debug for IfLost {
 
 impl Response {
     /// A compact JSON body. Fields appear in the order of the type's own declaration.
-    pub fn json(status: u16, body: &impl Serialize) -> Result<Response, Error> {
-        let body = serde_json::to_vec(body)
-            .map_err(|error| Error::Internal(format!("cannot serialise: {error}")))?;
-        Ok(Response::bytes(status, "application/json", body))
+    ///
+    /// # Errors
+    /// The type has what JSON cannot write.
+    pub fn json(status: u16, body: &impl Serialize) -> serde_json::Result<Response> {
+        Ok(Response::bytes(status, "application/json", serde_json::to_vec(body)?))
+    }
+
+    /// `{"error":"<message>"}`.
+    pub fn error(status: u16, message: &str) -> Response {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a str,
+        }
+        let body = serde_json::to_vec(&Body { error: message }).unwrap_or_default();
+        let response = Response::bytes(status, "application/json", body);
+        if status == 503 { response.header("Retry-After", "1") } else { response }
     }
 
     /// A body that is already in its final form.
@@ -104,185 +114,8 @@ impl Response {
     }
 }
 
-/// Everything that the server itself refuses, fails at, or cannot do now. Variants without a text have the one that
-/// the contract gives them.
-#[derive(Debug)]
-pub enum Error {
-    /// 400 with this line.
-    BadRequest(String),
-    /// 400: the client speaks TLS.
-    TlsOnPlainPort,
-    /// 401: no header, or not `Bearer <key>`.
-    MalformedAuthorization,
-    /// 401: unknown, revoked or expired; which of them is for the metrics alone.
-    InvalidKey,
-    /// 403: a valid key that may not do this (RFC 6750, 3.1).
-    InsufficientPermissions,
-    /// 403: `/auth/verify` was asked for a permission that there is not.
-    UnknownPermission,
-    /// 404: no such path.
-    NoSuchPath,
-    /// 404 with this line: the path is right, the thing is not there.
-    NotFound(&'static str),
-    /// 405, with the methods that would do.
-    MethodNotAllowed(String),
-    /// 408: the request did not come whole in time.
-    RequestTimeout,
-    /// 409 with this line: what was asked for has been done before, and is done once.
-    Conflict(&'static str),
-    /// 413: body over the limit, in bytes.
-    ContentTooLarge(usize),
-    /// 414: request target over the limit.
-    UriTooLong,
-    /// 415: a body of another type.
-    UnsupportedMediaType,
-    /// 417: an `Expect` that is not `100-continue` (RFC 9110, 10.1.1).
-    ExpectationFailed,
-    /// 415: a body with a content coding (RFC 9110, 8.4).
-    UnsupportedContentCoding,
-    /// 421: `https` on a connection that is not secured (RFC 9110, 7.4).
-    MisdirectedRequest,
-    /// 422 with this line: what is wrong with which field.
-    Unprocessable(String),
-    /// 431: head over the limit.
-    HeadTooLarge,
-    /// 500. The text goes to the log with the request's id, never to the client.
-    Internal(String),
-    /// 501: a transfer coding or method form that we do not implement, with this line.
-    NotImplemented(&'static str),
-    /// 503: the database is down or too slow.
-    DatabaseUnavailable,
-    /// 503: the queue is full.
-    Overloaded,
-    /// 503: a change was begun, and it is not known whether it was carried out.
-    OutcomeUnknown,
-    /// 505: another major version of HTTP.
-    VersionNotSupported,
-}
-
-/// The body of every error: `{"error":"<message>"}`.
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    error: &'a str,
-}
-
 /// The realm of RFC 6750's challenges.
-const CHALLENGE: &str = "Bearer realm=\"cloacina\"";
-
-impl Error {
-    /// The status table.
-    pub fn status(&self) -> u16 {
-        match self {
-            Error::BadRequest(_) | Error::TlsOnPlainPort => 400,
-            Error::MalformedAuthorization | Error::InvalidKey => 401,
-            Error::InsufficientPermissions | Error::UnknownPermission => 403,
-            Error::NoSuchPath | Error::NotFound(_) => 404,
-            Error::MethodNotAllowed(_) => 405,
-            Error::RequestTimeout => 408,
-            Error::Conflict(_) => 409,
-            Error::ContentTooLarge(_) => 413,
-            Error::UriTooLong => 414,
-            Error::UnsupportedMediaType | Error::UnsupportedContentCoding => 415,
-            Error::ExpectationFailed => 417,
-            Error::MisdirectedRequest => 421,
-            Error::Unprocessable(_) => 422,
-            Error::HeadTooLarge => 431,
-            Error::Internal(_) => 500,
-            Error::NotImplemented(_) => 501,
-            Error::DatabaseUnavailable | Error::Overloaded | Error::OutcomeUnknown => 503,
-            Error::VersionNotSupported => 505,
-        }
-    }
-
-    fn message(&self) -> Cow<'_, str> {
-        match self {
-            Error::BadRequest(line) | Error::Unprocessable(line) => Cow::Borrowed(line),
-            Error::TlsOnPlainPort => "this port speaks plain HTTP, not TLS".into(),
-            Error::MalformedAuthorization => "missing or malformed Authorization header".into(),
-            Error::InvalidKey => "invalid or revoked API key".into(),
-            Error::InsufficientPermissions => "insufficient permissions".into(),
-            Error::UnknownPermission => "unknown permission in require".into(),
-            Error::NoSuchPath => "not found".into(),
-            Error::NotFound(line) | Error::Conflict(line) | Error::NotImplemented(line) => {
-                Cow::Borrowed(line)
-            }
-            Error::MethodNotAllowed(_) => "method not allowed".into(),
-            Error::RequestTimeout => "request took too long to arrive".into(),
-            Error::ContentTooLarge(limit) => format!("request body is larger than {limit} bytes").into(),
-            Error::UriTooLong => "request target is too long".into(),
-            Error::UnsupportedContentCoding => "expected a body without Content-Encoding".into(),
-            Error::MisdirectedRequest => "https is not served on this connection".into(),
-            Error::UnsupportedMediaType => "expected Content-Type: application/json".into(),
-            Error::ExpectationFailed => "unknown expectation: only 100-continue is supported".into(),
-            Error::HeadTooLarge => "request header block is too large".into(),
-            Error::Internal(_) => "internal error".into(),
-            Error::DatabaseUnavailable => "database unavailable".into(),
-            Error::Overloaded => "server is overloaded".into(),
-            Error::OutcomeUnknown => "the outcome is unknown: list keys before trying again".into(),
-            Error::VersionNotSupported => "only HTTP/1.0 and HTTP/1.1 are supported".into(),
-        }
-    }
-
-    /// The answer, with the field lines that its status asks for.
-    pub fn response(&self) -> Response {
-        let body = serde_json::to_vec(&ErrorBody { error: &self.message() }).unwrap_or_default();
-        let response = Response::bytes(self.status(), "application/json", body);
-        match self {
-            Error::MalformedAuthorization => response.header("WWW-Authenticate", CHALLENGE),
-            Error::InvalidKey => {
-                response.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"invalid_token\""))
-            }
-            Error::InsufficientPermissions | Error::UnknownPermission => {
-                response.header("WWW-Authenticate", format!("{CHALLENGE}, error=\"insufficient_scope\""))
-            }
-            Error::MethodNotAllowed(allow) => response.header("Allow", allow.clone()),
-            // Which codings would do: none (RFC 9110, 15.5.16).
-            Error::UnsupportedContentCoding => response.header("Accept-Encoding", "identity"),
-            Error::DatabaseUnavailable | Error::Overloaded | Error::OutcomeUnknown => {
-                response.header("Retry-After", "1")
-            }
-            _ => response,
-        }
-    }
-}
-
-/// What is known of a request besides what its handler reads: enough to answer it, count it and log it.
-#[derive(Debug, Clone)]
-pub struct RequestInfo {
-    /// The value of `X-Request-Id`.
-    pub request_id: Arc<str>,
-    /// As the client sent it, or `OTHER`.
-    pub method: &'static str,
-    /// The route's pattern, or why there is none.
-    pub route: &'static str,
-    /// The client lets the connection go on.
-    pub keep_alive: bool,
-    pub is_1_0: bool,
-    /// Who asks, for the log: the peer, or whom a trusted proxy names.
-    pub client: IpAddr,
-    /// When the request had been read whole.
-    pub at: Instant,
-    /// Until when its worker may wait for anything, from the queue to the database's last word.
-    pub deadline: Instant,
-}
-
-impl RequestInfo {
-    /// Whether it may change something: only GET and HEAD never do (RFC 9110, 9.2.1).
-    pub fn is_change(&self) -> bool {
-        !matches!(self.method, "GET" | "HEAD")
-    }
-
-    /// How its answer is framed.
-    pub fn framing(&self, close: bool, no_store: bool) -> Framing<'_> {
-        Framing {
-            request_id: &self.request_id,
-            head: self.method == "HEAD",
-            close,
-            keep_alive_1_0: self.is_1_0,
-            no_store,
-        }
-    }
-}
+pub const CHALLENGE: &str = "Bearer realm=\"cloacina\"";
 
 /// What the exchange, rather than the handler, decides about an answer.
 #[derive(Debug, Clone, Copy)]
@@ -448,40 +281,5 @@ mod tests {
     fn a_field_is_one_line_of_ascii() {
         let response = Response::no_content().header("X-A", "a b~\r\nX-B: \u{e9}\0\x7f\t");
         assert!(encoded(&response, FRAMING).ends_with("\r\nX-A: a b~??X-B: ?????\r\n\r\n"));
-    }
-
-    /// Every status that an error can have is written out; an unknown one would go out as 500.
-    #[test]
-    fn every_error_has_its_status_line() {
-        for error in [
-            Error::BadRequest(String::new()),
-            Error::TlsOnPlainPort,
-            Error::MalformedAuthorization,
-            Error::InvalidKey,
-            Error::InsufficientPermissions,
-            Error::UnknownPermission,
-            Error::NoSuchPath,
-            Error::NotFound(""),
-            Error::MethodNotAllowed(String::new()),
-            Error::RequestTimeout,
-            Error::ContentTooLarge(1),
-            Error::UriTooLong,
-            Error::UnsupportedMediaType,
-            Error::ExpectationFailed,
-            Error::UnsupportedContentCoding,
-            Error::MisdirectedRequest,
-            Error::Unprocessable(String::new()),
-            Error::HeadTooLarge,
-            Error::Internal("secret".to_owned()),
-            Error::NotImplemented(""),
-            Error::DatabaseUnavailable,
-            Error::Overloaded,
-            Error::VersionNotSupported,
-            Error::OutcomeUnknown,
-        ] {
-            let text = encoded(&error.response(), FRAMING);
-            assert!(text.starts_with(&format!("before|HTTP/1.1 {} ", error.status())), "{error:?}: {text}");
-            assert!(text.contains("\r\n\r\n{\"error\":\"") && !text.contains("secret"), "{text}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the server says about itself, answered on the event loop: these never wait for a worker or a database.
+//! The state of the server itself, as the event loop, the workers and the background threads share it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::response::{RequestInfo, Response};
-use crate::database_status::{DatabaseStatus, Trouble};
+use super::request::RequestInfo;
+use super::response::Response;
+use crate::database_status::DatabaseStatus;
 use crate::metrics::Metrics;
 use crate::rate_limit::RateLimit;
 
@@ -119,49 +120,14 @@ impl ServerStatus {
         );
     }
 
-    fn rendered(&self, now: Instant) -> Vec<u8> {
+    /// The metrics as Prometheus' text; of a flood of requests most get the last rendering again.
+    pub fn rendered_metrics(&self, now: Instant) -> Vec<u8> {
         let mut rendered = self.rendered.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if self.fresh_renderings.allows(now) {
             *rendered = self.metrics.render();
         }
         rendered.clone()
     }
-}
-
-/// `GET /health`: the process is alive.
-pub fn health(_status: &ServerStatus) -> Response {
-    Response::bytes(200, "application/json", &br#"{"status":"ok"}"#[..])
-}
-
-/// `GET /ready`: requests can be served from the database, and we are not shutting down.
-pub fn ready(status: &ServerStatus) -> Response {
-    let reason = match status.is_draining() {
-        true => Some("shutting down"),
-        false => status.database.trouble().map(Trouble::reason),
-    };
-    match reason {
-        None => Response::bytes(200, "application/json", &br#"{"status":"ready"}"#[..]),
-        Some(reason) => {
-            let body = format!(r#"{{"status":"not ready","reason":"{reason}"}}"#);
-            Response::bytes(503, "application/json", body.into_bytes()).header("Retry-After", "1")
-        }
-    }
-}
-
-/// `GET /metrics`: Prometheus' text format 0.0.4.
-pub fn metrics(status: &ServerStatus) -> Response {
-    Response::bytes(200, "text/plain; version=0.0.4", status.rendered(Instant::now()))
-}
-
-/// `GET /openapi.json`: OpenAPI 3.1 of every endpoint, compact as all our JSON.
-pub fn openapi(_status: &ServerStatus) -> Response {
-    const WRITTEN: &[u8] = include_bytes!("openapi.json");
-    static COMPACT: OnceLock<Vec<u8>> = OnceLock::new();
-    let compact = COMPACT.get_or_init(|| {
-        let value = serde_json::from_slice::<serde_json::Value>(WRITTEN);
-        value.and_then(|value| serde_json::to_vec(&value)).unwrap_or_else(|_| WRITTEN.to_vec())
-    });
-    Response::bytes(200, "application/json", &compact[..])
 }
 
 #[cfg(test)]
@@ -174,7 +140,7 @@ mod tests {
         let now = Instant::now();
         let hits = |now| {
             status.metrics.cache_hits.inc();
-            let text = String::from_utf8(status.rendered(now)).unwrap();
+            let text = String::from_utf8(status.rendered_metrics(now)).unwrap();
             let line = text.lines().find(|line| line.starts_with("cloacina_auth_cache_hits_total ")).unwrap();
             line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
         };

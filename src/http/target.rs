@@ -2,8 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use super::error::Error;
 use super::head::bad;
-use super::response::Error;
 
 /// Bytes of a request target; RFC 9112, 3 recommends at least 8,000 for the whole line.
 pub const TARGET_LIMIT: usize = 8 * 1024;

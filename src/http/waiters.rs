@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::peer::Peer;
-use super::response::{RequestInfo, Response};
+use super::request::RequestInfo;
+use super::response::Response;
 use super::worker_pool::{self, ServerContext};
 
 /// An answer that waits. Dropped, it is lost, and the event loop answers at the request's own deadline; so it does
@@ -25,7 +26,7 @@ impl Waiter {
     }
 
     /// Gives the answer.
-    pub fn complete(self, out: &mut Vec<u8>) {
-        worker_pool::send(&self.server, &self.peer, &self.info, self.response, out);
+    pub fn complete(self) {
+        worker_pool::send(&self.server, &self.peer, &self.info, self.response, &mut Vec::new());
     }
 }

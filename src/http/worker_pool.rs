@@ -12,11 +12,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mio::{Token, Waker};
+use prometheus::IntGauge;
 
 use super::connection::Rules;
+use super::error::Error;
 use super::peer::{Peer, Stage};
-use super::response::{self, Error, RequestInfo, Response};
-use super::routes::Request;
+use super::request::{Request, RequestInfo};
+use super::response::{self, Response};
+use super::router::{Routed, Service};
 use super::server_status::ServerStatus;
 use super::waiters::Waiter;
 use crate::background::restart_on_panic;
@@ -39,6 +42,8 @@ pub struct Job {
     pub authorization: Option<String>,
     pub content_type: Option<String>,
     pub has_content_coding: bool,
+    /// `None` for the server's own probe.
+    pub routed: Option<Routed>,
     pub info: RequestInfo,
 }
 
@@ -55,6 +60,8 @@ pub struct Queue {
     state: Mutex<QueueState>,
     filled: Condvar,
     limit: usize,
+    /// How many wait in this queue and in others that share it.
+    depth: IntGauge,
 }
 
 struct QueueState {
@@ -69,9 +76,9 @@ struct QueueState {
 }
 
 impl Queue {
-    pub fn new(limit: usize) -> Queue {
+    pub fn new(limit: usize, depth: IntGauge) -> Queue {
         let state = QueueState { jobs: VecDeque::new(), taken: 0, closed: false, waiting: 0, woken: 0 };
-        Queue { state: Mutex::new(state), filled: Condvar::new(), limit }
+        Queue { state: Mutex::new(state), filled: Condvar::new(), limit, depth }
     }
 
     fn state(&self) -> MutexGuard<'_, QueueState> {
@@ -86,11 +93,13 @@ impl Queue {
             && state.jobs.front().is_some_and(|oldest| oldest.peer.stage() != Some(Stage::Queued))
         {
             state.jobs.pop_front();
+            self.depth.dec();
         }
         if state.jobs.len() >= self.limit {
             return false;
         }
         state.jobs.push_back(job);
+        self.depth.inc();
         // A wake-up costs more than most requests, and whoever is at work comes back for the next job by himself.
         let wakes = state.woken < state.waiting.min(state.jobs.len());
         state.woken += usize::from(wakes);
@@ -107,6 +116,7 @@ impl Queue {
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 state.taken += 1;
+                self.depth.dec();
                 return Some((job, !state.jobs.is_empty()));
             }
             if state.closed {
@@ -124,10 +134,6 @@ impl Queue {
     pub fn close(&self) {
         self.state().closed = true;
         self.filled.notify_all();
-    }
-
-    pub fn depth(&self) -> usize {
-        self.state().jobs.len()
     }
 
     /// How many jobs workers have taken so far: it stands still when they do.
@@ -186,20 +192,20 @@ pub struct ServerContext {
     pub changes: Queue,
     pub completions: CompletionQueue,
     pub status: Arc<ServerStatus>,
-    /// `routes::dispatch` with all that it needs.
-    pub handle: Box<Handle>,
+    pub service: Arc<dyn Service>,
 }
 
 #[cfg(test)]
 impl ServerContext {
     /// With nobody in it yet, and the poll that its completions wakes.
-    pub fn for_tests(queue: usize, handle: Box<Handle>) -> (mio::Poll, Arc<ServerContext>) {
+    pub fn for_tests(queue: usize, service: Arc<dyn Service>) -> (mio::Poll, Arc<ServerContext>) {
         let (poll, waker) = super::event_loop::prepare().unwrap();
         let status =
             Arc::new(ServerStatus::new(Arc::new(crate::metrics::Metrics::new().unwrap()), Arc::default()));
+        let depth = status.metrics.queue_depth.clone();
         let (reads, changes, completions) =
-            (Queue::new(queue), Queue::new(queue), CompletionQueue::new(waker));
-        (poll, Arc::new(ServerContext { reads, changes, completions, status, handle }))
+            (Queue::new(queue, depth.clone()), Queue::new(queue, depth), CompletionQueue::new(waker));
+        (poll, Arc::new(ServerContext { reads, changes, completions, status, service }))
     }
 }
 
@@ -214,10 +220,6 @@ impl ServerContext {
         self.reads.close();
         self.changes.close();
     }
-
-    pub fn depth(&self) -> usize {
-        self.reads.depth() + self.changes.depth()
-    }
 }
 
 /// How many workers there are.
@@ -226,9 +228,6 @@ pub struct Counts {
     pub reads: usize,
     pub changes: usize,
 }
-
-/// What a worker does with a request.
-pub type Handle = dyn Fn(&Request<'_>) -> Response + Send + Sync;
 
 /// Starts so many named threads. `directory` is a place where a socket's name may stand for a moment.
 ///
@@ -278,7 +277,7 @@ fn work(server: &Arc<ServerContext>, queue: &Queue, mut line: Option<Line>, dire
                 Err(error) => {
                     line = None;
                     log::error!(request_id = &*job.info.request_id; "internal error: {error}");
-                    Error::Internal(error).response()
+                    Error::Internal.response()
                 }
             }
         };
@@ -307,7 +306,6 @@ fn answer(server: &ServerContext, line: Option<&mut Line>, job: &Job) -> Result<
         };
         let whole = Request {
             id: &job.info.request_id,
-            method: request.method().as_str(),
             path,
             query,
             authorization: job.authorization.as_deref(),
@@ -317,7 +315,7 @@ fn answer(server: &ServerContext, line: Option<&mut Line>, job: &Job) -> Result<
             client: job.info.client,
             deadline: job.info.deadline,
         };
-        let response = (server.handle)(&whole);
+        let response = server.service.answer(job.routed, &whole);
         // Without this tiny_http would answer 500 to the other end of the pair.
         drop(request.into_writer());
         Ok(response)
@@ -410,6 +408,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::http::router::{TEST_ROUTE, TestService};
 
     const ONE_EACH: Counts = Counts { reads: 1, changes: 1 };
 
@@ -437,7 +436,15 @@ mod tests {
             deadline: Instant::now() + Duration::from_secs(10),
         };
         let plain = format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes();
-        Job { peer, plain, authorization: None, content_type: None, has_content_coding: false, info }
+        Job {
+            peer,
+            plain,
+            authorization: None,
+            content_type: None,
+            has_content_coding: false,
+            routed: Some(TEST_ROUTE),
+            info,
+        }
     }
 
     fn ask(server: &ServerContext, path: &str) -> String {
@@ -454,7 +461,7 @@ mod tests {
             assert_ne!(request.path, "/panics");
             Response::bytes(200, "application/json", &b"{}"[..])
         };
-        let (_poll, server) = ServerContext::for_tests(8, Box::new(handle));
+        let (_poll, server) = ServerContext::for_tests(8, Arc::new(TestService(handle)));
         let workers = start(&server, ONE_EACH, &std::env::temp_dir()).unwrap();
         for _ in 0..3 {
             let panicked = ask(&server, "/panics");
@@ -485,7 +492,7 @@ mod tests {
             }
             Response::bytes(200, "application/json", &b"{}"[..])
         };
-        let (_poll, server) = ServerContext::for_tests(8, Box::new(handle));
+        let (_poll, server) = ServerContext::for_tests(8, Arc::new(TestService(handle)));
         let workers = start(&server, Counts { reads: 1, changes: 0 }, &std::env::temp_dir()).unwrap();
         let (client, peer) = connection();
         assert!(server.reads.push(job(peer, "/dies", "the-id")));
@@ -502,7 +509,7 @@ mod tests {
             let length = if request.path == "/long" { 64 * 1024 * 1024 } else { 2 };
             Response::bytes(200, "application/json", vec![b' '; length])
         };
-        let (_poll, server) = ServerContext::for_tests(8, Box::new(handle));
+        let (_poll, server) = ServerContext::for_tests(8, Arc::new(TestService(handle)));
         let workers = start(&server, ONE_EACH, &std::env::temp_dir()).unwrap();
         let done_with = |path, keep_alive| {
             let (client, peer) = connection();
@@ -531,7 +538,7 @@ mod tests {
 
     #[test]
     fn who_was_given_up_keeps_nobody_out() {
-        let queue = Queue::new(2);
+        let queue = Queue::new(2, IntGauge::new("depth", "depth").unwrap());
         let ((_one, first), (_two, second), (_three, third)) = (connection(), connection(), connection());
         assert!(
             queue.push(job(Arc::clone(&first), "/", "1")) && queue.push(job(Arc::clone(&second), "/", "2"))
@@ -545,11 +552,11 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded_and_keeps_its_order() {
-        let queue = Queue::new(2);
+        let queue = Queue::new(2, IntGauge::new("depth", "depth").unwrap());
         let (_client, peer) = connection();
         let push = |id| queue.push(job(Arc::clone(&peer), "/", id));
         assert_eq!([push("1"), push("2"), push("3")], [true, true, false]);
-        assert_eq!(queue.depth(), 2);
+        assert_eq!(queue.depth.get(), 2);
         queue.close();
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|(job, _)| job.info.request_id).collect();
         assert_eq!(order, ["1".into(), "2".into()]);

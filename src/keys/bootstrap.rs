@@ -9,10 +9,11 @@ use postgres::Transaction;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::key::{self, Plaintext};
-use super::{Permission, fresh_id};
+use crate::auth::Permission;
+use crate::auth::api_key::{self, Plaintext};
 use crate::failure::Failure;
 use crate::plain_file;
+use crate::random;
 use crate::store::keys as rows;
 use crate::store::keys::NewKey;
 
@@ -63,7 +64,7 @@ pub fn run(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) 
     let key = first_key(&path, chosen)?;
     let hash = key.hash();
     let row = NewKey {
-        id: fresh_id().map_err(|_| Failure::Runtime("the system has no random bytes".to_owned()))?,
+        id: random::uuid().map_err(|_| Failure::Runtime("the system has no random bytes".to_owned()))?,
         hash: hash.as_str(),
         prefix: key.shown(),
         name: NAME,
@@ -85,7 +86,9 @@ fn first_key(path: &Path, chosen: Option<&str>) -> Result<Plaintext, Failure> {
     if let Some(chosen) = chosen {
         return chosen_key(chosen);
     }
-    if let Some(found) = read(path)?.filter(|found| key::looks_like_ours(found) && !key::is_mistyped(found)) {
+    if let Some(found) =
+        read(path)?.filter(|found| api_key::looks_like_ours(found) && !api_key::is_mistyped(found))
+    {
         log::info!(file:% = path.display(); "the key that this file holds becomes the first key");
         return Plaintext::chosen(&found).map_err(|wrong| Failure::Runtime(wrong.to_owned()));
     }

@@ -1,36 +1,40 @@
 //! The endpoints under `/auth`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::key::Plaintext;
 use super::listing::{self, Page, cursor, timestamp, timestamp_or_null};
-use super::request_body::{self, CreateKey};
-use super::{ALREADY_ROTATED, Keys, Permission, fresh_id};
-use crate::http::response::{Error, Response};
-use crate::http::routes::Call;
+use super::request_body::{self, CreateKey, End};
+use super::{ALREADY_ROTATED, expiry};
+use crate::app::{App, Call};
+use crate::auth::Permission;
+use crate::auth::api_key::Plaintext;
+use crate::error::Error;
+use crate::http::response::Response;
+use crate::random;
 use crate::store::StoreError;
 use crate::store::keys::{NewKey, Revocation, Rotated, Successor};
 
 /// `POST /auth/keys`: makes a key and shows it, this once.
-pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
+pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let asked = CreateKey::read(call.request)?;
-    let expires_at = keys.end(asked.end, call.request.deadline)?;
-    let key = generate()?;
+    let expires_at = end(app, asked.end, call.request.deadline)?;
+    let key = Plaintext::generate()?;
     let hash = key.hash();
     let new = NewKey {
-        id: fresh_id()?,
+        id: random::uuid()?,
         hash: hash.as_str(),
         prefix: key.shown(),
         name: &asked.name,
         permissions: asked.permission.name(),
         expires_at,
     };
-    let committed = keys.store.insert(&new, call.request.deadline);
-    let created_at = committed.map_err(|error| lost(keys, new.id, error))?.value;
+    let committed = app.store.insert(&new, call.request.deadline);
+    let created_at = committed.map_err(|error| lost(app, new.id, error))?.value;
     log_change(call, "key created", new.id, new.name);
     let made = Created {
         id: new.id,
@@ -42,15 +46,15 @@ pub fn create(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
         rotated_from: None,
         old_key_expires_at: None,
     };
-    Ok(undone_if_lost(keys, new.id, Response::json(201, &made)?))
+    Ok(undone_if_lost(app, new.id, Response::json(201, &made)?))
 }
 
 /// `GET /auth/keys`: a page of the listing, newest first.
-pub fn list(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
+pub fn list(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let page = Page::from_query(call.request.query)?;
     // One more than asked for tells whether there is another page.
     let mut rows =
-        keys.store.list(page.after, page.with_revoked, page.limit as i64 + 1, call.request.deadline)?;
+        app.store.list(page.after, page.with_revoked, page.limit as i64 + 1, call.request.deadline)?;
     let is_last = rows.len() <= page.limit;
     rows.truncate(page.limit);
     let next = if is_last { None } else { rows.end()?.map(cursor) };
@@ -60,7 +64,7 @@ pub fn list(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
         if index > 0 {
             body.push(b',');
         }
-        listing::write(&row?, &mut body).map_err(|error| Error::Internal(error.to_string()))?;
+        listing::write(&row?, &mut body)?;
     }
     body.push(b']');
     if let Some(next) = &next {
@@ -75,19 +79,19 @@ pub fn list(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
 }
 
 /// `DELETE /auth/keys/{id}`: once this has answered, the key lets nobody in, on any server.
-pub fn revoke(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
-    revoke_key(keys, call, key_id(call.id)?)
+pub fn revoke(app: &App, call: &Call<'_>) -> Result<Response, Error> {
+    revoke_key(app, call, key_id(call.parameters.get("id"))?)
 }
 
 /// `DELETE /auth/keys/self`: whoever finds a key can kill it.
-pub fn revoke_self(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
-    revoke_key(keys, call, call.principal.id)
+pub fn revoke_self(app: &App, call: &Call<'_>) -> Result<Response, Error> {
+    revoke_key(app, call, call.principal.id)
 }
 
-fn revoke_key(keys: &Keys, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
-    let revocation = keys.store.revoke(id, call.request.deadline);
+fn revoke_key(app: &App, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
+    let revocation = app.store.revoke(id, call.request.deadline);
     // Also when it failed: it may have been carried out all the same.
-    keys.cache.clear();
+    app.auth.forget_keys();
     let revocation = revocation?;
     if let Revocation::Revoked(name) = &revocation.value {
         log_change(call, "key revoked", id, name);
@@ -95,60 +99,65 @@ fn revoke_key(keys: &Keys, call: &Call<'_>, id: Uuid) -> Result<Response, Error>
     let response = match revocation.value {
         Revocation::Unknown => return Err(NO_KEY),
         // A failover may bring the key back.
-        _ if !revocation.is_confirmed => return Err(Error::OutcomeUnknown),
+        _ if !revocation.is_confirmed => return Err(Error::OutcomeUnknown(None)),
         Revocation::Revoked(_) => Response::json(200, &Revoked { status: "revoked", id })?,
-        Revocation::Earlier => NO_KEY.response(),
+        Revocation::Earlier => NO_KEY.into(),
     };
     // For an earlier revocation as well: whoever made it may still be waiting.
-    Ok(once_servers_know(keys, call, response))
+    Ok(once_servers_know(app, call, response))
 }
 
 /// The answer to a change that is committed, to be given once no other server lets anybody in by what it knew before.
-fn once_servers_know(keys: &Keys, call: &Call<'_>, response: Response) -> Response {
-    let Some(announced) = keys.store.announce(keys.server, call.request.deadline) else { return response };
-    let waiting = Arc::clone(&keys.waiting);
-    response.parked(move |parked| waiting.add(announced, parked))
+fn once_servers_know(app: &App, call: &Call<'_>, response: Response) -> Response {
+    match app.auth.announce(call.request.deadline) {
+        Some(announcement) => response.parked(|waiter| announcement.when_known(|| waiter.complete())),
+        None => response,
+    }
 }
 
 /// A new key that no client was given must not stay valid, nor a key that it replaced stay dead.
-fn undone_if_lost(keys: &Keys, id: Uuid, response: Response) -> Response {
-    let lost = Arc::clone(&keys.lost);
+fn undone_if_lost(app: &App, id: Uuid, response: Response) -> Response {
+    let lost = Arc::clone(&app.auth.undelivered);
     response.or_if_lost(move || lost.add(id))
 }
 
 /// The same for one of which it is not known whether it was made.
-fn lost(keys: &Keys, id: Uuid, error: StoreError) -> Error {
+fn lost(app: &App, id: Uuid, error: StoreError) -> Error {
     if let StoreError::Unknown(_) = error {
-        keys.lost.add(id);
+        app.auth.undelivered.add(id);
     }
     error.into()
 }
 
 /// `POST /auth/keys/{id}/rotate`: a new key in the place of an old one, which dies at once or after a grace.
-pub fn rotate(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
-    let id = if call.id == "self" { call.principal.id } else { key_id(call.id)? };
+pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
+    let id = if call.parameters.get("id") == "self" {
+        call.principal.id
+    } else {
+        key_id(call.parameters.get("id"))?
+    };
     if id != call.principal.id && call.principal.permission() != Some(Permission::Admin) {
-        return Err(keys.forbid());
+        return Err(app.auth.forbid());
     }
     let grace = request_body::grace(call.request)?;
-    let key = generate()?;
+    let key = Plaintext::generate()?;
     let hash = key.hash();
     let successor = Successor {
-        id: fresh_id()?,
+        id: random::uuid()?,
         hash: hash.as_str(),
         prefix: key.shown(),
         grace_seconds: grace.as_seconds_f64(),
-        longest_seconds: keys.longest_seconds(),
+        longest_seconds: longest_seconds(app),
     };
-    let rotation = keys.store.rotate(id, &successor, call.request.deadline);
+    let rotation = app.store.rotate(id, &successor, call.request.deadline);
     // The old key's end has come nearer, for all that is remembered of it here and elsewhere.
-    keys.cache.clear();
-    let rotation = rotation.map_err(|error| lost(keys, successor.id, error))?;
+    app.auth.forget_keys();
+    let rotation = rotation.map_err(|error| lost(app, successor.id, error))?;
     let made = match rotation.value {
         // A failover may bring the old key back as it was, so it is brought back here.
         Rotated::Now(_) if !rotation.is_confirmed => {
-            keys.lost.add(successor.id);
-            return Err(Error::OutcomeUnknown);
+            app.auth.undelivered.add(successor.id);
+            return Err(Error::OutcomeUnknown(None));
         }
         Rotated::Now(made) => made,
         Rotated::Earlier => return Err(Error::Conflict(ALREADY_ROTATED)),
@@ -166,12 +175,12 @@ pub fn rotate(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
         rotated_from: Some(id),
         old_key_expires_at: Some(made.old_expires_at),
     };
-    let response = undone_if_lost(keys, successor.id, Response::json(201, &created)?);
-    Ok(once_servers_know(keys, call, response))
+    let response = undone_if_lost(app, successor.id, Response::json(201, &created)?);
+    Ok(once_servers_know(app, call, response))
 }
 
 /// `GET /auth/whoami`: the principal's own key.
-pub fn whoami(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
+pub fn whoami(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let principal = &call.principal;
     let identity = Identity {
         id: principal.id,
@@ -179,14 +188,14 @@ pub fn whoami(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
         permissions: &principal.permissions,
         created_at: principal.created_at,
         expires_at: principal.expires_at,
-        last_used_at: keys.store.last_used_at(principal.id, call.request.deadline)?,
+        last_used_at: app.store.last_used_at(principal.id, call.request.deadline)?,
     };
-    Response::json(200, &identity)
+    Ok(Response::json(200, &identity)?)
 }
 
 /// `GET /auth/verify`: for a proxy that asks on behalf of another service. All three fields, always, and none of them
 /// empty: some proxies would pass on the client's own instead.
-pub fn verify(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
+pub fn verify(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let query = call.request.query;
     // A proxy that asks for `Require` would else ask for nothing.
     let asked = match listing::is_miswritten(query, "require") {
@@ -196,11 +205,11 @@ pub fn verify(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
     if let Some(required) = asked {
         // Nobody has a permission that there is none of, or two at once.
         let Some(required) = required.ok().and_then(|name| Permission::parse(&name)) else {
-            keys.forbid();
+            app.auth.forbid();
             return Err(Error::UnknownPermission);
         };
         if call.principal.permission() < Some(required) {
-            return Err(keys.forbid());
+            return Err(app.auth.forbid());
         }
     }
     Ok(Response::no_content()
@@ -209,13 +218,35 @@ pub fn verify(keys: &Keys, call: &Call<'_>) -> Result<Response, Error> {
         .header("X-Auth-Permissions", field_value(&call.principal.permissions)))
 }
 
+/// When a new key ends: as asked for, within the longest life that is allowed, by the database's clock. Where neither
+/// says anything, that is not asked.
+///
+/// # Errors
+/// `Invalid`: it has ended already, or would live for longer.
+fn end(app: &App, asked: Option<End>, until: Instant) -> Result<Option<OffsetDateTime>, Error> {
+    let longest = app.settings.max_key_lifetime;
+    if asked.is_none() && longest.is_zero() {
+        return Ok(None);
+    }
+    let now = app.store.now(until)?;
+    let field = asked.map_or("expires_at", End::field);
+    asked
+        .map(|end| end.at(now))
+        .transpose()
+        .map_err(str::to_owned)
+        .and_then(|at| expiry::bounded(at, longest, now))
+        .map_err(|line| request_body::wrong(field, line))
+}
+
+/// The longest life in seconds, for the database.
+fn longest_seconds(app: &App) -> Option<f64> {
+    let longest = app.settings.max_key_lifetime;
+    (!longest.is_zero()).then_some(longest.as_secs_f64())
+}
+
 /// About as long as one key is in a listing.
 const LISTED_BYTES: usize = 256;
 const NO_KEY: Error = Error::NotFound("key not found or already revoked");
-
-fn generate() -> Result<Plaintext, Error> {
-    Plaintext::generate().map_err(|error| Error::Internal(error.to_string()))
-}
 
 /// Who did what to which key.
 fn log_change(call: &Call<'_>, what: &str, id: Uuid, name: &str) {
@@ -285,7 +316,7 @@ struct Revoked {
 /// The hyphenated form only: one key, one spelling of its path (but for case).
 fn key_id(text: &str) -> Result<Uuid, Error> {
     let id = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
-    id.ok_or_else(|| Error::BadRequest("invalid key ID format".to_owned()))
+    id.ok_or_else(|| Error::Malformed("invalid key ID format".to_owned()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::expiry;
 use crate::config::count;
-use crate::http::response::Error;
+use crate::error::Error;
 use crate::store::keys::{KeyRow, Position};
 use crate::terminal::start_of;
 
@@ -50,10 +50,10 @@ impl Page {
     pub fn from_query(query: Option<&str>) -> Result<Page, Error> {
         let given = |name: &str, right: &'static str| match parameter(query, name) {
             None => Ok(None),
-            Some(Err(())) => Err(Error::BadRequest(format!("{name}: stands more than once in the query"))),
+            Some(Err(())) => Err(Error::Malformed(format!("{name}: stands more than once in the query"))),
             Some(Ok(value)) => {
                 let line = format!("{name}: `{}` is not right: expected {right}", start_of(&value));
-                Ok(Some((value, Error::BadRequest(line))))
+                Ok(Some((value, Error::Malformed(line))))
             }
         };
         let mut page = Page { limit: LARGEST_PAGE, after: None, with_revoked: true };
@@ -230,7 +230,7 @@ mod tests {
             &format!("after={}", "F".repeat(48)),
             &format!("after={garbage}0"),
         ] {
-            let Err(Error::BadRequest(line)) = Page::from_query(Some(bad)) else {
+            let Err(Error::Malformed(line)) = Page::from_query(Some(bad)) else {
                 panic!("{bad} should be refused")
             };
             let name = bad.split('=').next().unwrap();

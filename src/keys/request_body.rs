@@ -3,12 +3,12 @@
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
-use super::{Permission, expiry};
-use crate::http::response::Error;
-use crate::http::routes::Request;
+use super::expiry;
+use crate::auth::{NAME_CHARACTERS, Permission};
+use crate::error::Error;
+use crate::http::request::Request;
 use crate::terminal::start_of;
 
-pub const NAME_CHARACTERS: usize = 255;
 const LONGEST_GRACE: Duration = Duration::days(3650);
 
 /// The body as a JSON object.
@@ -26,8 +26,8 @@ fn json_object(request: &Request<'_>) -> Result<Map<String, Value>, Error> {
         .and_then(|_| serde_json::from_slice(request.body))
         .map(|Fields(fields)| fields)
         .map_err(|error| match error.is_data() {
-            true => Error::Unprocessable(plain_cause(&error)),
-            false => Error::BadRequest(format!("request body is not valid JSON: {error}")),
+            true => Error::Invalid(plain_cause(&error)),
+            false => Error::Malformed(format!("request body is not valid JSON: {error}")),
         })
 }
 
@@ -159,7 +159,7 @@ fn know(fields: &Map<String, Value>, known: &[&str]) -> Result<(), Error> {
 }
 
 pub fn wrong(field: &str, line: impl std::fmt::Display) -> Error {
-    Error::Unprocessable(format!("{field}: {line}"))
+    Error::Invalid(format!("{field}: {line}"))
 }
 
 fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Error> {
@@ -234,7 +234,6 @@ mod tests {
     fn read(body: &str) -> Result<CreateKey, (u16, String)> {
         let request = Request {
             id: "",
-            method: "POST",
             path: "",
             query: None,
             authorization: None,
@@ -249,9 +248,9 @@ mod tests {
             None => Ok(asked),
         });
         read.map_err(|error| match error {
-            Error::BadRequest(line) => (400, line),
-            Error::Unprocessable(line) => (422, line),
-            other => (other.status(), String::new()),
+            Error::Malformed(line) => (400, line),
+            Error::Invalid(line) => (422, line),
+            other => (0, format!("{other:?}")),
         })
     }
 

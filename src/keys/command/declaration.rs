@@ -7,9 +7,10 @@ use std::ops::Range;
 use time::OffsetDateTime;
 use toml_edit::{Document, Item, TableLike, Value};
 
-use super::super::key::KeyHash;
+use super::super::expiry;
 use super::super::request_body::check_name;
-use super::super::{Permission, expiry};
+use crate::auth::Permission;
+use crate::auth::api_key::KeyHash;
 use crate::config::position;
 use crate::terminal::shown;
 

@@ -4,8 +4,8 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
 use super::super::expiry;
-use super::super::key::{self, KeyHash};
 use super::{failed, until};
+use crate::auth::api_key::{self, KeyHash};
 use crate::cli;
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -43,7 +43,7 @@ fn read() -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let stdin = io::stdin().lock();
     let is_terminal = stdin.is_terminal();
-    let mut limited = stdin.take(key::LONGEST as u64 + 3);
+    let mut limited = stdin.take(api_key::LONGEST as u64 + 3);
     match is_terminal {
         true => {
             cli::remark("type or paste the key, then press Enter:");
@@ -68,19 +68,19 @@ fn well_formed(input: &[u8]) -> Result<&str, (u8, String)> {
             return malformed("stdin has more than one line; a key has no line break in it");
         }
         // A key that its owner chose may have quotes of its own, so those are looked up.
-        Ok(_) if bare != text && (key::starts_like_ours(bare) || !key::can_be_sent(text)) => {
+        Ok(_) if bare != text && (api_key::starts_like_ours(bare) || !api_key::can_be_sent(text)) => {
             return malformed("it stands in quotes; remove the quotes");
         }
-        Ok(key) if key::can_be_sent(key) => key,
+        Ok(key) if api_key::can_be_sent(key) => key,
         Ok(text) if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer ")) => {
             return malformed("it is a whole header's value; remove `Bearer ` before the key");
         }
-        _ if line.len() > key::LONGEST => {
-            return malformed(&format!("it has more than {} bytes", key::LONGEST));
+        _ if line.len() > api_key::LONGEST => {
+            return malformed(&format!("it has more than {} bytes", api_key::LONGEST));
         }
         _ => return malformed("a key has visible ASCII characters only, and no space"),
     };
-    if key::looks_like_ours(key) && key::is_mistyped(key) {
+    if api_key::looks_like_ours(key) && api_key::is_mistyped(key) {
         let text = "mistyped: its checksum is wrong, so at least one character is not right\n";
         return Err((MISTYPED, text.to_owned()));
     }
@@ -89,10 +89,10 @@ fn well_formed(input: &[u8]) -> Result<&str, (u8, String)> {
 
 fn of_row(key: &str, found: Option<&Lookup>) -> (u8, String) {
     let Some(Lookup { row, now, .. }) = found else {
-        let hint = match key::starts_like_ours(key) && !key::looks_like_ours(key) {
+        let hint = match api_key::starts_like_ours(key) && !api_key::looks_like_ours(key) {
             true => format!(
                 "; it begins like a key of this server, which has {} characters, but has {}: was all of it copied?",
-                key::LENGTH,
+                api_key::LENGTH,
                 key.len()
             ),
             false if key.trim_matches(QUOTES) != key => {
@@ -134,7 +134,7 @@ mod tests {
         {
             assert_eq!(well_formed(input.as_bytes()), Ok("my-secret-admin-key-here"));
         }
-        let longest = "x".repeat(key::LONGEST);
+        let longest = "x".repeat(api_key::LONGEST);
         assert_eq!(well_formed(longest.as_bytes()), Ok(&*longest));
         for (input, text) in [
             (b"".as_slice(), "malformed: stdin is empty\n"),
@@ -149,7 +149,7 @@ mod tests {
                 "malformed: it stands in quotes; remove the quotes\n",
             ),
             (b"\xff", "malformed: a key has visible ASCII characters only, and no space\n"),
-            ("x".repeat(key::LONGEST + 1).as_bytes(), "malformed: it has more than 512 bytes\n"),
+            ("x".repeat(api_key::LONGEST + 1).as_bytes(), "malformed: it has more than 512 bytes\n"),
         ] {
             assert_eq!(well_formed(input), Err((MALFORMED, text.to_owned())));
         }

@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::key::Plaintext;
 use super::request_body::{End, check_name, read_grace};
-use super::{ALREADY_ROTATED, Permission, expiry, fresh_id};
+use super::{ALREADY_ROTATED, expiry};
+use crate::auth::Permission;
+use crate::auth::api_key::Plaintext;
 use crate::cli::{self, KeysAction};
 use crate::config::Settings;
 use crate::failure::Failure;
+use crate::random;
 use crate::store::keys::{NewKey, Revocation, Rotated, Successor, Undone};
 use crate::store::{COMMAND_LIMIT, Store, StoreError};
 use crate::terminal::shown;
@@ -237,7 +239,7 @@ fn tell_servers(store: &Store) -> Result<(), Failure> {
 }
 
 fn id() -> Result<Uuid, Failure> {
-    fresh_id().map_err(|_| no_random_bytes())
+    random::uuid().map_err(|_| no_random_bytes())
 }
 
 fn generated() -> Result<Plaintext, Failure> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Keys;
+use super::Auth;
 use crate::postgres_link::ConnectError;
 use crate::store::invalidation::{Invalidation, LEASE, Listener, since_boot};
 
@@ -22,27 +22,27 @@ const SAME_SERVER_LIMIT: Duration = Duration::from_secs(1);
 const _: () = assert!(SAME_SERVER_EVERY.as_millis() + SAME_SERVER_LIMIT.as_millis() < LEASE.as_millis());
 
 /// Runs until `stop` is set, which it notices within `ASK_EVERY` unless the database hangs.
-pub fn watch(keys: &Keys, stop: &AtomicBool) {
+pub fn watch(auth: &Auth, stop: &AtomicBool) {
     let mut is_down = false;
     while !stop.load(Ordering::Acquire) {
-        keys.cache.distrust();
+        auth.cache.distrust();
         let asked = since_boot();
-        match keys.store.listener(keys.server) {
+        match auth.store.listener(auth.server) {
             Ok(mut listener) => {
                 if is_down {
                     log::info!("the link to the database is back; keys are cached again");
                 }
                 is_down = false;
-                keys.cache.trust_until(asked.saturating_add(LEASE));
-                match follow(keys, &mut listener, stop) {
+                auth.cache.trust_until(asked.saturating_add(LEASE));
+                match follow(auth, &mut listener, stop) {
                     Ok(()) => {
-                        keys.cache.distrust();
+                        auth.cache.distrust();
                         let _ = listener.close();
                         return;
                     }
                     Err(error) => log::debug!("the link to the database broke: {error}"),
                 }
-                keys.cache.distrust();
+                auth.cache.distrust();
                 listener.give_up();
             }
             Err(error) if !is_down => {
@@ -56,16 +56,16 @@ pub fn watch(keys: &Keys, stop: &AtomicBool) {
 }
 
 /// Trusts the cache from lease to lease, and empties it whenever a key has changed somewhere.
-fn follow(keys: &Keys, listener: &mut Listener, stop: &AtomicBool) -> Result<(), ConnectError> {
+fn follow(auth: &Auth, listener: &mut Listener, stop: &AtomicBool) -> Result<(), ConnectError> {
     while !stop.load(Ordering::Acquire) {
         match listener.wait(ASK_EVERY)? {
-            Invalidation::None { asked } => keys.cache.trust_until(asked.saturating_add(LEASE)),
+            Invalidation::None { asked } => auth.cache.trust_until(asked.saturating_add(LEASE)),
             Invalidation::Change => {
                 // In this order: a server that waits for us may go on as soon as we have said that we caught up.
-                keys.cache.distrust();
+                auth.cache.distrust();
                 let asked = since_boot();
                 listener.acknowledge()?;
-                keys.cache.trust_until(asked.saturating_add(LEASE));
+                auth.cache.trust_until(asked.saturating_add(LEASE));
             }
         }
     }
@@ -75,14 +75,14 @@ fn follow(keys: &Keys, listener: &mut Listener, stop: &AtomicBool) -> Result<(),
 /// Runs until `stop` is set. Makes a session now and then, and where that leads to another server, nothing that is heard
 /// on the link counts any more. On a thread that waits for nothing else: another server may wait for no longer than a
 /// lease.
-pub fn watch_server(keys: &Keys, stop: &AtomicBool) {
-    let mut known = keys.store.epoch();
+pub fn watch_server(auth: &Auth, stop: &AtomicBool) {
+    let mut known = auth.store.epoch();
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
-        keys.store.see_whether_it_is_the_same_server(SAME_SERVER_LIMIT);
-        let now = keys.store.epoch();
+        auth.store.see_whether_it_is_the_same_server(SAME_SERVER_LIMIT);
+        let now = auth.store.epoch();
         if std::mem::replace(&mut known, now) != now {
-            keys.cache.distrust();
+            auth.cache.distrust();
         }
         thread::park_timeout(SAME_SERVER_EVERY.saturating_sub(began.elapsed()));
     }

@@ -3,8 +3,6 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-use super::values::parse_digits;
-
 /// Addresses and networks (CIDR, RFC 4632), in any number; the default is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Networks(Vec<Network>);
@@ -55,7 +53,7 @@ impl FromStr for Network {
             let wrapping = |address: IpAddr| if address.is_ipv4() { 96 } else { 0 };
             let bits = match bits {
                 None => 128,
-                Some(bits) => parse_digits::<u32>(bits)?.checked_add(wrapping(given))?,
+                Some(bits) => parse_bits(bits)?.checked_add(wrapping(given))?,
             };
             (wrapping(base)..=128).contains(&bits).then(|| (base, bits, bits - wrapping(base)))
         };
@@ -69,6 +67,11 @@ impl FromStr for Network {
         // 10.1.2.3/8 may mean one host or a network.
         Err(format!("must be a network by its first address; did you mean {first}/{own_bits}?"))
     }
+}
+
+/// A number of bits, in digits alone.
+fn parse_bits(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// The first address that has these leading bits in common with this one, both as IPv6 addresses.

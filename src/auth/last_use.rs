@@ -27,19 +27,19 @@ impl LastUsedRecorder {
     }
 
     /// A key was let in now, by the database's clock: several servers write to one row.
-    pub fn note(&self, principal: &Principal) {
-        self.note_at(principal, principal.clock.now());
+    pub fn record(&self, principal: &Principal) {
+        self.record_at(principal, principal.clock.now());
     }
 
-    fn note_at(&self, principal: &Principal, now: OffsetDateTime) {
+    fn record_at(&self, principal: &Principal, now: OffsetDateTime) {
         let seconds = now.unix_timestamp();
-        let before = principal.noted_use.load(Ordering::Relaxed);
+        let before = principal.recorded_use.load(Ordering::Relaxed);
         // Whole seconds, so one more makes sure that it is not too soon to be written. A clock that was set back must not
         // silence it until it has caught up.
         if (before..=before + APART_SECONDS).contains(&seconds) {
             return;
         }
-        principal.noted_use.store(seconds, Ordering::Relaxed);
+        principal.recorded_use.store(seconds, Ordering::Relaxed);
         self.pending().insert(principal.id, now);
     }
 
@@ -80,7 +80,7 @@ mod tests {
     fn a_use_is_noted_once_a_minute() {
         let (recorder, principal) = (LastUsedRecorder::default(), Principal::for_tests("busy"));
         let noted = |now| {
-            recorder.note_at(&principal, now);
+            recorder.record_at(&principal, now);
             std::mem::take(&mut *recorder.pending()).remove(&principal.id)
         };
         assert_eq!(noted(EARLIER), Some(EARLIER));
@@ -95,10 +95,10 @@ mod tests {
     fn what_was_not_written_gives_way_to_what_was_noted_meanwhile() {
         let (recorder, principal) = (LastUsedRecorder::default(), Principal::for_tests("patient"));
         let other = Uuid::from_u128(1);
-        recorder.note_at(&principal, EARLIER);
+        recorder.record_at(&principal, EARLIER);
         let mut batch = std::mem::take(&mut *recorder.pending());
         batch.insert(other, EARLIER);
-        recorder.note_at(&principal, LATER);
+        recorder.record_at(&principal, LATER);
         recorder.keep(&batch, vec![principal.id, other]);
         assert_eq!(*recorder.pending(), HashMap::from([(principal.id, LATER), (other, EARLIER)]));
     }

@@ -3,26 +3,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
-use super::key::{self, KeyHash};
-use super::request_body::NAME_CHARACTERS;
-use super::{DatabaseClock, Keys, Permission, Principal};
-use crate::http::response::Error;
-use crate::http::routes::Access;
+use super::api_key::{self, KeyHash};
+use super::principal::{DatabaseClock, NAME_CHARACTERS};
+use super::{Auth, Principal, Scope};
+use crate::error::Error;
 use crate::metrics::AuthFailure;
 use crate::store::StoreError;
 use crate::store::keys::Lookup;
 
-/// From so long before its expiry on, answers to a key say when that is.
-const WARNED_BEFORE: Duration = Duration::days(7);
-
-impl Keys {
-    /// Lets in whoever has a valid key, and counts whom it does not. The lookup is by a hash of the key, so its time
-    /// tells nothing of the key itself.
+impl Auth {
+    /// The principal of a valid key; what is refused is counted. The lookup is by a hash of the key, so its time tells
+    /// nothing of the key itself.
     ///
     /// # Errors
-    /// `MalformedAuthorization`, `InvalidKey`, `DatabaseUnavailable`.
+    /// `MalformedAuthorization`, `InvalidKey`, `Unavailable`.
     pub fn authenticate(&self, authorization: Option<&str>, until: Instant) -> Result<Arc<Principal>, Error> {
         self.identify(authorization, until).map_err(|refusal| match refusal {
             Refusal::Store(error) => error.into(),
@@ -37,21 +33,25 @@ impl Keys {
         })
     }
 
-    /// Lets the principal do this, if its key may.
+    /// The principal of a key that is in the cache, without any wait.
+    pub fn authenticate_cached(&self, authorization: Option<&str>) -> Option<Arc<Principal>> {
+        let principal = self.cache.get(&KeyHash::of(authorization.and_then(bearer)?)).ok()?;
+        self.metrics.cache_hits.inc();
+        self.last_used.record(&principal);
+        Some(principal)
+    }
+
+    /// Whether a principal's key has the scope.
     ///
     /// # Errors
     /// `InsufficientPermissions`, counted.
-    pub fn authorize(&self, principal: &Principal, access: Access) -> Result<(), Error> {
-        match access {
-            Access::Admin if principal.permission() != Some(Permission::Admin) => Err(self.forbid()),
-            Access::ServerKey if principal.is_tenants => Err(self.forbid()),
-            Access::Admin | Access::ServerKey | Access::AnyKey => Ok(()),
-        }
+    pub fn authorize(&self, principal: &Principal, scope: Scope) -> Result<(), Error> {
+        if principal.has(scope) { Ok(()) } else { Err(self.forbid()) }
     }
 
     fn identify(&self, authorization: Option<&str>, until: Instant) -> Result<Arc<Principal>, Refusal> {
         let key = authorization.and_then(bearer).ok_or(Refusal::Because(AuthFailure::Malformed))?;
-        if key::looks_like_ours(key) && key::is_mistyped(key) {
+        if api_key::looks_like_ours(key) && api_key::is_mistyped(key) {
             return Err(Refusal::Because(AuthFailure::Checksum));
         }
         let hash = KeyHash::of(key);
@@ -69,7 +69,7 @@ impl Keys {
                 principal
             }
         };
-        self.last_used.note(&principal);
+        self.last_used.record(&principal);
         Ok(principal)
     }
 
@@ -78,13 +78,6 @@ impl Keys {
         self.metrics.auth_failed(AuthFailure::Permission);
         log::debug!(reason:? = AuthFailure::Permission; "not let in");
         Error::InsufficientPermissions
-    }
-}
-
-impl Principal {
-    /// When the key expires, once that is near.
-    pub fn expires_soon(&self) -> Option<OffsetDateTime> {
-        self.expires_at.filter(|end| *end - self.clock.now() <= WARNED_BEFORE)
     }
 }
 
@@ -111,7 +104,7 @@ fn valid(found: Option<Lookup>) -> Result<(Principal, Option<std::time::Duration
         created_at: row.created_at,
         expires_at: row.expires_at,
         is_tenants: row.is_tenants,
-        noted_use: row.last_used_at.map_or(0, OffsetDateTime::unix_timestamp).into(),
+        recorded_use: row.last_used_at.map_or(0, OffsetDateTime::unix_timestamp).into(),
         clock: DatabaseClock { then: now, since_boot: answered },
     };
     Ok((principal, ends))
@@ -132,7 +125,7 @@ fn shortened(mut text: String) -> String {
 fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, rest) = authorization.split_once(' ')?;
     let token = rest.trim_matches(' ');
-    (scheme.eq_ignore_ascii_case("bearer") && key::can_be_sent(token)).then_some(token)
+    (scheme.eq_ignore_ascii_case("bearer") && api_key::can_be_sent(token)).then_some(token)
 }
 
 #[cfg(test)]
@@ -157,6 +150,6 @@ mod tests {
         ] {
             assert_eq!(bearer(header), token, "{header:?}");
         }
-        assert_eq!(bearer(&format!("Bearer {}", "x".repeat(key::LONGEST + 1))), None);
+        assert_eq!(bearer(&format!("Bearer {}", "x".repeat(api_key::LONGEST + 1))), None);
     }
 }

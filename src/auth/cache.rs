@@ -7,7 +7,7 @@ use std::time::Duration;
 use lru::LruCache;
 
 use super::Principal;
-use super::key::KeyHash;
+use super::api_key::KeyHash;
 use crate::store::invalidation::since_boot;
 
 /// Keys that were found valid, each for at most the TTL, and none unless the cache may be trusted now.

@@ -17,13 +17,13 @@ const REMEMBERED: usize = 256;
 
 /// Ids of keys that have to be revoked, and since when.
 #[derive(Default)]
-pub struct Undelivered {
+pub struct UndeliveredKeys {
     ids: Mutex<Vec<(Uuid, Instant)>>,
     /// Some were taken from these, and are being revoked.
     is_undoing: AtomicBool,
 }
 
-impl Undelivered {
+impl UndeliveredKeys {
     fn ids(&self) -> MutexGuard<'_, Vec<(Uuid, Instant)>> {
         self.ids.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

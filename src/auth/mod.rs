@@ -1,0 +1,73 @@
+//! Who asks and what they may do: a bearer token becomes a principal, by way of a cache that every other server's
+//! changes empty before the client that made them is answered.
+
+pub mod api_key;
+mod authenticate;
+mod cache;
+pub mod invalidation;
+mod last_use;
+mod principal;
+pub mod undelivered;
+pub mod waiting_responses;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::metrics::Metrics;
+use crate::random;
+use crate::store::Store;
+use cache::Cache;
+use last_use::LastUsedRecorder;
+pub use principal::{NAME_CHARACTERS, Permission, Principal, Scope};
+use undelivered::UndeliveredKeys;
+use waiting_responses::WaitingResponses;
+
+/// What lets principals in.
+pub struct Auth {
+    store: Arc<Store>,
+    cache: Cache,
+    /// This process among those that share the database.
+    server: Uuid,
+    last_used: LastUsedRecorder,
+    waiting: Arc<WaitingResponses>,
+    /// New keys whose clients could not be given them.
+    pub undelivered: Arc<UndeliveredKeys>,
+    metrics: Arc<Metrics>,
+}
+
+impl Auth {
+    /// A cache of 0 entries is none.
+    ///
+    /// # Errors
+    /// The system has no random bytes.
+    pub fn new(
+        store: Arc<Store>,
+        cache_entries: usize,
+        cache_ttl: Duration,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Auth> {
+        Ok(Auth {
+            store,
+            cache: Cache::new(cache_entries, cache_ttl),
+            server: random::uuid()?,
+            last_used: LastUsedRecorder::default(),
+            waiting: Arc::default(),
+            undelivered: Arc::default(),
+            metrics,
+        })
+    }
+
+    /// Forgets every key. To be called once a change of keys was tried, whether or not it is known to be committed, and
+    /// before its client is answered.
+    pub fn forget_keys(&self) {
+        self.cache.clear();
+    }
+
+    /// Writes down when keys were last used; what cannot be written within the limit is kept for the next time.
+    pub fn write_last_used(&self, limit: Duration) {
+        self.last_used.write(&self.store, limit);
+    }
+}

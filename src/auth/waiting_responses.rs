@@ -1,0 +1,130 @@
+//! Answers to changes, each of which waits until every other server that shares the database knows of its change. One
+//! thread watches for all of them together.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use super::Auth;
+use crate::store::StoreError;
+use crate::store::invalidation::{Announced, LONGEST_LEASE, LOOK_LIMIT};
+
+/// Between two looks at the other servers: first, and once they have not caught up for a while.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The responses that wait.
+#[derive(Default)]
+pub struct WaitingResponses {
+    responses: Mutex<Vec<Waiting>>,
+    watcher: OnceLock<Thread>,
+}
+
+struct Waiting {
+    announced: Announced,
+    complete: Box<dyn FnOnce() + Send>,
+}
+
+/// A change that other servers were told of, and may not know yet.
+pub struct Announcement {
+    announced: Announced,
+    waiting: Arc<WaitingResponses>,
+}
+
+impl Announcement {
+    /// Calls `complete` on a thread of its own once no other server lets a key in by what it read before the change. It
+    /// is dropped instead where the server ends before that.
+    pub fn when_known(self, complete: impl FnOnce() + Send + 'static) {
+        let waiting = Waiting { announced: self.announced, complete: Box::new(complete) };
+        self.waiting.responses().push(waiting);
+        if let Some(watcher) = self.waiting.watcher.get() {
+            watcher.unpark();
+        }
+    }
+}
+
+impl Auth {
+    /// Tells other servers of a change that is committed. `None`: none of them remembers keys.
+    pub fn announce(&self, deadline: Instant) -> Option<Announcement> {
+        let announced = self.store.announce(self.server, deadline)?;
+        Some(Announcement { announced, waiting: Arc::clone(&self.waiting) })
+    }
+
+    /// Lets the responses that wait be given until this moment, once no request is carried out any more.
+    pub fn finish_responses(&self, until: Instant) {
+        self.waiting.finish(until);
+    }
+}
+
+impl WaitingResponses {
+    fn responses(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.responses.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Waits until every answer is given, or until this moment: those that still wait then are lost. No more may be
+    /// added.
+    fn finish(&self, until: Instant) {
+        while !self.responses().is_empty() && Instant::now() < until {
+            thread::sleep(LONGEST_PAUSE);
+        }
+        let lost = std::mem::take(&mut *self.responses());
+        drop(lost);
+    }
+
+    /// Takes those out of the first so many whose wait is over, given what every other server has seen. The highest
+    /// number of which a lease had to be sat out comes with them.
+    fn take(&self, count: usize, seen_by_all: Option<i64>) -> (Vec<Waiting>, Option<i64>) {
+        let now = Instant::now();
+        let mut responses = self.responses();
+        let knows = |announced: &Announced| {
+            announced.number.zip(seen_by_all).is_some_and(|(number, seen)| seen >= number)
+        };
+        let over: Vec<_> = responses
+            .extract_if(..count, |waiting| knows(&waiting.announced) || waiting.announced.until <= now)
+            .collect();
+        let missed = over.iter().filter(|waiting| !knows(&waiting.announced));
+        let missed = missed.filter_map(|waiting| waiting.announced.number).max();
+        (over, missed)
+    }
+}
+
+/// Runs until `stop` is set and it is unparked.
+pub fn watch(auth: &Auth, stop: &AtomicBool) {
+    let _ = auth.waiting.watcher.set(thread::current());
+    let mut pause = SHORTEST_PAUSE;
+    while !stop.load(Ordering::Acquire) {
+        // An answer that comes during the look may wait for a server that came during it as well.
+        let count = auth.waiting.responses().len();
+        if count == 0 {
+            pause = SHORTEST_PAUSE;
+            thread::park();
+            continue;
+        }
+        let seen = auth.store.seen_by_all(auth.server, LOOK_LIMIT);
+        let (over, missed) = auth.waiting.take(count, seen.as_ref().ok().copied());
+        pause = if over.is_empty() { (pause * 2).min(LONGEST_PAUSE) } else { SHORTEST_PAUSE };
+        over.into_iter().for_each(|waiting| (waiting.complete)());
+        // No answer waits for this.
+        if let Some(number) = missed {
+            forget_who_is_behind(auth, number, seen);
+        }
+        thread::park_timeout(pause);
+    }
+}
+
+/// They have not asked for news since the number was drawn, so they trust nothing that they remember; and the next
+/// change need not wait for them.
+fn forget_who_is_behind(auth: &Auth, number: i64, seen: Result<i64, StoreError>) {
+    let forgotten =
+        seen.and_then(|_| auth.store.forget_who_is_behind(auth.server, number, Instant::now() + LOOK_LIMIT));
+    match forgotten {
+        Ok(0) => {}
+        Ok(servers) => {
+            log::warn!(servers = servers; "servers that share the database are silent, and trust their caches no longer");
+        }
+        Err(error) => log::warn!(
+            "could not ask whether other servers know of a change, so {LONGEST_LEASE:?} were waited for them: {error}"
+        ),
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a room did not do what it was asked: codes with their data and their cause. `routes` turns them into responses.
+
+use crate::store::StoreError;
+
+/// Variants without a text have the one that the contract gives them.
+#[derive(Debug)]
+pub enum Error {
+    /// The request has no key, or not as `Bearer <key>`.
+    MalformedAuthorization,
+    /// The key is unknown, revoked or expired; which of them is for the metrics alone.
+    InvalidKey,
+    /// A valid key that may not do this.
+    InsufficientPermissions,
+    /// A permission was asked for that there is not.
+    UnknownPermission,
+    /// A parameter, or a body that is no JSON, with what is wrong with it.
+    Malformed(String),
+    /// A body of another type.
+    UnsupportedMediaType,
+    /// A body with a content coding.
+    UnsupportedContentCoding,
+    /// What is wrong with which field of a body.
+    Invalid(String),
+    /// The path is right, and the thing is not there.
+    NotFound(&'static str),
+    /// What was asked for has been done before, and is done once.
+    Conflict(&'static str),
+    /// The database is down or too slow; nothing was changed.
+    Unavailable(StoreError),
+    /// A change was begun, and it is not known whether it was carried out, or whether it stays.
+    OutcomeUnknown(Option<StoreError>),
+    /// A bug, or a system that lacks what it must have. The cause is for the log alone.
+    Internal(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        match error {
+            StoreError::Unavailable(_) => Error::Unavailable(error),
+            StoreError::Unknown(_) => Error::OutcomeUnknown(Some(error)),
+            StoreError::Refused(_) => Error::Internal(error.to_string().into()),
+        }
+    }
+}
+
+/// Of random bytes, which the system always has.
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        Error::Internal(error.into())
+    }
+}
+
+/// Of writing our own JSON.
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Error {
+        Error::Internal(error.into())
+    }
+}

@@ -1,0 +1,188 @@
+//! Every endpoint: one table of method, path pattern, scope and handler. The only file that knows HTTP and all rooms.
+
+use std::sync::Arc;
+
+use crate::app::{App, Call};
+use crate::auth::{Principal, Scope};
+use crate::error::Error;
+use crate::http::error;
+use crate::http::error::{MALFORMED_AUTHORIZATION, OUTCOME_UNKNOWN};
+use crate::http::request::Request;
+use crate::http::response::{CHALLENGE, Response};
+use crate::http::router::{self, Route, Routed, Service};
+use crate::keys::expiry::format_rfc3339;
+use crate::keys::handlers as keys;
+use crate::server_endpoints;
+
+/// What answers a route.
+pub struct Endpoint {
+    pub handler: Handler,
+    /// For people, in the block that `serve` prints.
+    pub summary: &'static str,
+}
+
+/// How a route is answered, and what for that has to be known of the client.
+#[derive(Clone, Copy)]
+pub enum Handler {
+    /// Anyone may ask, and the event loop answers.
+    Public(fn(&App) -> Response),
+    /// A worker answers: it may wait for the database.
+    Worker(Scope, fn(&App, &Call<'_>) -> Result<Response, Error>),
+    /// The same for a handler that never waits: where the key is in the cache, the event loop answers.
+    Cached(Scope, fn(&App, &Call<'_>) -> Result<Response, Error>),
+}
+
+use Handler::{Cached, Public, Worker};
+use Scope::{AnyKey, ServerAdmin, ServerKey};
+
+const fn row(
+    method: &'static str,
+    pattern: &'static str,
+    handler: Handler,
+    summary: &'static str,
+) -> Route<Endpoint> {
+    Route { method, pattern, endpoint: Endpoint { handler, summary } }
+}
+
+/// The first row that matches counts.
+pub const ROUTES: &[Route<Endpoint>] = &[
+    row("GET", "/health", Public(server_endpoints::health), "liveness check"),
+    row("GET", "/ready", Public(server_endpoints::ready), "readiness check"),
+    row("GET", "/metrics", Public(server_endpoints::metrics), "Prometheus metrics"),
+    row("GET", "/openapi.json", Public(server_endpoints::openapi), "this interface, as OpenAPI"),
+    row("POST", "/auth/keys", Worker(ServerAdmin, keys::create), "create API key"),
+    row("GET", "/auth/keys", Worker(ServerAdmin, keys::list), "list API keys"),
+    row("DELETE", "/auth/keys/self", Worker(AnyKey, keys::revoke_self), "revoke the key that asks"),
+    row("DELETE", "/auth/keys/{id}", Worker(ServerAdmin, keys::revoke), "revoke key"),
+    row("POST", "/auth/keys/{id}/rotate", Worker(ServerKey, keys::rotate), "replace key by a new one"),
+    row("GET", "/auth/whoami", Worker(AnyKey, keys::whoami), "describe the key that asks"),
+    row("GET", "/auth/verify", Cached(ServerKey, keys::verify), "check a key for a proxy"),
+];
+
+impl Service for App {
+    fn route(&self, method: &'static str, path: &str) -> Result<Routed, (error::Error, &'static str)> {
+        router::find(ROUTES, method, path)
+    }
+
+    fn may_be_stored(&self, path: &str) -> bool {
+        !is_under_auth(path)
+    }
+
+    fn answer_now(&self, routed: Routed, request: &Request<'_>) -> Option<Response> {
+        match ROUTES[routed.index].endpoint.handler {
+            Public(handler) => Some(handler(self)),
+            Worker(..) => None,
+            Cached(scope, handler) => {
+                let principal = self.auth.authenticate_cached(request.authorization)?;
+                Some(self.call(routed, request, principal, scope, handler))
+            }
+        }
+    }
+
+    fn answer(&self, routed: Option<Routed>, request: &Request<'_>) -> Response {
+        let Some(routed) = routed else { return error::Error::NoSuchPath.response() };
+        match ROUTES[routed.index].endpoint.handler {
+            Public(handler) => handler(self),
+            Worker(scope, handler) | Cached(scope, handler) => {
+                match self.auth.authenticate(request.authorization, request.deadline) {
+                    Ok(principal) => self.call(routed, request, principal, scope, handler),
+                    Err(error) => logged(error, request),
+                }
+            }
+        }
+    }
+}
+
+impl App {
+    /// Has a handler answer a known principal, who hears of its key's end with every answer, refusals included.
+    fn call(
+        &self,
+        routed: Routed,
+        request: &Request<'_>,
+        principal: Arc<Principal>,
+        scope: Scope,
+        handler: fn(&App, &Call<'_>) -> Result<Response, Error>,
+    ) -> Response {
+        let expires_soon = principal.expires_soon();
+        let key_id = Some(principal.id);
+        let parameters = router::parameters(routed.pattern, request.path).unwrap_or_default();
+        let response = self
+            .auth
+            .authorize(&principal, scope)
+            .and_then(|()| handler(self, &Call { request, principal, parameters }))
+            .unwrap_or_else(|error| logged(error, request));
+        let response = Response { key_id, ..response };
+        match expires_soon {
+            Some(end) => response.header("X-Auth-Key-Expires", format_rfc3339(end)),
+            None => response,
+        }
+    }
+}
+
+/// An error's response, and its line in the log: a bug's cause stands there alone.
+fn logged(error: Error, request: &Request<'_>) -> Response {
+    match &error {
+        Error::Internal(cause) => log::error!(request_id = request.id; "internal error: {cause}"),
+        Error::Unavailable(cause) | Error::OutcomeUnknown(Some(cause)) => {
+            log::debug!(request_id = request.id; "refused: {cause}");
+        }
+        other => log::debug!(request_id = request.id; "refused: {other:?}"),
+    }
+    error.into()
+}
+
+/// The one place where a room's error becomes a status, a text and the field lines that the status asks for.
+impl From<Error> for Response {
+    fn from(error: Error) -> Response {
+        let challenge = |error: &str| format!("{CHALLENGE}, error=\"{error}\"");
+        let forbidden =
+            |line| Response::error(403, line).header("WWW-Authenticate", challenge("insufficient_scope"));
+        match error {
+            Error::Malformed(line) => Response::error(400, &line),
+            Error::MalformedAuthorization => {
+                Response::error(401, MALFORMED_AUTHORIZATION).header("WWW-Authenticate", CHALLENGE)
+            }
+            Error::InvalidKey => Response::error(401, "invalid or revoked API key")
+                .header("WWW-Authenticate", challenge("invalid_token")),
+            Error::InsufficientPermissions => forbidden("insufficient permissions"),
+            Error::UnknownPermission => forbidden("unknown permission in require"),
+            Error::NotFound(line) => Response::error(404, line),
+            Error::Conflict(line) => Response::error(409, line),
+            Error::UnsupportedMediaType => Response::error(415, "expected Content-Type: application/json"),
+            // Which codings would do: none (RFC 9110, 15.5.16).
+            Error::UnsupportedContentCoding => {
+                Response::error(415, "expected a body without Content-Encoding")
+                    .header("Accept-Encoding", "identity")
+            }
+            Error::Invalid(line) => Response::error(422, &line),
+            Error::Internal(_) => Response::error(500, "internal error"),
+            Error::Unavailable(_) => Response::error(503, "database unavailable"),
+            Error::OutcomeUnknown(_) => Response::error(503, OUTCOME_UNKNOWN),
+        }
+    }
+}
+
+/// Whether no answer to this path may be stored.
+fn is_under_auth(path: &str) -> bool {
+    path.strip_prefix("/auth").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_auth() {
+        for (path, expected) in [
+            ("/auth", true),
+            ("/auth/", true),
+            ("/auth/keys", true),
+            ("/authors", false),
+            ("/auth%2fkeys", false),
+            ("//auth/keys", false),
+            ("/health", false),
+        ] {
+            assert_eq!(is_under_auth(path), expected, "{path}");
+        }
+    }
+}

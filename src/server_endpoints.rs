@@ -1,0 +1,44 @@
+//! What the server says about itself. The event loop answers these, so nothing here may wait.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use crate::app::App;
+use crate::database_status::Trouble;
+use crate::http::response::Response;
+
+/// `GET /health`: the process is alive.
+pub fn health(_app: &App) -> Response {
+    Response::bytes(200, "application/json", &br#"{"status":"ok"}"#[..])
+}
+
+/// `GET /ready`: requests can be served from the database, and the server is not shutting down.
+pub fn ready(app: &App) -> Response {
+    let reason = match app.status.is_draining() {
+        true => Some("shutting down"),
+        false => app.status.database.trouble().map(Trouble::reason),
+    };
+    match reason {
+        None => Response::bytes(200, "application/json", &br#"{"status":"ready"}"#[..]),
+        Some(reason) => {
+            let body = format!(r#"{{"status":"not ready","reason":"{reason}"}}"#);
+            Response::bytes(503, "application/json", body.into_bytes()).header("Retry-After", "1")
+        }
+    }
+}
+
+/// `GET /metrics`: Prometheus' text format 0.0.4.
+pub fn metrics(app: &App) -> Response {
+    Response::bytes(200, "text/plain; version=0.0.4", app.status.rendered_metrics(Instant::now()))
+}
+
+/// `GET /openapi.json`: OpenAPI 3.1 of every endpoint, compact as all our JSON.
+pub fn openapi(_app: &App) -> Response {
+    const WRITTEN: &[u8] = include_bytes!("openapi.json");
+    static COMPACT: OnceLock<Vec<u8>> = OnceLock::new();
+    let compact = COMPACT.get_or_init(|| {
+        let value = serde_json::from_slice::<serde_json::Value>(WRITTEN);
+        value.and_then(|value| serde_json::to_vec(&value)).unwrap_or_else(|_| WRITTEN.to_vec())
+    });
+    Response::bytes(200, "application/json", &compact[..])
+}
