@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use env_filter::{Builder, Filter};
-use log::kv::{self, Key, Value, VisitSource};
+use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
 use simplelog::{ConfigBuilder, WriteLogger};
@@ -300,8 +300,26 @@ impl<'kvs> VisitSource<'kvs> for Fields {
     }
 }
 
-/// A field's value as JSON: numbers and booleans as such, all else as text.
+/// Whether a value is none: only a visitor is told.
+struct IsNull(bool);
+
+impl<'v> VisitValue<'v> for IsNull {
+    fn visit_any(&mut self, _value: Value<'_>) -> Result<(), kv::Error> {
+        Ok(())
+    }
+
+    fn visit_null(&mut self) -> Result<(), kv::Error> {
+        self.0 = true;
+        Ok(())
+    }
+}
+
+/// A field's value as JSON: numbers, booleans and null as such, all else as text.
 fn json_value(value: &Value<'_>) -> String {
+    let mut is_null = IsNull(false);
+    if value.visit(&mut is_null).is_ok() && is_null.0 {
+        return json(());
+    }
     let number = value.to_u64().map(json).or_else(|| value.to_i64().map(json));
     number
         .or_else(|| value.to_f64().map(json))
