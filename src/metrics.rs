@@ -29,7 +29,7 @@ pub struct Metrics {
     auth_failures: IntCounterVec,
     /// Sessions that the pool holds.
     pub pool_size: IntGauge,
-    /// Sessions that nobody uses at this moment.
+    /// Sessions that no thread uses at this moment.
     pub pool_idle: IntGauge,
     /// Seconds that a worker waited for a session, one observation for each checkout.
     pub pool_wait_seconds: Histogram,

@@ -68,6 +68,10 @@ impl Service for App {
         !is_under_auth(path)
     }
 
+    fn database_answers(&self) -> bool {
+        self.store.status.answers()
+    }
+
     fn answer_now(&self, routed: Routed, request: &Request<'_>) -> Option<Response> {
         match ROUTES[routed.index].endpoint.handler {
             Public(handler) => Some(handler(self)),

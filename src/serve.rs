@@ -1,9 +1,8 @@
 //! The life of a server, straight down: reserve the address, connect, migrate, bootstrap, listen, serve, drain.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -12,10 +11,9 @@ use std::time::{Duration, Instant};
 use postgres::Transaction;
 
 use crate::app::App;
-use crate::auth::{Auth, invalidation, waiting_responses};
+use crate::auth::Auth;
 use crate::background::Background;
 use crate::config::{self, Settings, Wrong};
-use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
 use crate::http::event_loop::{self, EventLoop, Limits};
 use crate::http::listener;
@@ -24,6 +22,7 @@ use crate::http::server_status::ServerStatus;
 use crate::http::worker_pool::{self, CompletionQueue, Counts, Queue, ServerContext};
 use crate::keys::bootstrap;
 use crate::logging;
+use crate::maintenance;
 use crate::metrics::Metrics;
 use crate::reload::{self, Reload};
 use crate::routes::{Handler, ROUTES};
@@ -34,17 +33,8 @@ use crate::systemd::SystemdNotifier;
 
 /// Descriptors that are not clients: sessions, log, socket pairs, the poll itself, and some to spare.
 const OWN_DESCRIPTORS: u64 = 64;
-/// How often the database is looked at for `/ready`, and how long that look may take.
-const CHECK_EVERY: Duration = Duration::from_millis(500);
-const CHECK_LIMIT: Duration = Duration::from_secs(1);
-/// Between two looks, however many requests fail.
-const LOOKS_APART: Duration = Duration::from_millis(20);
 /// What the threads get to end in, also when the drain has used its time up.
 const THREADS_END: Duration = Duration::from_secs(1);
-/// How often refused requests are summed up in a line of the log.
-const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// How often the keys in the table are counted for the metrics.
-const COUNT_EVERY: Duration = Duration::from_secs(30);
 
 /// Serves until SIGINT or SIGTERM, then drains. `load` is called again upon SIGHUP.
 ///
@@ -75,9 +65,8 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
     let first = |transaction: Transaction<'_>| {
         bootstrap::run(transaction, &settings.home, settings.bootstrap_key.as_deref())
     };
-    let database_status = Arc::new(DatabaseStatus::default());
-    let store = Arc::new(Store::start(settings, Arc::clone(&metrics), Arc::clone(&database_status), first)?);
-    let status = Arc::new(ServerStatus::new(Arc::clone(&metrics), database_status));
+    let store = Arc::new(Store::start(settings, Arc::clone(&metrics), first)?);
+    let status = Arc::new(ServerStatus::new(Arc::clone(&metrics)));
     status.access_log.store(settings.access_log, Ordering::Relaxed);
     let auth = Auth::new(Arc::clone(&store), settings.cache_size, settings.cache_ttl, metrics)
         .map_err(|error| runtime("the system has no random bytes", &error))?;
@@ -101,7 +90,7 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     // From here on a signal drains; until here there was nothing to drain.
     let _ = serving.set(Arc::clone(&server));
-    let watchers = watch(&app).map_err(|error| runtime("cannot start a thread", &error))?;
+    let watchers = maintenance::start(&app).map_err(|error| runtime("cannot start a thread", &error))?;
     if !ignores_hangups {
         let mut reload = Reload::new(settings.clone(), load, Arc::clone(&server));
         signals::on_hangup(move || reload.run()).map_err(|error| runtime("cannot start a thread", &error))?;
@@ -195,95 +184,6 @@ fn announce(address: SocketAddr) {
     log::info!(version = env!("CARGO_PKG_VERSION"), address:% = address; "serving");
 }
 
-/// Starts the threads that look after the database and the log.
-fn watch(app: &Arc<App>) -> io::Result<Background> {
-    type Watch = fn(&App, &AtomicBool);
-    let watches: [(&str, Watch); 6] = [
-        ("invalidation", |app, stop| invalidation::watch(&app.auth, stop)),
-        ("waiting-responses", |app, stop| waiting_responses::watch(&app.auth, stop)),
-        ("readiness", watch_readiness),
-        ("same-server", |app, stop| invalidation::watch_server(&app.auth, stop)),
-        ("maintenance", maintain),
-        ("refusals", watch_refusals),
-    ];
-    let mut watchers = Background::default();
-    for (name, watch) in watches {
-        let app = Arc::clone(app);
-        watchers.start(name, move |stop| watch(&app, stop))?;
-    }
-    Ok(watchers)
-}
-
-/// Looks at the database now and then, and at once when a request has failed, so that `/ready` can answer without
-/// asking. Nothing here may wait for the database without a limit: a session that is silent is found out by this
-/// thread, and replaced.
-fn watch_readiness(app: &App, stop: &AtomicBool) {
-    app.status.database.watch_from_here();
-    while !stop.load(Ordering::Acquire) {
-        let began = Instant::now();
-        app.store.look(CHECK_LIMIT);
-        // Requests that fail one after another ask for no more looks than these.
-        thread::sleep(LOOKS_APART);
-        thread::park_timeout(CHECK_EVERY.saturating_sub(began.elapsed()));
-    }
-}
-
-/// Does what has to be written or counted from time to time, and once more at the end. Waits for no lock and no standby:
-/// reads may need the session.
-fn maintain(app: &App, stop: &AtomicBool) {
-    let limit = app.settings.database_timeout;
-    let mut next_count = Instant::now();
-    let mut stops = false;
-    while !stops {
-        // Looked at first: what was answered until then is in the last writing.
-        stops = stop.load(Ordering::Acquire);
-        app.auth.write_last_used(limit);
-        app.auth.undelivered.undo(&app.store, limit);
-        if Instant::now() >= next_count && !stops {
-            next_count = Instant::now() + COUNT_EVERY;
-            count_keys(app, limit);
-        }
-        if !stops {
-            thread::park_timeout(CHECK_EVERY);
-        }
-    }
-}
-
-/// Brings the metrics' number of keys up to date.
-fn count_keys(app: &App, limit: Duration) {
-    match app.store.count(Instant::now() + limit) {
-        Ok((active, revoked)) => app.status.metrics.set_keys(active, revoked),
-        Err(error) => log::debug!("cannot count the keys: {error}"),
-    }
-}
-
-/// One line for all that were refused since the last one: a flood of rubbish must not fill the disk.
-fn watch_refusals(app: &App, stop: &AtomicBool) {
-    // From zero on: some may have been refused before this thread had its first turn.
-    let mut before: Vec<u64> = Vec::new();
-    let mut stops = false;
-    while !stops {
-        thread::park_timeout(REPORT_EVERY);
-        // Looked at first, so that the last line leaves none out.
-        stops = stop.load(Ordering::Acquire);
-        let now = app.status.metrics.refused();
-        let mut counts: Vec<String> = now
-            .iter()
-            .zip(before.into_iter().chain(std::iter::repeat(0)))
-            .filter(|((_, now), before)| now > before)
-            .map(|((reason, now), before)| format!("{reason}: {}", now - before))
-            .collect();
-        match app.status.unlogged_failures() {
-            0 => {}
-            failed => counts.push(format!("failed without a line: {failed}")),
-        }
-        if !counts.is_empty() {
-            log::warn!("refused since the last such line: {}", counts.join(", "));
-        }
-        before = now.into_iter().map(|(_, count)| count).collect();
-    }
-}
-
 /// Joins every thread, unless one hangs in a database beyond the deadline: first the workers; then, once what waits has
 /// been answered or its time is over, the others; what no client was told of is undone at last. Where the database is in
 /// trouble and nothing is to be undone, the others are left to wait: no client waits for what they do.
@@ -312,7 +212,7 @@ fn finish(
         .name("joiner".to_owned())
         .spawn(join)
         .map_err(|error| runtime("cannot start a thread", &error))?;
-    let is_idle = || server.status.database.trouble().is_some() && !app.auth.undelivered.has_any();
+    let is_idle = || app.store.status.trouble().is_some() && !app.auth.undelivered.has_any();
     let wait = |limit| stages.recv_timeout(limit);
     let left = || until.saturating_duration_since(Instant::now());
     let ended = wait(left()).and_then(|()| match wait(THREADS_END.min(left())) {

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::app::App;
-use crate::database_status::Trouble;
 use crate::http::response::Response;
+use crate::store::Trouble;
 
 /// `GET /health`: the process is alive.
 pub fn health(_app: &App) -> Response {
@@ -16,7 +16,7 @@ pub fn health(_app: &App) -> Response {
 pub fn ready(app: &App) -> Response {
     let reason = match app.status.is_draining() {
         true => Some("shutting down"),
-        false => app.status.database.trouble().map(Trouble::reason),
+        false => app.store.status.trouble().map(Trouble::reason),
     };
     match reason {
         None => Response::bytes(200, "application/json", &br#"{"status":"ready"}"#[..]),
@@ -29,6 +29,7 @@ pub fn ready(app: &App) -> Response {
 
 /// `GET /metrics`: Prometheus' text format 0.0.4.
 pub fn metrics(app: &App) -> Response {
+    app.store.show_pool();
     Response::bytes(200, "text/plain; version=0.0.4", app.status.rendered_metrics(Instant::now()))
 }
 

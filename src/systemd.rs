@@ -91,7 +91,7 @@ impl SystemdNotifier {
         while !server.status.is_draining() {
             let began = Instant::now();
             let outcome = probe.ask(limit).map_err(|error| error.to_string()).and_then(|()| {
-                let (taken, database) = (server.reads.taken(), server.status.database.answers());
+                let (taken, database) = (server.reads.taken(), server.service.database_answers());
                 let moves = progress.is_made(taken, database, Instant::now());
                 if moves { Ok(()) } else { Err("no worker takes requests any more".to_owned()) }
             });
@@ -286,7 +286,7 @@ mod tests {
         assert!(probed(None).is_err(), "accepted, and never answered");
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert!(Probe::new(gone).unwrap().ask(SHORT).is_err());
-        // The kernel completes the connection, and nobody accepts it.
+        // The kernel completes the connection, and no program accepts it.
         let hung = TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(Probe::new(hung.local_addr().unwrap()).unwrap().ask(SHORT).is_err());
     }
@@ -344,14 +344,7 @@ mod tests {
         assert_eq!(heard().unwrap(), "READY=1");
         assert_eq!(heard().unwrap(), "WATCHDOG=1");
         assert_eq!(heard().unwrap(), "WATCHDOG=1", "and again");
-        // From here on the database counts as reached, so there is no excuse.
-        let fresh = Arc::clone(&status);
-        let (stop_looking, looks) = mpsc::channel::<()>();
-        let looker = thread::spawn(move || {
-            while looks.recv_timeout(SHORT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                fresh.database.reached(Instant::now());
-            }
-        });
+        // The database counts as reached, so there is no excuse.
         let standstill = stuck.lock().unwrap();
         let hangs_since = Instant::now();
         systemd.set_read_timeout(Some(SECOND * 3)).unwrap();
@@ -361,8 +354,6 @@ mod tests {
         drop(standstill);
         systemd.set_read_timeout(Some(SECOND * 30)).unwrap();
         assert_eq!(heard().unwrap(), "WATCHDOG=1", "it moves again");
-        drop(stop_looking);
-        looker.join().unwrap();
         notifier.stopping();
         let last = std::iter::repeat_with(|| heard().unwrap()).find(|message| message != "WATCHDOG=1");
         assert_eq!(last.unwrap(), "STOPPING=1");

@@ -83,7 +83,7 @@ impl Plaintext {
         KeyHash::of(&self.0)
     }
 
-    /// What is stored for people to recognise the key by. At most 12 characters, and of a short key that somebody
+    /// What is stored for people to recognise the key by. At most 12 characters, and of a short key that its owner
     /// chose no more than a quarter.
     pub fn shown(&self) -> &str {
         let count =
@@ -109,7 +109,7 @@ impl KeyHash {
         KeyHash(hex)
     }
 
-    /// A hash that somebody else has made; `None` for what is not 64 hex digits, in either case.
+    /// A hash that was made elsewhere; `None` for what is not 64 hex digits, in either case.
     pub fn from_hex(text: &str) -> Option<KeyHash> {
         let digits = <[u8; 64]>::try_from(text.as_bytes()).ok()?;
         digits

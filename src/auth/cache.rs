@@ -80,7 +80,7 @@ impl Cache {
     }
 
     /// Forgets all keys, and what lookups that are under way will find. Called once a change is committed and before
-    /// whoever made it is answered.
+    /// the client that made it is answered.
     pub fn clear(&self) {
         self.state().forget();
     }

@@ -601,7 +601,7 @@ impl Connection {
                     change if change.is_change() && stage != Stage::Queued => {
                         context.rules.deadlines.answer_to_change
                     }
-                    change if change.is_change() || context.server.status.database.answers() => {
+                    change if change.is_change() || context.server.service.database_answers() => {
                         context.rules.deadlines.answer
                     }
                     _ => context.rules.deadlines.answer.min(PATIENCE_WHEN_AWAY),

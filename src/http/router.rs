@@ -40,6 +40,9 @@ pub trait Service: Send + Sync {
     /// Whether an answer to this path that says nothing of it may be stored (RFC 9111, 5.2.2.5).
     fn may_be_stored(&self, path: &str) -> bool;
 
+    /// Whether the database answers. Where it does not, a request that only reads is answered sooner.
+    fn database_answers(&self) -> bool;
+
     /// The answer, where there is one without any wait: the event loop asks before it looks for a worker.
     fn answer_now(&self, routed: Routed, request: &Request<'_>) -> Option<Response>;
 
@@ -124,6 +127,10 @@ impl<F: Fn(&Request<'_>) -> Response + Send + Sync> Service for TestService<F> {
 
     fn may_be_stored(&self, _path: &str) -> bool {
         false
+    }
+
+    fn database_answers(&self) -> bool {
+        true
     }
 
     fn answer_now(&self, _routed: Routed, request: &Request<'_>) -> Option<Response> {

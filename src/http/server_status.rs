@@ -8,7 +8,6 @@ use log::Level;
 
 use super::request::RequestInfo;
 use super::response::Response;
-use crate::database_status::DatabaseStatus;
 use crate::metrics::Metrics;
 use crate::rate_limit::RateLimit;
 
@@ -26,7 +25,6 @@ const FAILURE_LINES: u32 = 10;
 /// The server's own state, shared by the event loop, the workers and the threads that watch the database.
 pub struct ServerStatus {
     pub metrics: Arc<Metrics>,
-    pub database: Arc<DatabaseStatus>,
     /// Since when.
     draining: OnceLock<Instant>,
     /// The metrics as they were last rendered.
@@ -44,10 +42,9 @@ pub struct ServerStatus {
 pub const PROBE: &str = "probe";
 
 impl ServerStatus {
-    pub fn new(metrics: Arc<Metrics>, database: Arc<DatabaseStatus>) -> ServerStatus {
+    pub fn new(metrics: Arc<Metrics>) -> ServerStatus {
         ServerStatus {
             metrics,
-            database,
             draining: OnceLock::new(),
             rendered: Mutex::default(),
             fresh_renderings: RateLimit::new(FRESH_RENDERINGS, RENDERING_WINDOW),
@@ -136,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_scrapers_renders_only_so_often() {
-        let status = ServerStatus::new(Arc::new(Metrics::new().unwrap()), Arc::default());
+        let status = ServerStatus::new(Arc::new(Metrics::new().unwrap()));
         let now = Instant::now();
         let hits = |now| {
             status.metrics.cache_hits.inc();

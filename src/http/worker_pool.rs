@@ -200,8 +200,7 @@ impl ServerContext {
     /// With nobody in it yet, and the poll that its completions wakes.
     pub fn for_tests(queue: usize, service: Arc<dyn Service>) -> (mio::Poll, Arc<ServerContext>) {
         let (poll, waker) = super::event_loop::prepare().unwrap();
-        let status =
-            Arc::new(ServerStatus::new(Arc::new(crate::metrics::Metrics::new().unwrap()), Arc::default()));
+        let status = Arc::new(ServerStatus::new(Arc::new(crate::metrics::Metrics::new().unwrap())));
         let depth = status.metrics.queue_depth.clone();
         let (reads, changes, completions) =
             (Queue::new(queue, depth.clone()), Queue::new(queue, depth), CompletionQueue::new(waker));

@@ -37,7 +37,7 @@ fn chosen_key(chosen: &str) -> Result<Plaintext, Failure> {
         .map_err(|wrong| Failure::Usage(format!("the bootstrap key cannot be used: {wrong}")))
 }
 
-/// Writes a file anew that nobody else can read, from its first moment on, and waits for the disk.
+/// Writes a file anew that no other user can read, from its first moment on, and waits for the disk.
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -146,7 +146,7 @@ impl KeyFile<'_> {
         Ok(())
     }
 
-    /// `bootstrap-key.` and the time, or the first such name with a number that nobody has.
+    /// `bootstrap-key.` and the time, or the first such name with a number that is free.
     fn free_name(&self) -> PathBuf {
         let format = format_description!("[year][month][day]T[hour][minute][second]Z");
         let time = OffsetDateTime::now_utc().format(&format).unwrap_or_else(|_| "before".to_owned());

@@ -78,12 +78,12 @@ pub fn list(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     })
 }
 
-/// `DELETE /auth/keys/{id}`: once this has answered, the key lets nobody in, on any server.
+/// `DELETE /auth/keys/{id}`: once this has answered, no server lets the key in.
 pub fn revoke(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     revoke_key(app, call, key_id(call.parameters.get("id"))?)
 }
 
-/// `DELETE /auth/keys/self`: whoever finds a key can kill it.
+/// `DELETE /auth/keys/self`: a key can always end itself.
 pub fn revoke_self(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     revoke_key(app, call, call.principal.id)
 }
@@ -103,7 +103,7 @@ fn revoke_key(app: &App, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
         Revocation::Revoked(_) => Response::json(200, &Revoked { status: "revoked", id })?,
         Revocation::Earlier => NO_KEY.into(),
     };
-    // For an earlier revocation as well: whoever made it may still be waiting.
+    // For an earlier revocation as well: its client may still be waiting.
     Ok(once_servers_know(app, call, response))
 }
 
@@ -203,7 +203,7 @@ pub fn verify(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         false => listing::parameter(query, "require"),
     };
     if let Some(required) = asked {
-        // Nobody has a permission that there is none of, or two at once.
+        // No key has a permission that there is none of, or two at once.
         let Some(required) = required.ok().and_then(|name| Permission::parse(&name)) else {
             app.auth.forbid();
             return Err(Error::UnknownPermission);

@@ -1,5 +1,6 @@
 //! The database behind a pool of sessions: what runs on them, within which time, and what it means when that fails.
 
+mod database_status;
 pub mod declared;
 pub mod invalidation;
 pub mod keys;
@@ -17,12 +18,13 @@ use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
 
-use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 use crate::postgres_link::{
     SessionFactory, cancel, describe, ends_session, first_value, is_fatal, is_passing,
 };
+use database_status::DatabaseStatus;
+pub use database_status::Trouble;
 use pool::{Session, Sessions};
 use probe::Probe;
 
@@ -45,7 +47,7 @@ pub struct Store {
     running: cancel::Watched,
     metrics: Arc<Metrics>,
     /// What requests find out, and the looks.
-    pub status: Arc<DatabaseStatus>,
+    pub status: DatabaseStatus,
     probe: Mutex<Probe>,
 }
 
@@ -95,11 +97,17 @@ impl Store {
         pool: r2d2::Pool<Sessions>,
         factory: Arc<SessionFactory>,
         metrics: Arc<Metrics>,
-        status: Arc<DatabaseStatus>,
     ) -> Result<Store, Failure> {
         let running = cancel::Running::start(&factory)
             .map_err(|error| Failure::Runtime(format!("cannot start a thread: {error}")))?;
-        Ok(Store { pool, factory, running, metrics, status, probe: Mutex::default() })
+        Ok(Store {
+            pool,
+            factory,
+            running,
+            metrics,
+            status: DatabaseStatus::default(),
+            probe: Mutex::default(),
+        })
     }
 
     /// Runs a statement that may be run again: on a session that turns out to be dead, the next one is tried. All of it

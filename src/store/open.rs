@@ -10,7 +10,6 @@ use super::migrations::State;
 use super::pool::{self, SESSION_WAIT, Session};
 use super::{COMMAND_LIMIT, Store, keys, migrations};
 use crate::config::Settings;
-use crate::database_status::DatabaseStatus;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 use crate::postgres_link::{Connector, NewSession, SessionFactory, describe};
@@ -26,18 +25,16 @@ impl Store {
     pub fn start(
         settings: &Settings,
         metrics: Arc<Metrics>,
-        status: Arc<DatabaseStatus>,
         first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
         let factory = factory(settings, SESSION_WAIT, settings.database_timeout)?;
         let mut new_session = connect(&factory, settings.database_wait)?;
         prepare(&mut new_session.client, settings.database_wait, first)?;
         let session = first_session(&factory, new_session)?;
-        // The first session was used just now, so `/ready` is right from the first request on.
-        status.reached(Instant::now());
         let pool = pool::open(&factory, session, settings.pool_size);
-        let store = Store::new(pool, factory, metrics, status)?;
-        store.show_pool();
+        let store = Store::new(pool, factory, metrics)?;
+        // The first session was used just now, so `/ready` is right from the first request on.
+        store.status.reached(Instant::now());
         Ok(store)
     }
 
@@ -54,7 +51,7 @@ impl Store {
         let (factory, session) = migrated(settings, "")?;
         let pool = pool::open(&factory, session, settings.pool_size);
         factory.start();
-        Store::new(pool, factory, Arc::new(Metrics::new()?), Arc::default())
+        Store::new(pool, factory, Arc::new(Metrics::new()?))
     }
 
     /// For a command that only looks, on a single session that cannot change anything.
@@ -64,7 +61,7 @@ impl Store {
     pub fn to_look(settings: &Settings) -> Result<Store, Failure> {
         let (factory, session) = migrated(settings, "SET default_transaction_read_only = on")?;
         let pool = pool::open(&factory, session, 1);
-        Store::new(pool, factory, Arc::new(Metrics::new()?), Arc::default())
+        Store::new(pool, factory, Arc::new(Metrics::new()?))
     }
 }
 

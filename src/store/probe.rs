@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::Store;
-use crate::database_status::Trouble;
+use super::database_status::Trouble;
 use crate::postgres_link::{ConnectError, NewSession, SessionFactory, ends_session, first_value};
 
 /// A session that serves no request.
@@ -76,7 +76,6 @@ impl Store {
             Ok(()) => self.status.reached(began),
             Err(trouble) => self.status.failed(trouble),
         }
-        self.show_pool();
     }
 
     /// Makes a new session, by which the factory sees whether it leads to the same server as those before. None, or one

@@ -18,11 +18,9 @@ const LONGEST_LINES: usize = 300;
 const LONG: &[(&str, usize, &str)] = &[
     ("src/cli/help.rs", 342, "the text of each command's help"),
     ("src/config/mod.rs", 324, "settings and their sources; to be divided"),
-    ("src/http/connection.rs", 591, "to be divided into reading, writing and time-outs"),
-    ("src/http/head.rs", 386, "the grammar of a request's head in one piece"),
-    ("src/http/response.rs", 357, "to be divided"),
+    ("src/http/connection.rs", 594, "to be divided into reading, writing and time-outs"),
+    ("src/http/head.rs", 405, "the grammar of a request's head in one piece"),
     ("src/http/worker_pool.rs", 367, "to be divided"),
-    ("src/serve.rs", 308, "the life of a server, straight down"),
     ("src/store/keys.rs", 510, "every statement about keys"),
 ];
 
@@ -35,7 +33,7 @@ const FILE_NAMES: &str = "utils util helpers helper manager common";
 const COMMENTS: &str = "whoever nobody somebody";
 
 /// Of src/, what http/ may import: what knows neither keys nor settings nor a database.
-const BELOW_HTTP: &str = "background logging metrics random rate_limit";
+const BELOW_HTTP: &str = "background failure logging metrics networks random rate_limit";
 
 /// What breaks a rule all the same, for now. What no longer does must go from here.
 const KNOWN_WORDS: &[&str] = &[];
@@ -49,31 +47,14 @@ const KNOWN_COMMENTS: &[&str] = &[
     "src/http/connection.rs",
     "src/http/forwarded.rs",
     "src/http/listener.rs",
-    "src/http/routes.rs",
     "src/http/worker_pool.rs",
-    "src/keys/authenticate.rs",
-    "src/keys/bootstrap.rs",
-    "src/keys/cache.rs",
     "src/keys/command/mod.rs",
-    "src/keys/handlers.rs",
-    "src/keys/key.rs",
-    "src/keys/mod.rs",
-    "src/metrics.rs",
     "src/postgres_link/credentials.rs",
     "src/store/invalidation.rs",
     "src/store/mod.rs",
     "src/store/pool.rs",
-    "src/systemd.rs",
 ];
-const KNOWN_IMPORTS: &[&str] = &[
-    "cli imports keys in a circle",
-    "http imports config",
-    "http imports database_status",
-    "http imports failure",
-    "http imports keys",
-    "keys imports cli in a circle",
-    "keys imports http in a circle",
-];
+const KNOWN_IMPORTS: &[&str] = &[];
 
 const MIGRATIONS: &[(&str, &str)] = &[
     ("bf8b2ec44c289f57419e73e1b844e29cc53602ada518cefdf784b08355c0d66d", "migrations/V1__api_keys.sql"),

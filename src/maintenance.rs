@@ -1,0 +1,113 @@
+//! The threads that look after the database, the cache and the log while requests are served.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::app::App;
+use crate::auth::{invalidation, waiting_responses};
+use crate::background::Background;
+
+/// How often the database is looked at for `/ready`, and how long that look may take.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_LIMIT: Duration = Duration::from_secs(1);
+/// Between two looks, however many requests fail.
+const LOOKS_APART: Duration = Duration::from_millis(20);
+/// How often refused requests are summed up in a line of the log.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// How often the keys in the table are counted for the metrics.
+const COUNT_EVERY: Duration = Duration::from_secs(30);
+
+/// Starts them.
+///
+/// # Errors
+/// The system has no thread left.
+pub fn start(app: &Arc<App>) -> io::Result<Background> {
+    type Watch = fn(&App, &AtomicBool);
+    let watches: [(&str, Watch); 6] = [
+        ("invalidation", |app, stop| invalidation::watch(&app.auth, stop)),
+        ("waiting-responses", |app, stop| waiting_responses::watch(&app.auth, stop)),
+        ("readiness", watch_readiness),
+        ("same-server", |app, stop| invalidation::watch_server(&app.auth, stop)),
+        ("maintenance", maintain),
+        ("refusals", watch_refusals),
+    ];
+    let mut watchers = Background::default();
+    for (name, watch) in watches {
+        let app = Arc::clone(app);
+        watchers.start(name, move |stop| watch(&app, stop))?;
+    }
+    Ok(watchers)
+}
+
+/// Looks at the database now and then, and at once when a request has failed, so that `/ready` can answer without
+/// asking. Nothing here may wait for the database without a limit: a session that is silent is found out by this
+/// thread, and replaced.
+fn watch_readiness(app: &App, stop: &AtomicBool) {
+    app.store.status.watch_from_here();
+    while !stop.load(Ordering::Acquire) {
+        let began = Instant::now();
+        app.store.look(CHECK_LIMIT);
+        // Requests that fail one after another ask for no more looks than these.
+        thread::sleep(LOOKS_APART);
+        thread::park_timeout(CHECK_EVERY.saturating_sub(began.elapsed()));
+    }
+}
+
+/// Does what has to be written or counted from time to time, and once more at the end. Waits for no lock and no standby:
+/// reads may need the session.
+fn maintain(app: &App, stop: &AtomicBool) {
+    let limit = app.settings.database_timeout;
+    let mut next_count = Instant::now();
+    let mut stops = false;
+    while !stops {
+        // Looked at first: what was answered until then is in the last writing.
+        stops = stop.load(Ordering::Acquire);
+        app.auth.write_last_used(limit);
+        app.auth.undelivered.undo(&app.store, limit);
+        if Instant::now() >= next_count && !stops {
+            next_count = Instant::now() + COUNT_EVERY;
+            count_keys(app, limit);
+        }
+        if !stops {
+            thread::park_timeout(CHECK_EVERY);
+        }
+    }
+}
+
+/// Brings the metrics' number of keys up to date.
+fn count_keys(app: &App, limit: Duration) {
+    match app.store.count(Instant::now() + limit) {
+        Ok((active, revoked)) => app.status.metrics.set_keys(active, revoked),
+        Err(error) => log::debug!("cannot count the keys: {error}"),
+    }
+}
+
+/// One line for all that were refused since the last one: a flood of rubbish must not fill the disk.
+fn watch_refusals(app: &App, stop: &AtomicBool) {
+    // From zero on: some may have been refused before this thread had its first turn.
+    let mut before: Vec<u64> = Vec::new();
+    let mut stops = false;
+    while !stops {
+        thread::park_timeout(REPORT_EVERY);
+        // Looked at first, so that the last line leaves none out.
+        stops = stop.load(Ordering::Acquire);
+        let now = app.status.metrics.refused();
+        let mut counts: Vec<String> = now
+            .iter()
+            .zip(before.into_iter().chain(std::iter::repeat(0)))
+            .filter(|((_, now), before)| now > before)
+            .map(|((reason, now), before)| format!("{reason}: {}", now - before))
+            .collect();
+        match app.status.unlogged_failures() {
+            0 => {}
+            failed => counts.push(format!("failed without a line: {failed}")),
+        }
+        if !counts.is_empty() {
+            log::warn!("refused since the last such line: {}", counts.join(", "));
+        }
+        before = now.into_iter().map(|(_, count)| count).collect();
+    }
+}
