@@ -11,9 +11,8 @@ use uuid::Uuid;
 
 use super::super::expiry;
 use super::declaration::{self, Wanted};
-use super::{failed, has_answered, id, tell_servers, until, until_within};
+use super::{Load, failed, has_answered, id, tell_servers, until, until_within};
 use crate::cli;
-use crate::config::Settings;
 use crate::failure::Failure;
 use crate::plain_file;
 use crate::store::declared::{Declared, KnownKey, Step};
@@ -25,11 +24,7 @@ const MOST_BYTES: u64 = 16 * 1024 * 1024;
 /// What each key adds to the time that the database may take, which may be far away.
 const TIME_FOR_A_KEY: Duration = Duration::from_millis(500);
 
-pub fn run(
-    settings: impl FnOnce() -> Result<Settings, Failure>,
-    file: &str,
-    dry_run: bool,
-) -> Result<(), Failure> {
+pub fn run(settings: Load, file: &str, dry_run: bool) -> Result<(), Failure> {
     let wanted = read(file)?;
     let hashes: Vec<&str> = wanted.iter().map(|key| key.hash.as_str()).collect();
     // Made before the transaction begins: for want of random bytes, nothing is begun.
@@ -39,7 +34,10 @@ pub fn run(
     let limit = COMMAND_LIMIT + TIME_FOR_A_KEY * u32::try_from(wanted.len()).unwrap_or(u32::MAX);
     let now = store.now(until()).map_err(failed)?;
     let mut is_confirmed = true;
-    let plan = |known: &[KnownKey]| Plan::new(&wanted, &ids, known, settings.max_key_lifetime, now);
+    let plan = |known: &[KnownKey]| {
+        let plan = Plan { is_dry: dry_run, ..Plan::default() };
+        plan.filled(&wanted, &ids, known, settings.max_key_lifetime, now)
+    };
     let planned = if dry_run {
         plan(&store.known_keys(&hashes, until_within(limit)).map_err(failed)?)
     } else {
@@ -58,7 +56,7 @@ pub fn run(
         cli::remark(&format!("cloacinactl: {file}, {warning}"));
     }
     has_answered();
-    let printed = cli::print(&plan.report(dry_run));
+    let printed = cli::print(&format!("{}unchanged {}\n", plan.report, plan.unchanged));
     if !dry_run {
         // Also when nothing has changed: the command that made the change may not have waited to the end.
         tell_servers(&store)?;
@@ -88,46 +86,37 @@ fn read(file: &str) -> Result<Vec<Wanted>, Failure> {
 /// What is to be done, and what is to be said of it.
 #[derive(Default)]
 struct Plan<'a> {
+    /// Nothing will be done, so the report says what would be.
+    is_dry: bool,
     steps: Vec<Step<'a>>,
-    lines: Vec<Line>,
+    /// A line for each change.
+    report: String,
+    /// Keys that need none.
     unchanged: usize,
     warnings: Vec<String>,
     /// Keys that the file wants and that cannot come back.
     dead: usize,
 }
 
-/// A line of the report.
-struct Line {
-    /// What was done, and how one says that it would be.
-    verbs: [&'static str; 2],
-    name: String,
-    id: Uuid,
-    details: String,
-}
-
-const CREATED: [&str; 2] = ["created", "would create"];
-const CHANGED: [&str; 2] = ["changed", "would change"];
-const REVOKED: [&str; 2] = ["revoked", "would revoke"];
-
 impl<'a> Plan<'a> {
     /// `ids` are for keys that have to be made; there is one for each wanted key.
     ///
     /// # Errors
     /// Why nothing at all may be done.
-    fn new(
+    fn filled(
+        mut self,
         wanted: &'a [Wanted],
         ids: &[Uuid],
         known: &[KnownKey],
         max_lifetime: Duration,
         now: OffsetDateTime,
     ) -> Result<Plan<'a>, String> {
-        let mut plan = Plan::default();
         let by_hash: HashMap<&str, &KnownKey> = known.iter().map(|key| (key.hash.as_str(), key)).collect();
         for (wanted, id) in wanted.iter().zip(ids) {
             match by_hash.get(wanted.hash.as_str()) {
                 None => {
                     check_lifetime(wanted, max_lifetime, now)?;
-                    plan.create(wanted, *id);
+                    self.create(wanted, *id);
                 }
                 Some(key) if !key.is_declared => {
                     return Err(format!(
@@ -138,33 +127,35 @@ impl<'a> Plan<'a> {
                 }
                 Some(key) if key.is_revoked || key.is_rotated => {
                     let what = if key.is_revoked { "revoked" } else { "rotated" };
-                    plan.dead += 1;
-                    plan.warnings.push(format!("{wanted} was {what} and stays so ({})", key.id));
+                    self.dead += 1;
+                    self.warnings.push(format!("{wanted} was {what} and stays so ({})", key.id));
                     continue;
                 }
-                Some(key) if key.expires_at == wanted.expires_at => plan.change(wanted, key),
+                Some(key) if key.expires_at == wanted.expires_at => self.change(wanted, key),
                 Some(key) => {
                     check_lifetime(wanted, max_lifetime, now)?;
-                    plan.change(wanted, key);
+                    self.change(wanted, key);
                 }
             }
             if wanted.expires_at.is_some_and(|end| end <= now) {
-                plan.warnings.push(format!("{wanted} has expired"));
+                self.warnings.push(format!("{wanted} has expired"));
             }
         }
         let still_wanted: HashSet<&str> = wanted.iter().map(|key| key.hash.as_str()).collect();
         for key in known.iter().filter(|key| key.is_declared && !key.is_revoked) {
             if !still_wanted.contains(key.hash.as_str()) {
-                plan.steps.push(Step::Revoke(key.id));
-                plan.say(REVOKED, &key.name, key.id, String::new());
+                self.steps.push(Step::Revoke(key.id));
+                self.say(["revoked", "would revoke"], &key.name, &format!(" {}", key.id));
             }
         }
-        Ok(plan)
+        Ok(self)
     }
 
     fn create(&mut self, wanted: &'a Wanted, id: Uuid) {
         self.steps.push(Step::Create { hash: wanted.hash.as_str(), row: row(wanted, id) });
-        self.say(CREATED, &wanted.name, id, String::new());
+        // The id of a key that is only planned is not the one that it will have.
+        let id = if self.is_dry { String::new() } else { format!(" {id}") };
+        self.say(["created", "would create"], &wanted.name, &id);
     }
 
     fn change(&mut self, wanted: &'a Wanted, key: &KnownKey) {
@@ -183,26 +174,13 @@ impl<'a> Plan<'a> {
             return;
         }
         self.steps.push(Step::Change(row(wanted, key.id)));
-        self.say(CHANGED, &wanted.name, key.id, format!(": {}", changes.join(", ")));
+        let details = format!(" {}: {}", key.id, changes.join(", "));
+        self.say(["changed", "would change"], &wanted.name, &details);
     }
 
-    fn say(&mut self, verbs: [&'static str; 2], name: &str, id: Uuid, details: String) {
-        self.lines.push(Line { verbs, name: shown(name), id, details });
-    }
-
-    /// A line for each change, and how many keys need none.
-    fn report(&self, dry_run: bool) -> String {
-        let mut text = String::new();
-        for Line { verbs: [done, would], name, id, details } in &self.lines {
-            // The id of a key that is only planned is not the one that it will have.
-            let _ = match (dry_run, *done == CREATED[0]) {
-                (true, true) => writeln!(text, "{would} {name}"),
-                (true, false) => writeln!(text, "{would} {name} {id}{details}"),
-                (false, _) => writeln!(text, "{done} {name} {id}{details}"),
-            };
-        }
-        let _ = writeln!(text, "unchanged {}", self.unchanged);
-        text
+    /// `verbs`: what was done, and the same of a plan.
+    fn say(&mut self, verbs: [&str; 2], name: &str, details: &str) {
+        let _ = writeln!(self.report, "{} {}{details}", verbs[usize::from(self.is_dry)], shown(name));
     }
 }
 

@@ -45,15 +45,13 @@ struct Wrong {
 /// # Errors
 /// `line L, column C: what is wrong`.
 pub fn read(bytes: &[u8]) -> Result<Vec<Wanted>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-        let (line, column) = position(&valid, valid.len());
-        format!("line {line}, column {column}: not UTF-8")
-    })?;
-    keys(text).map_err(|Wrong { at, what }| {
-        let (line, column) = position(text, at);
+    let text = String::from_utf8_lossy(bytes);
+    let wrong = |at: usize, what: &str| {
+        let (line, column) = position(&text, at);
         format!("line {line}, column {column}: {what}")
-    })
+    };
+    std::str::from_utf8(bytes).map_err(|error| wrong(error.valid_up_to(), "not UTF-8"))?;
+    keys(&text).map_err(|Wrong { at, what }| wrong(at, &what))
 }
 
 fn keys(text: &str) -> Result<Vec<Wanted>, Wrong> {

@@ -4,10 +4,9 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
 use super::super::expiry;
-use super::{failed, until};
+use super::{Load, failed, until};
 use crate::auth::api_key::{self, KeyHash};
 use crate::cli;
-use crate::config::Settings;
 use crate::failure::Failure;
 use crate::store::Store;
 use crate::store::keys::Lookup;
@@ -20,7 +19,7 @@ const UNKNOWN: u8 = 12;
 const REVOKED: u8 = 13;
 const EXPIRED: u8 = 14;
 
-pub fn run(settings: impl FnOnce() -> Result<Settings, Failure>) -> Result<ExitCode, Failure> {
+pub fn run(settings: Load) -> Result<ExitCode, Failure> {
     let input = read()?;
     let (code, text) = match well_formed(&input) {
         Err((code, text)) => (code, text),

@@ -51,23 +51,21 @@ pub fn run(
     let (over, heard) = mpsc::channel();
     let may_change = !matches!(action, KeysAction::List { .. } | KeysAction::Explain);
     let carrying_out = thread::spawn(move || {
-        let outcome = carry_out(&action, || {
+        let load = || {
             let settings = settings()?;
             // To connect, which has its own limit.
             until_within(settings.database_wait + COMMAND_LIMIT);
             Ok(settings)
-        });
-        let _ = over.send(outcome);
+        };
+        let _ = over.send(carry_out(&action, Box::new(load)));
     });
     loop {
         match heard.recv_timeout(LOOK_EVERY) {
             Ok(outcome) => return outcome,
             Err(RecvTimeoutError::Timeout) if answered_by().is_none_or(|at| Instant::now() < at) => {}
-            Err(RecvTimeoutError::Timeout) if may_change => {
-                return Err(Failure::Runtime(format!("the database does not answer; {OUTCOME_UNKNOWN}")));
-            }
             Err(RecvTimeoutError::Timeout) => {
-                return Err(Failure::Runtime("the database does not answer".to_owned()));
+                let outcome = if may_change { format!("; {OUTCOME_UNKNOWN}") } else { String::new() };
+                return Err(Failure::Runtime(format!("the database does not answer{outcome}")));
             }
             Err(RecvTimeoutError::Disconnected) => match carrying_out.join() {
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -77,10 +75,10 @@ pub fn run(
     }
 }
 
-fn carry_out(
-    action: &KeysAction,
-    settings: impl FnOnce() -> Result<Settings, Failure>,
-) -> Result<ExitCode, Failure> {
+/// What a command asks for its settings with, once it needs the database.
+type Load = Box<dyn FnOnce() -> Result<Settings, Failure>>;
+
+fn carry_out(action: &KeysAction, settings: Load) -> Result<ExitCode, Failure> {
     match action {
         KeysAction::Create { name, permissions, expires_in } => {
             create(settings, name, permissions.as_deref(), expires_in.as_deref())?;
@@ -97,7 +95,7 @@ fn carry_out(
 }
 
 fn create(
-    settings: impl FnOnce() -> Result<Settings, Failure>,
+    settings: Load,
     name: &str,
     permissions: Option<&str>,
     expires_in: Option<&str>,
@@ -127,7 +125,7 @@ fn create(
         .map_err(str::to_owned)
         .and_then(|end| expiry::bounded(end, longest, now))
         .map_err(|line| wrong("--expires-in", &line))?;
-    let (id, key) = (id()?, generated()?);
+    let (id, key) = (id()?, Plaintext::generate().map_err(no_random_bytes)?);
     let hash = key.hash();
     let new = NewKey {
         id,
@@ -168,7 +166,7 @@ fn undo(store: &Store, id: Uuid) -> String {
     }
 }
 
-fn revoke(settings: impl FnOnce() -> Result<Settings, Failure>, id: &str) -> Result<(), Failure> {
+fn revoke(settings: Load, id: &str) -> Result<(), Failure> {
     let id = key_id(id)?;
     let store = Store::to_change(&settings()?)?;
     let revocation = store.revoke(id, until()).map_err(failed)?;
@@ -186,14 +184,10 @@ fn revoke(settings: impl FnOnce() -> Result<Settings, Failure>, id: &str) -> Res
     }
 }
 
-fn rotate(
-    settings: impl FnOnce() -> Result<Settings, Failure>,
-    old: &str,
-    grace: Option<&str>,
-) -> Result<(), Failure> {
+fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), Failure> {
     let old = key_id(old)?;
     let grace = read_grace(grace.unwrap_or("0s")).map_err(|line| wrong("--grace", line))?;
-    let (id, key) = (id()?, generated()?);
+    let (id, key) = (id()?, Plaintext::generate().map_err(no_random_bytes)?);
     let hash = key.hash();
     let settings = settings()?;
     let longest = settings.max_key_lifetime;
@@ -239,14 +233,10 @@ fn tell_servers(store: &Store) -> Result<(), Failure> {
 }
 
 fn id() -> Result<Uuid, Failure> {
-    random::uuid().map_err(|_| no_random_bytes())
+    random::uuid().map_err(no_random_bytes)
 }
 
-fn generated() -> Result<Plaintext, Failure> {
-    Plaintext::generate().map_err(|_| no_random_bytes())
-}
-
-fn no_random_bytes() -> Failure {
+fn no_random_bytes<E>(_: E) -> Failure {
     Failure::Runtime("the system has no random bytes".to_owned())
 }
 
@@ -266,9 +256,7 @@ fn failed(error: StoreError) -> Failure {
     Failure::Runtime(match error {
         StoreError::Unavailable(text) => format!("the database is not available: {text}"),
         StoreError::Refused(text) => format!("the database refused: {text}"),
-        StoreError::Unknown(text) => {
-            format!("lost the database: {text}; {OUTCOME_UNKNOWN}")
-        }
+        StoreError::Unknown(text) => format!("lost the database: {text}; {OUTCOME_UNKNOWN}"),
     })
 }
 
