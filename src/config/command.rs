@@ -5,10 +5,9 @@ use std::fs::File;
 use std::path::Path;
 
 use super::file::{ConfigFile, lock};
-use super::table::known_keys;
-use super::{Flags, SETTINGS, Setting, Sources, make_home};
+use super::table::unknown_key;
+use super::{Flags, Level, SETTINGS, Setting, Sources, make_home};
 use crate::failure::Failure;
-use crate::suggestion::did_you_mean;
 
 /// The value that counts, and a newline. A password in it is not masked: whoever asks for it wants it.
 ///
@@ -41,10 +40,9 @@ pub fn set(home: &Path, key: &str, value: &str) -> Result<(), Failure> {
     let _held = held(home)?;
     let mut file = ConfigFile::read(home)?;
     file.set(setting, value)?;
-    let sources =
-        Sources { home: home.to_owned(), flags: Flags::new(), environment: Default::default(), file };
+    let sources = Sources { home: home.to_owned(), flags: Flags::new(), file };
     // Finds out whether the file now has both a value and a file for it.
-    sources.find(setting.file_for.and_then(Setting::of_key).unwrap_or(setting))?;
+    sources.find_at(Level::File, setting.file_for.and_then(Setting::of_key).unwrap_or(setting))?;
     sources.file.write()
 }
 
@@ -84,12 +82,5 @@ pub fn list(home: &Path) -> Result<String, Failure> {
 }
 
 fn known(key: &str) -> Result<&'static Setting, Failure> {
-    Setting::of_key(key).ok_or_else(|| {
-        let meant = did_you_mean(key, SETTINGS.iter().map(|setting| setting.key));
-        Failure::Usage(format!(
-            "unknown key `{}`{meant}; known keys are {}",
-            key.escape_debug(),
-            known_keys()
-        ))
-    })
+    Setting::of_key(key).ok_or_else(|| Failure::Usage(unknown_key(key)))
 }

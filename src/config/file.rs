@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, Value};
 
-use super::table::{Form, SETTINGS, Setting, known_keys};
+use super::table::{Form, Setting, unknown_key};
 use crate::failure::Failure;
 use crate::plain_file;
-use crate::suggestion::did_you_mean;
 
 /// Room for many comments.
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -49,8 +48,8 @@ impl ConfigFile {
             Err(error) => return Err(Failure::Runtime(format!("cannot read {}: {error}", path.display()))),
         };
         let text = String::from_utf8(bytes).map_err(|error| {
-            let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
-            let (line, column) = position(&valid, valid.len());
+            let at = error.utf8_error().valid_up_to();
+            let (line, column) = position(&String::from_utf8_lossy(error.as_bytes()), at);
             Failure::Usage(format!("{}, line {line}, column {column}: not UTF-8", path.display()))
         })?;
         let mut file = ConfigFile { path, text: String::new(), entries: BTreeMap::new() };
@@ -159,14 +158,7 @@ impl ConfigFile {
         for (name, item) in document.iter() {
             let key_at =
                 document.as_table().key(name).and_then(|key| key.span()).map_or(0, |span| span.start);
-            let setting = SETTINGS.iter().find(|setting| setting.key == name).ok_or_else(|| {
-                let known = known_keys();
-                let meant = did_you_mean(name, SETTINGS.iter().map(|setting| setting.key));
-                wrong(
-                    key_at,
-                    &format!("unknown key `{}`{meant}; known keys are {known}", name.escape_debug()),
-                )
-            })?;
+            let setting = Setting::of_key(name).ok_or_else(|| wrong(key_at, &unknown_key(name)))?;
             let value = as_written(setting.form, item).ok_or_else(|| {
                 let right = match setting.form {
                     Form::Text => "a string",

@@ -9,7 +9,6 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -164,18 +163,6 @@ impl Settings {
     }
 }
 
-/// Without the secrets.
-impl fmt::Debug for Settings {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Settings")
-            .field("home", &self.home)
-            .field("bind", &self.bind)
-            .field("database_url", &mask_url(&self.database_url))
-            .finish_non_exhaustive()
-    }
-}
-
 /// The home directory: what `--home` says, else `~/.cloacina`. It need not exist.
 ///
 /// # Errors
@@ -216,11 +203,10 @@ pub fn bind(home: PathBuf) -> Result<SocketAddr, Failure> {
     Ok(settings.bind)
 }
 
-/// All places that a setting may come from.
+/// All places that a setting may come from, but for the environment.
 struct Sources {
     home: PathBuf,
     flags: Flags,
-    environment: BTreeMap<&'static str, OsString>,
     file: ConfigFile,
 }
 
@@ -246,11 +232,7 @@ struct Found {
 impl Sources {
     fn open(home: PathBuf, flags: Flags) -> Result<Sources, Failure> {
         let file = ConfigFile::read(&home)?;
-        let environment = SETTINGS
-            .iter()
-            .filter_map(|setting| Some((setting.variable, std::env::var_os(setting.variable)?)))
-            .collect();
-        Ok(Sources { home, flags, environment, file })
+        Ok(Sources { home, flags, file })
     }
 
     /// Puts a setting's value into its field.
@@ -271,44 +253,45 @@ impl Sources {
     /// Looks for a setting, and for the file that holds it, level by level.
     fn find(&self, setting: &'static Setting) -> Result<Option<Found>, Failure> {
         for level in [Level::Flag, Level::Environment, Level::File, Level::Default] {
-            let file = match setting.file() {
-                Some(file) => self.at(level, file)?,
-                None => None,
-            };
-            match (self.at(level, setting)?, file) {
-                (Some(own), Some(file)) => {
-                    return Err(Failure::Usage(format!(
-                        "both {} and {} are given; one of them has to go",
-                        own.name, file.name
-                    )));
-                }
-                (None, None) => {}
-                (own, file) => return Ok(own.or(file)),
+            let found = self.find_at(level, setting)?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
         Ok(None)
     }
 
+    fn find_at(&self, level: Level, setting: &'static Setting) -> Result<Option<Found>, Failure> {
+        let own = self.at(level, setting)?;
+        let Some(file) = setting.file() else { return Ok(own) };
+        match (own, self.at(level, file)?) {
+            (Some(own), Some(file)) => Err(Failure::Usage(format!(
+                "both {} and {} are given; one of them has to go",
+                own.name, file.name
+            ))),
+            (own, file) => Ok(own.or(file)),
+        }
+    }
+
     fn at(&self, level: Level, setting: &'static Setting) -> Result<Option<Found>, Failure> {
-        let found = |value: &str, name: String| Some(Found { setting, level, value: value.to_owned(), name });
-        Ok(match level {
+        let given = match level {
             Level::Flag => {
-                self.flags.get(setting.key).and_then(|value| found(value, format!("`{}`", setting.flag)))
+                self.flags.get(setting.key).map(|value| (value.clone(), format!("`{}`", setting.flag)))
             }
-            Level::Environment => match self.environment.get(setting.variable) {
-                Some(value) if !value.is_empty() => {
-                    let value = value.to_str().ok_or_else(|| {
-                        Failure::Usage(format!("the value of `{}` is not UTF-8", setting.variable))
-                    })?;
-                    found(value, format!("`{}`", setting.variable))
-                }
-                _ => None,
-            },
-            Level::File => self.file.value(setting.key).and_then(|(value, name)| found(value, name)),
+            Level::Environment => {
+                let name = format!("`{}`", setting.variable);
+                let value = std::env::var_os(setting.variable).filter(|value| !value.is_empty());
+                let value = value.map(OsString::into_string).transpose();
+                value
+                    .map_err(|_| Failure::Usage(format!("the value of {name} is not UTF-8")))?
+                    .map(|value| (value, name))
+            }
+            Level::File => self.file.value(setting.key).map(|(value, name)| (value.to_owned(), name)),
             Level::Default => {
-                setting.default.and_then(|value| found(value, format!("the default of `{}`", setting.key)))
+                setting.default.map(|value| (value.to_owned(), format!("the default of `{}`", setting.key)))
             }
-        })
+        };
+        Ok(given.map(|(value, name)| Found { setting, level, value, name }))
     }
 
     /// The value itself, also when what was given is the name of a file with the value in it.

@@ -6,6 +6,8 @@ use super::Settings;
 use super::mask::mask_url;
 use super::values::{address, count, database_url, duration, path, secret, switch};
 use crate::failure::Failure;
+use crate::suggestion::did_you_mean;
+use crate::terminal::shown;
 
 /// A row of the table. Parsing, `serve --help`, `config list` and the checks of `config set` all read it.
 pub struct Setting {
@@ -99,7 +101,7 @@ impl Setting {
     pub fn put(&self, settings: &mut Settings, value: &str, name: &str) -> Result<(), Failure> {
         (self.field.take)(settings, value).map_err(|why| {
             Failure::Usage(match self.secrecy {
-                Secrecy::Open => format!("invalid value `{}` for {name}: {why}", value.escape_debug()),
+                Secrecy::Open => format!("invalid value `{}` for {name}: {why}", shown(value)),
                 Secrecy::Url | Secrecy::Whole => format!("invalid value for {name}: {why}"),
             })
         })
@@ -124,9 +126,11 @@ impl Setting {
     }
 }
 
-/// All keys, for messages that say which there are.
-pub fn known_keys() -> String {
-    SETTINGS.iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ")
+/// What is said of a key that is none.
+pub fn unknown_key(key: &str) -> String {
+    let known: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
+    let meant = did_you_mean(key, known.iter().copied());
+    format!("unknown key `{}`{meant}; known keys are {}", shown(key), known.join(", "))
 }
 
 /// In the order in which people see them.
