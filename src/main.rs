@@ -3,7 +3,6 @@
 mod app;
 mod auth;
 mod background;
-mod check;
 mod cli;
 mod config;
 mod error;
@@ -21,6 +20,7 @@ mod rate_limit;
 mod reload;
 mod routes;
 mod serve;
+mod serve_check;
 mod server_endpoints;
 mod signals;
 mod store;
@@ -62,7 +62,7 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
         }
         Command::Check(flags) => {
             logging::start_without_file(invocation.verbose);
-            return check::check(home()?, flags);
+            return serve_check::check(home()?, flags);
         }
         Command::ConfigGet { key } => cli::print(&config::command::get(&home()?, &key)?)?,
         Command::ConfigSet { key, value } => config::command::set(&home()?, &key, &value)?,
@@ -82,8 +82,7 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
             health::check(&url)?;
             cli::print("ready\n")?;
         }
-        Command::Completions(text) | Command::Help(text) => cli::print(&text)?,
-        Command::Version => cli::print(concat!("cloacinactl ", env!("CARGO_PKG_VERSION"), "\n"))?,
+        Command::Print(text) => cli::print(&text)?,
     }
     Ok(ExitCode::SUCCESS)
 }

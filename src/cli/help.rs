@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use super::completions::SHELLS;
 use super::flags::{Flag, Kind, Value};
-use crate::auth::Permission;
 use crate::config::{SETTINGS, Setting};
 
 /// A command or an action of one.
@@ -118,7 +117,7 @@ Makes a key and prints it, and nothing else, on stdout: the only time that it is
             Flag::with_value(
                 "--permissions",
                 "P",
-                Kind::OneOf(PERMISSIONS),
+                Kind::OneOf(&["admin", "write", "read"]),
                 "admin, write or read. [default: admin]",
             ),
             Flag::with_value(
@@ -265,8 +264,6 @@ write it into ~/.bashrc, into ~/.zshrc behind `compinit`, or into ~/.config/fish
         ..PLAIN
     },
 ];
-
-const PERMISSIONS: &[&str] = &[Permission::Admin.name(), Permission::Write.name(), Permission::Read.name()];
 
 /// Those of every command.
 pub const GLOBAL: &[Flag] = &[

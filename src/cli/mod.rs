@@ -54,11 +54,8 @@ pub enum Command {
     Health {
         url: Option<String>,
     },
-    /// Print this script for a shell.
-    Completions(String),
-    /// Print this text.
-    Help(String),
-    Version,
+    /// Print this text: a help, the version, or a script for a shell.
+    Print(String),
 }
 
 /// Reads the command line, without the program's own name.
@@ -73,17 +70,17 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
     let home = value(&mut arguments, "--home")?;
     let name = arguments.subcommand().map_err(|error| Failure::Usage(error.to_string()))?;
     let command = match name.as_deref() {
-        _ if version => Command::Version,
-        None if help => Command::Help(help::overview()),
+        _ if version => Command::Print(concat!("cloacinactl ", env!("CARGO_PKG_VERSION"), "\n").to_owned()),
+        None if help => Command::Print(help::overview()),
         None => return Err(no_command(arguments)),
         Some(topic) if help => {
             let action = arguments.subcommand().ok().flatten();
-            Command::Help(help_of(topic, action.as_deref())?)
+            Command::Print(help_of(topic, action.as_deref())?)
         }
         Some("help") => match operands("help", arguments, literal)?.as_slice() {
-            [] => Command::Help(help::overview()),
-            [topic] => Command::Help(help_of(topic, None)?),
-            [topic, action] if topic == "keys" => Command::Help(help_of(topic, Some(action))?),
+            [] => Command::Print(help::overview()),
+            [topic] => Command::Print(help_of(topic, None)?),
+            [topic, action] if topic == "keys" => Command::Print(help_of(topic, Some(action))?),
             [_, extra, ..] => return Err(unexpected("help", extra)),
         },
         Some("serve") => {
@@ -102,9 +99,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
             no_operands("health", arguments, literal)?;
             Command::Health { url: given.value("--url") }
         }
-        Some("completions") => {
-            Command::Completions(completions(&operands("completions", arguments, literal)?)?)
-        }
+        Some("completions") => Command::Print(completions(&operands("completions", arguments, literal)?)?),
         Some(other) => return Err(unknown_command(other)),
     };
     Ok(Invocation { home, verbose, command })
@@ -369,7 +364,7 @@ mod tests {
             (&["help", "keys", "explain"], "14  expired"),
             (&["keys", "apply", "--help"], "sha256sum"),
         ] {
-            let Command::Help(help) = parsed(line).unwrap().command else { panic!("{line:?}") };
+            let Command::Print(help) = parsed(line).unwrap().command else { panic!("{line:?}") };
             assert!(help.contains(text), "{line:?}: {help}");
         }
     }
@@ -385,10 +380,11 @@ mod tests {
             &["config", "get", "--help"],
             &["--home", "x", "health", "-h"],
         ] {
-            assert!(matches!(parsed(line).unwrap().command, Command::Help(_)), "{line:?}");
+            assert!(matches!(parsed(line).unwrap().command, Command::Print(_)), "{line:?}");
         }
-        assert_eq!(parsed(&["--version"]).unwrap().command, Command::Version);
-        let Command::Help(text) = parsed(&["serve", "--help"]).unwrap().command else { panic!() };
+        let version = Command::Print(format!("cloacinactl {}\n", env!("CARGO_PKG_VERSION")));
+        assert_eq!(parsed(&["--version"]).unwrap().command, version);
+        let Command::Print(text) = parsed(&["serve", "--help"]).unwrap().command else { panic!() };
         for setting in SETTINGS {
             assert!(
                 text.contains(setting.flag) && text.contains(setting.variable) && text.contains(setting.help)
