@@ -38,21 +38,15 @@ pub fn check(home: PathBuf, flags: Flags) -> Result<ExitCode, Failure> {
 
 fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let loaded = Settings::load_all(home.clone(), false, flags);
-    let mut is_wrong = Vec::new();
-    let settings = match loaded {
-        Ok((settings, wrong)) => {
-            for (key, failure) in wrong {
-                is_wrong.push(key);
-                findings.push(Err(failure));
-            }
-            Some(settings)
-        }
+    let (settings, wrong) = match Settings::load_all(home.clone(), false, flags) {
+        Ok((settings, wrong)) => (Some(settings), wrong),
         Err(failure) => {
             findings.push(Err(failure));
-            None
+            (None, Vec::new())
         }
     };
+    let is_wrong: Vec<_> = wrong.iter().map(|(key, _)| *key).collect();
+    findings.extend(wrong.into_iter().map(|(_, failure)| Err(failure)));
     let chosen = settings.as_ref().and_then(|settings| settings.bootstrap_key.as_deref());
     findings.extend(bootstrap::check_chosen_key(chosen).err().map(Err));
     if findings.is_empty() {
@@ -75,39 +69,30 @@ fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
     findings
 }
 
+const WRITABLE: AccessFlags = AccessFlags::R_OK.union(AccessFlags::W_OK).union(AccessFlags::X_OK);
+
 /// The home directory, and what a start reads or writes there.
 fn look_at_home(home: &Path) -> Vec<Finding> {
-    let wrong = |path: &Path, error: &dyn std::fmt::Display| {
-        Err(Failure::Runtime(format!("cannot use {} as the home directory: {error}", path.display())))
+    let wrong = |error: String| {
+        vec![Err(Failure::Runtime(format!("cannot use {} as the home directory: {error}", home.display())))]
     };
-    let writable = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
     match fs::metadata(home) {
         Ok(metadata) if !metadata.is_dir() => {
-            return vec![wrong(home, &io::Error::from(io::ErrorKind::NotADirectory))];
+            return wrong(io::Error::from(io::ErrorKind::NotADirectory).to_string());
         }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let nearest = home.ancestors().skip(1).find(|path| path.exists()).unwrap_or(Path::new("/"));
-            return vec![match access(nearest, writable) {
-                _ if !nearest.is_dir() => wrong(home, &format!("{} is not a directory", nearest.display())),
-                Ok(()) => match try_out(nearest) {
-                    Ok(()) => Ok(format!("home {} is made by a start", home.display())),
-                    Err(error) => {
-                        wrong(home, &format!("it cannot be made in {}: {error}", nearest.display()))
-                    }
-                },
-                Err(error) => {
-                    wrong(home, &format!("it cannot be made in {}: {}", nearest.display(), error.desc()))
-                }
-            }];
+            return match try_out(nearest) {
+                _ if !nearest.is_dir() => wrong(format!("{} is not a directory", nearest.display())),
+                Ok(()) => vec![Ok(format!("home {} is made by a start", home.display()))],
+                Err(error) => wrong(format!("it cannot be made in {}: {error}", nearest.display())),
+            };
         }
-        Err(error) => return vec![wrong(home, &error)],
-    }
-    if let Err(error) = access(home, writable) {
-        return vec![wrong(home, &error.desc())];
+        Err(error) => return wrong(error.to_string()),
     }
     if let Err(error) = try_out(home) {
-        return vec![wrong(home, &error)];
+        return wrong(error);
     }
     let key = home.join(bootstrap::FILE);
     let logs = home.join("logs");
@@ -122,7 +107,7 @@ fn look_at_home(home: &Path) -> Vec<Finding> {
         });
     }
     if logs.exists()
-        && let Err(error) = access(&logs, writable)
+        && let Err(error) = access(&logs, WRITABLE)
     {
         let error = error.desc();
         findings.push(Ok(format!(
@@ -136,15 +121,16 @@ fn look_at_home(home: &Path) -> Vec<Finding> {
 /// Makes a directory and a file in it, as a start would, and takes both away again: permissions do not tell of a
 /// read-only, full or special file system. One that was killed midway leaves the directory, and in a container the next
 /// one may have the same process id.
-fn try_out(parent: &Path) -> io::Result<()> {
-    let number = getrandom::u64().map_err(io::Error::other)?;
-    let directory = parent.join(format!(".cloacinactl-check-{number:016x}"));
-    DirBuilder::new().mode(0o700).create(&directory)?;
-    let file = directory.join("file");
-    let written = fs::write(&file, "a try\n");
-    let removed = if file.exists() { fs::remove_file(&file) } else { Ok(()) };
-    let emptied = fs::remove_dir(&directory);
-    written.and(removed).and(emptied)
+fn try_out(parent: &Path) -> Result<(), String> {
+    access(parent, WRITABLE).map_err(|error| error.desc().to_owned())?;
+    let make = || {
+        let number = getrandom::u64().map_err(io::Error::other)?;
+        let directory = parent.join(format!(".cloacinactl-check-{number:016x}"));
+        DirBuilder::new().mode(0o700).create(&directory)?;
+        let written = fs::write(directory.join("file"), "a try\n");
+        written.and(fs::remove_dir_all(&directory))
+    };
+    make().map_err(|error| error.to_string())
 }
 
 /// What to do about a mode that lets others in, if it does.
