@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::config::mask_url;
 use crate::failure::Failure;
+use crate::terminal::shown;
 
 /// For everything together, the name's resolution included.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -45,16 +46,15 @@ pub fn check(url: &str) -> Result<(), Failure> {
             if Target::parse(&format!("http://{url}")).is_some() { url.to_owned() } else { mask_url(url) }
         ))
     })?;
-    let shown = format!("http://{}{}", target.authority, target.path);
+    let asked = format!("http://{}{}", target.authority, target.path);
     let (sender, receiver) = mpsc::channel();
     // The deadline holds for the resolver too, which has none of its own; the process ends before the thread does.
     thread::spawn(move || sender.send(ask(&target)));
     let why = match receiver.recv_timeout(DEADLINE) {
-        Ok(Ok(answer)) if answer.status == 200 => return Ok(()),
-        Ok(Ok(answer)) if answer.reason.is_empty() => format!("{shown} answered {}", answer.status),
-        Ok(Ok(answer)) => format!("{shown} answered {}: {}", answer.status, answer.reason),
-        Ok(Err(error)) => format!("{shown}: {error}"),
-        Err(_) => format!("{shown} did not answer within {} s", DEADLINE.as_secs()),
+        Ok(Ok((200, _))) => return Ok(()),
+        Ok(Ok((status, reason))) => format!("{asked} answered {status}{reason}"),
+        Ok(Err(error)) => format!("{asked}: {error}"),
+        Err(_) => format!("{asked} did not answer within {} s", DEADLINE.as_secs()),
     };
     Err(Failure::Runtime(format!("not ready: {why}")))
 }
@@ -69,29 +69,17 @@ struct Target {
     path: String,
 }
 
-struct Answer {
-    status: u16,
-    /// The server's `reason`, made fit for one line.
-    reason: String,
-}
-
 impl Target {
     fn parse(url: &str) -> Option<Target> {
-        let scheme = url.get(..7)?;
-        if !scheme.eq_ignore_ascii_case("http://") {
+        let is_plain = |c: char| c.is_ascii_graphic() && !"@?#\\".contains(c);
+        if !url.get(..7)?.eq_ignore_ascii_case("http://") || !url.chars().all(is_plain) {
             return None;
         }
         let rest = &url[7..];
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let plain = |c: char| c.is_ascii_graphic() && !"@?#\\".contains(c);
-        if !url.chars().all(plain) {
-            return None;
-        }
         let name_end = authority.rfind(']').map_or(0, |bracket| bracket + 1);
-        let (host, port) = match authority[name_end..].find(':') {
-            Some(colon) => {
-                (&authority[..name_end + colon], authority[name_end + colon + 1..].parse::<u16>().ok()?)
-            }
+        let (host, port) = match authority[name_end..].split_once(':') {
+            Some((rest, port)) => (&authority[..name_end + rest.len()], port.parse::<u16>().ok()?),
             None => (authority, 80),
         };
         if host.is_empty() || port == 0 {
@@ -106,7 +94,8 @@ impl Target {
     }
 }
 
-fn ask(target: &Target) -> io::Result<Answer> {
+/// The status, and behind a colon why it is not 200.
+fn ask(target: &Target) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(&target.address)?;
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: cloacinactl/{}\r\nConnection: close\r\n\r\n",
@@ -118,28 +107,25 @@ fn ask(target: &Target) -> io::Result<Answer> {
     let mut reader = BufReader::new(stream.take(MOST_BYTES));
     let mut answer = Vec::new();
     reader.read_until(b'\n', &mut answer)?;
-    let status = {
-        let line = String::from_utf8_lossy(&answer);
-        let mut words = line.split_ascii_whitespace();
-        let version = words.next().unwrap_or_default();
-        let status =
-            words.next().and_then(|word| word.parse().ok()).filter(|_| version.starts_with("HTTP/1."));
-        status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))?
-    };
+    let line = String::from_utf8_lossy(&answer);
+    let status =
+        line.strip_prefix("HTTP/1.").and_then(|rest| rest.split_ascii_whitespace().nth(1)?.parse().ok());
+    let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))?;
     if status != 200 {
         // The status is the answer; the body only explains it, so a slow or broken one does not matter.
         let _ = reader.get_ref().get_ref().set_read_timeout(Some(Duration::from_secs(1)));
         let _ = reader.read_to_end(&mut answer);
     }
-    Ok(Answer { status, reason: reason_in(&String::from_utf8_lossy(&answer)) })
+    Ok((status, reason_in(&String::from_utf8_lossy(&answer))))
 }
 
-/// `reason` or `error` of a JSON body; empty where there is none.
+/// `reason` or `error` of a JSON body, behind a colon and fit for one line; empty where there is none.
 fn reason_in(head_and_body: &str) -> String {
     let body = head_and_body.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     let json: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     let reason = json.get("reason").or_else(|| json.get("error")).and_then(serde_json::Value::as_str);
-    reason.unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect()
+    let reason: String = reason.unwrap_or_default().chars().take(200).collect();
+    if reason.is_empty() { reason } else { format!(": {}", shown(&reason)) }
 }
 
 #[cfg(test)]
