@@ -12,22 +12,14 @@
 #
 # Exit code: 0 measured, whatever the figures; 1 a row could not be measured; 2 wrong usage.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/lib.sh"
 
 case ${1:-} in
--h | --help)
-    sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
-    exit 0
-    ;;
 --instructions) tools=(postgresql valgrind) ;;
 *) tools=(postgresql wrk nginx) ;;
 esac
 
 scripts/install-tools.sh "${tools[@]}"
 export PATH="$PATH:$PWD/target/tools/usr/sbin"
-if [ -z "${CLOACINACTL_BIN:-}" ]; then
-    cargo build --release --locked
-    CLOACINACTL_BIN=${CARGO_TARGET_DIR:-$PWD/target}/release/cloacinactl
-fi
-export CLOACINACTL_BIN
+build_program
 exec python3 -B scripts/bench/run.py "$@"

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-#
 # Builds the release binary that runs on any x86_64 Linux:
 #
 #   target/dist/cloacinactl-VERSION-x86_64-linux-musl            fully static, stripped
@@ -11,10 +10,10 @@
 # Where it has not, because the machine reaches no toolchain server, the standard library is built from source
 # with Debian's rustc and linked with zig, which carries musl and an unwinder: Debian's musl is too old to ask again
 # over TCP after a truncated DNS answer, and Debian has no unwinder for it. The two ways give different bytes.
-
+#
+# usage: scripts/build-static.sh [--check-reproducible]
 set -euo pipefail
-
-usage="usage: scripts/build-static.sh [--check-reproducible]"
+. "$(dirname "$0")/lib.sh"
 
 readonly target=x86_64-unknown-linux-musl
 # 5.5 MiB.
@@ -23,11 +22,6 @@ readonly max_bytes=$((11 * 1024 * 1024 / 2))
 # of their own in place of musl's; a newer one is worth its test under load.
 readonly zig_version=0.15.2
 readonly zig_sha256=806316453d1ede7174ed3fefb8e5348154629089c3bb5fe812dfd0e172fac130
-
-die() {
-    printf 'build-static: %s\n' "$*" >&2
-    exit 1
-}
 
 say() {
     printf 'build-static: %s\n' "$*" >&2
@@ -38,18 +32,16 @@ main() {
     case "$*" in
         "") ;;
         --check-reproducible) check_reproducible=yes ;;
-        -h | --help) echo "$usage"; exit 0 ;;
-        *) echo "$usage" >&2; exit 2 ;;
+        *) misused "unknown argument $*" ;;
     esac
-    [[ "$(uname -s) $(uname -m)" == "Linux x86_64" ]] || die "this builds on x86_64 Linux only"
+    [[ "$(uname -s) $(uname -m)" == "Linux x86_64" ]] || fail "this builds on x86_64 Linux only"
 
-    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+    root=$(pwd -P)
     work=$root/target/static
-    cd "$root"
     mkdir -p "$work" "$root/target/dist"
     local version
     version=$(sed -n '/^\[package\]/,/^\[[^p]/s/^version *= *"\(.*\)"$/\1/p' "$root/Cargo.toml")
-    [[ -n $version ]] || die "no version in Cargo.toml"
+    [[ -n $version ]] || fail "no version in Cargo.toml"
 
     # Whatever embeds a time embeds this one; a build without git history has no better time than none.
     if [[ -z ${SOURCE_DATE_EPOCH:-} ]]; then
@@ -71,7 +63,7 @@ main() {
         mkdir -p "${CARGO_HOME:-$HOME/.cargo}"
         ln -s "$(cd "${CARGO_HOME:-$HOME/.cargo}" && pwd)" "$other/cargo-home"
         build "$other" "$other/target/static/build" "$other/cargo-home"
-        cmp "$first" "$built" || die "two builds of the same source differ"
+        cmp "$first" "$built" || fail "two builds of the same source differ"
         built=$first
         say "two builds in two directories are the same"
     fi
@@ -100,11 +92,11 @@ choose_compiler() {
     from_source=yes
     # Always Debian's three together: a standard library compiles only with the compiler it was released with.
     scripts/install-tools.sh rustc-web cargo-web rust-web-src pip \
-        || die "install these by hand, or run \`rustup target add $target\`"
+        || fail "install these by hand, or run \`rustup target add $target\`"
     rustc=/usr/bin/rustc
     cargo=/usr/bin/cargo
     sysroot=$("$rustc" --print sysroot)
-    [[ -d $sysroot/lib/rustlib/src/rust/library ]] || die "$rustc has no standard library source in $sysroot"
+    [[ -d $sysroot/lib/rustlib/src/rust/library ]] || fail "$rustc has no standard library source in $sysroot"
     say "no $target installed: using $("$rustc" --version), its standard library from source, and zig $zig_version"
     fetch_zig
 }
@@ -117,8 +109,8 @@ fetch_zig() {
     echo "ziglang==$zig_version --hash=sha256:$zig_sha256" > "$work/zig.txt"
     PIP_ROOT_USER_ACTION=ignore python3 -m pip --quiet --disable-pip-version-check install --no-deps \
         --only-binary :all: --require-hashes --requirement "$work/zig.txt" --target "$work/zig-$zig_version" \
-        || die "cannot get ziglang $zig_version with pip"
-    [[ -x $zig ]] || die "ziglang $zig_version holds no zig"
+        || fail "cannot get ziglang $zig_version with pip"
+    [[ -x $zig ]] || fail "ziglang $zig_version holds no zig"
 }
 
 # build SOURCE TARGET_DIR CARGO_HOME: sets built to the binary.
@@ -129,7 +121,7 @@ build() {
     mkdir -p "$target_dir"
     export CARGO_HOME=$cargo_home
     # The crates must lie unpacked before their directories can be named below.
-    (cd "$source" && RUSTC=$rustc "$cargo" fetch --quiet --locked --target "$target") || die "cannot fetch the crates"
+    (cd "$source" && RUSTC=$rustc "$cargo" fetch --quiet --locked --target "$target") || fail "cannot fetch the crates"
 
     # Paths reach the binary through panic messages. Later flags win over earlier ones.
     flags=(
@@ -176,23 +168,23 @@ EOF
         CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf '%s' "${flags[*]}")
         export CARGO_ENCODED_RUSTFLAGS
         "$cargo" build --locked --release --bin cloacinactl --target "$target" --target-dir "$target_dir" "${args[@]}"
-    ) || die "the build failed"
+    ) || fail "the build failed"
     built=$target_dir/$target/release/cloacinactl
 }
 
 # check BINARY VERSION: everything that is promised of it.
 check() {
     local binary=$1 version=$2 bytes place
-    [[ $(readelf -lW "$binary") != *INTERP* ]] || die "not static: the binary asks for a loader"
-    [[ $(readelf -dW "$binary") != *NEEDED* ]] || die "not static: the binary needs shared libraries"
-    [[ $(readelf -SW "$binary") != *.symtab* ]] || die "not stripped: the binary has symbols"
+    [[ $(readelf -lW "$binary") != *INTERP* ]] || fail "not static: the binary asks for a loader"
+    [[ $(readelf -dW "$binary") != *NEEDED* ]] || fail "not static: the binary needs shared libraries"
+    [[ $(readelf -SW "$binary") != *.symtab* ]] || fail "not stripped: the binary has symbols"
     bytes=$(stat -c %s "$binary")
-    ((bytes <= max_bytes)) || die "too big: the static program has $bytes bytes, and $max_bytes (5.5 MiB) are allowed"
+    ((bytes <= max_bytes)) || fail "too big: the static program has $bytes bytes, and $max_bytes (5.5 MiB) are allowed"
     for place in "$root" "$CARGO_HOME" "$sysroot/lib/rustlib/src"; do
-        ! grep -qaF "$place/" "$binary" || die "not reproducible: the binary names $place"
+        ! grep -qaF "$place/" "$binary" || fail "not reproducible: the binary names $place"
     done
     # In an empty environment, so that nothing of this machine helps it.
-    [[ "$(env -i "$binary" --version)" == *"$version"* ]] || die "\`--version\` does not say $version"
+    [[ "$(env -i "$binary" --version)" == *"$version"* ]] || fail "\`--version\` does not say $version"
 }
 
 main "$@"

@@ -9,19 +9,8 @@
 #
 # Exit code: 0 all ok, 1 a row failed, 2 wrong usage.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-
-case ${1:-} in
--h | --help)
-    sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
-    exit 0
-    ;;
-esac
+. "$(dirname "$0")/lib.sh"
 
 scripts/install-tools.sh postgresql slowhttptest faketime
-if [ -z "${CLOACINACTL_BIN:-}" ]; then
-    cargo build --release --locked
-    CLOACINACTL_BIN=${CARGO_TARGET_DIR:-$PWD/target}/release/cloacinactl
-fi
-export CLOACINACTL_BIN
+build_program
 exec python3 -B scripts/faults/run.py "$@"

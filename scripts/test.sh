@@ -13,21 +13,11 @@
 set -euo pipefail
 # Jobs in process groups of their own: what was started is stopped by us, in order.
 set -m
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/lib.sh"
 
 # Their newest at the time of writing; a newer one may ask for more, and then a commit says so.
 schemathesis_version=4.32.5
 max_examples=100
-
-fail() {
-    printf 'test: %s\n' "$*" >&2
-    exit 1
-}
-
-usage() {
-    printf 'test: %s\n%s\n' "$*" "$(sed -n 's/^# usage: /usage: /p' "$0")" >&2
-    exit 2
-}
 
 postgres=
 static=no
@@ -35,24 +25,20 @@ names=()
 while [ $# -gt 0 ]; do
     case $1 in
     --postgres)
-        [[ ${2:-} =~ ^1[678]$ ]] || usage "--postgres needs a version: 16, 17 or 18"
+        [[ ${2:-} =~ ^1[678]$ ]] || misused "--postgres needs a version: 16, 17 or 18"
         postgres=$2
         shift 2
         ;;
     --static) static=yes && shift ;;
-    -h | --help)
-        sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
-        exit 0
-        ;;
     --) break ;;
-    -*) usage "unknown flag $1" ;;
+    -*) misused "unknown flag $1" ;;
     *) names+=("$1") && shift ;;
     esac
 done
 [ "${1:-}" != -- ] || shift
 set -- "${names[@]}" "$@"
 
-command -v cargo >/dev/null 2>&1 || fail "there is no cargo; please install Rust 1.95 or later (https://rustup.rs)"
+needs_cargo
 scripts/install-tools.sh jq curl openssl promtool nginx caddy venv dash busybox docker-compose yaml shellcheck zsh fish mandoc \
     systemd-analyze faketime mkcert
 export PATH="$PATH:$PWD/target/tools/usr/bin"

@@ -9,29 +9,19 @@
 #
 # Exit code: 0 all ok, 1 a check failed, is missing, or a machine did not end by itself; 2 wrong usage.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/lib.sh"
 
 for part in "$@"; do
     case $part in
-    -h | --help)
-        sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"
-        exit 0
-        ;;
     systemd | containers) ;;
-    *)
-        echo "usage: scripts/vm.sh [systemd|containers]..." >&2
-        exit 2
-        ;;
+    *) misused "unknown part $part" ;;
     esac
 done
 [ $# -gt 0 ] || set -- systemd containers
 
 scripts/install-tools.sh qemu readelf
 image=$(scripts/vm/image.sh)
-if [ -z "${CLOACINACTL_BIN:-}" ]; then
-    cargo build --release --locked
-    CLOACINACTL_BIN=${CARGO_TARGET_DIR:-$PWD/target}/release/cloacinactl
-fi
+build_program
 programs=(--program "$CLOACINACTL_BIN" target/release/cloacinactl)
 if [[ " $* " == *" containers "* ]]; then
     static=$CLOACINACTL_BIN

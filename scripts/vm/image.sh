@@ -5,12 +5,7 @@
 # usage: scripts/vm/image.sh
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
-cd "$(dirname "$0")/../.."
-
-fail() {
-    printf 'image: %s\n' "$*" >&2
-    exit 1
-}
+. "$(dirname "$0")/../lib.sh"
 
 place=$PWD/target/vm
 # What the place was made of; it is written last.
