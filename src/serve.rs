@@ -27,8 +27,8 @@ use crate::metrics::Metrics;
 use crate::reload::{self, Reload};
 use crate::routes::{Handler, ROUTES};
 use crate::signals;
-use crate::store::Store;
 use crate::store::invalidation::LONGEST_WAIT_FOR_SERVERS;
+use crate::store::{self, Store};
 use crate::systemd::SystemdNotifier;
 
 /// Descriptors that are not clients: sessions, log, socket pairs, the poll itself, and some to spare.
@@ -65,7 +65,8 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
     let first = |transaction: Transaction<'_>| {
         bootstrap::run(transaction, &settings.home, settings.bootstrap_key.as_deref())
     };
-    let store = Arc::new(Store::start(settings, Arc::clone(&metrics), first)?);
+    let tables = &[store::keys::TABLE];
+    let store = Arc::new(Store::start(settings, Arc::clone(&metrics), tables, first)?);
     let status = Arc::new(ServerStatus::new(Arc::clone(&metrics)));
     status.access_log.store(settings.access_log, Ordering::Relaxed);
     let auth = Auth::new(Arc::clone(&store), settings.cache_size, settings.cache_ttl, metrics)

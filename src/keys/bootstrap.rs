@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::plain_file;
 use crate::random;
 use crate::store::keys as rows;
-use crate::store::keys::NewKey;
+use crate::store::keys::{NewKey, Unlogged};
 
 pub const FILE: &str = "bootstrap-key";
 /// Where the file is written before it gets its name. One name, so that a killed start leaves one file at most.
@@ -65,7 +65,7 @@ pub fn run(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) 
     let hash = key.hash();
     let row = NewKey {
         id: random::uuid().map_err(|_| Failure::Runtime("the system has no random bytes".to_owned()))?,
-        hash: hash.as_str(),
+        hash: Unlogged(hash.as_str()),
         prefix: key.shown(),
         name: NAME,
         permissions: Permission::Admin.name(),

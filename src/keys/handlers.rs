@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::http::response::Response;
 use crate::random;
 use crate::store::StoreError;
-use crate::store::keys::{NewKey, Revocation, Rotated, Successor};
+use crate::store::keys::{NewKey, Revocation, Rotated, Successor, Unlogged};
 
 /// `POST /auth/keys`: makes a key and shows it, this once.
 pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
@@ -27,7 +27,7 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let hash = key.hash();
     let new = NewKey {
         id: random::uuid()?,
-        hash: hash.as_str(),
+        hash: Unlogged(hash.as_str()),
         prefix: key.shown(),
         name: &asked.name,
         permissions: asked.permission.name(),

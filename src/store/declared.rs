@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::keys::Unlogged;
 use super::keys::never_if_far;
-use super::pool::Session;
 use super::{Committed, Store, StoreError};
 
 /// A row that a file declared, or whose hash one now declares.
@@ -95,7 +94,7 @@ impl Store {
     /// # Errors
     /// See `StoreError`.
     pub fn known_keys(&self, hashes: &[&str], until: Instant) -> Result<Vec<KnownKey>, StoreError> {
-        self.read(until, |Session { client, .. }| known(client, hashes, ""))
+        self.read(until, |session| known(&mut session.client, hashes, ""))
     }
 
     /// Hands the same rows to `plan` and takes the steps that it asks for, while no other session changes these rows.
@@ -109,8 +108,8 @@ impl Store {
         plan: impl FnOnce(Vec<KnownKey>) -> Vec<Step<'a>>,
         until: Instant,
     ) -> Result<Committed<()>, StoreError> {
-        self.write(until, |Session { client, .. }| {
-            let mut transaction = client.transaction()?;
+        self.write(until, |session| {
+            let mut transaction = session.client.transaction()?;
             transaction.batch_execute(LOCK)?;
             let steps = plan(known(&mut transaction, hashes, " FOR UPDATE")?);
             for step in &steps {

@@ -180,7 +180,6 @@ impl Store {
         let number = self.write(until, |session| {
             // On disk, so that no number comes twice, and without a wait for a standby: the number means nothing there.
             session
-                .client
                 .query_one(
                     "SELECT CASE WHEN EXISTS (SELECT FROM auth_caches WHERE server <> $1) THEN nextval('api_key_changes') END,
                             pg_notify('api_key_changes', ''), set_config('synchronous_commit', 'local', true)",
@@ -213,7 +212,7 @@ impl Store {
                 session.give_up();
                 return Err(error);
             }
-            let row = session.client.query_one(
+            let row = session.query_one(
                 // One that has seen more than there is has not heard that the sequence went back.
                 concat!(
                     "SELECT COALESCE(min(CASE WHEN seen <= ",

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use postgres::types::private::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type};
-use postgres::{Client, GenericClient, Row, Statement, Transaction};
+use postgres::{Client, GenericClient, Row, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::invalidation::since_boot;
-use super::pool::Session;
 use super::schema::Schema;
+use super::session::TableStatements;
 use super::{Committed, Store, StoreError};
 use crate::postgres_link::{first_value, is_true};
 
@@ -50,11 +50,18 @@ pub struct Lookup {
 pub struct NewKey<'a> {
     pub id: Uuid,
     /// Lowercase hex SHA-256 of the whole key.
-    pub hash: &'a str,
+    pub hash: Unlogged<'a>,
     pub prefix: &'a str,
     pub name: &'a str,
     pub permissions: &'a str,
     pub expires_at: Option<OffsetDateTime>,
+}
+
+impl NewKey<'_> {
+    /// The parameters of `INSERT`.
+    fn values(&self) -> [&(dyn ToSql + Sync); 6] {
+        [&self.id, &self.hash, &self.prefix, &self.name, &self.permissions, &self.expires_at]
+    }
 }
 
 /// A new key that takes an old one's place; name, permissions and lifetime are the old one's.
@@ -275,9 +282,7 @@ pub fn lock(transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
 /// # Errors
 /// The session broke, or the table does not take the row.
 pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result<(), postgres::Error> {
-    let values: [&(dyn ToSql + Sync); 6] =
-        [&key.id, &Unlogged(key.hash), &key.prefix, &key.name, &key.permissions, &key.expires_at];
-    client.query_one(INSERT, &values).map(|_| ())
+    client.query_one(INSERT, &key.values()).map(|_| ())
 }
 
 /// The old key's lifetime is that of its creation; it is written for older servers, which rotate a rotated key again. It
@@ -297,15 +302,15 @@ const ROTATE: &str = "WITH old AS (
                 rotated_at IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS may_rotate
          FROM api_keys WHERE id = $1 FOR UPDATE
      ), ended AS (
-         UPDATE api_keys SET revoked_at = CASE WHEN $5 = 0 THEN now() END, rotated_at = now(), lifetime = old.lifetime,
+         UPDATE api_keys SET revoked_at = CASE WHEN $5::float8 = 0 THEN now() END, rotated_at = now(), lifetime = old.lifetime,
                 expires_at = LEAST(old.expires_at, date_trunc('second', now() + make_interval(secs => $5)))
          FROM old WHERE api_keys.id = old.id AND may_rotate RETURNING api_keys.expires_at
      ), made AS (
          INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, tenant_id, is_admin, expires_at, rotated_from)
-         SELECT $2, $3, $4, name, permissions, now(), tenant_id, is_admin,
+         SELECT $2::uuid, $3::text, $4::text, name, permissions, now(), tenant_id, is_admin,
                 CASE WHEN ends < '10000-01-01T00:00:00Z' THEN date_trunc('second', ends)
                      WHEN ends IS NOT NULL THEN '9999-12-31T23:59:59Z' END, id
-         FROM old, LATERAL (SELECT LEAST(now() + lifetime, now() + make_interval(secs => $6)) AS ends) AS bounded
+         FROM old, LATERAL (SELECT LEAST(now() + lifetime, now() + make_interval(secs => $6::float8)) AS ends) AS bounded
          WHERE may_rotate RETURNING name::text, permissions::text, created_at, expires_at
      ), told AS (SELECT pg_notify('api_key_changes', '') FROM made)
      SELECT made.name, made.permissions, made.created_at, made.expires_at, ended.expires_at, old.was_rotated,
@@ -326,33 +331,11 @@ const LAST_USED: &str = concat!("SELECT ", never_if_far!("last_used_at"), " FROM
 /// For what is done from time to time and can be done later: a session that waits for a lock is one less for reads.
 const NO_LONG_LOCKS: &str = "SET LOCAL lock_timeout = '100ms'";
 
-/// What every session of the pool has prepared.
-pub struct Statements {
-    find: Statement,
-    insert: Statement,
-    list: Statement,
-    list_first: Statement,
-    revoke: Statement,
-    rotate: Statement,
-    last_used: Statement,
-}
-
-impl Statements {
-    pub fn prepare(client: &mut Client) -> Result<Statements, postgres::Error> {
-        Ok(Statements {
-            find: client.prepare(FIND)?,
-            insert: client.prepare(INSERT)?,
-            list: client.prepare(LIST)?,
-            list_first: client.prepare(LIST_FIRST)?,
-            revoke: client.prepare(REVOKE)?,
-            rotate: client.prepare_typed(
-                ROTATE,
-                &[Type::UUID, Type::UUID, Type::TEXT, Type::TEXT, Type::FLOAT8, Type::FLOAT8],
-            )?,
-            last_used: client.prepare(LAST_USED)?,
-        })
-    }
-}
+/// What a start tries on the table.
+pub const TABLE: TableStatements = TableStatements {
+    table: "api_keys",
+    statements: &[FIND, INSERT, LIST, LIST_FIRST, REVOKE, ROTATE, LAST_USED],
+};
 
 /// Rows of a page, as PostgreSQL sent them: a thousand copies of each text would only be thrown away.
 pub struct Rows(Vec<Row>);
@@ -404,9 +387,9 @@ impl Store {
     /// # Errors
     /// See `StoreError`; so for all of these.
     pub fn find(&self, hash: &str, until: Instant) -> Result<Option<Lookup>, StoreError> {
-        self.read(until, |Session { client, statements, .. }| {
+        self.read(until, |session| {
             let asked = since_boot();
-            let row = client.query_opt(&statements.find, &[&Unlogged(hash)])?;
+            let row = session.query_opt(FIND, &[&Unlogged(hash)])?;
             let answered = since_boot();
             let lookup = |row: &Row| Ok(Lookup { row: key_row(row)?, now: row.try_get(9)?, asked, answered });
             row.as_ref().map(lookup).transpose()
@@ -415,26 +398,12 @@ impl Store {
 
     /// The database's clock, which decides when a key ends.
     pub fn now(&self, until: Instant) -> Result<OffsetDateTime, StoreError> {
-        self.read(until, |Session { client, .. }| client.query_one("SELECT now()", &[])?.try_get(0))
+        self.read(until, |session| session.query_one("SELECT now()", &[])?.try_get(0))
     }
 
     /// Adds a key and returns when it was made.
     pub fn insert(&self, key: &NewKey<'_>, until: Instant) -> Result<Committed<OffsetDateTime>, StoreError> {
-        self.write(until, |Session { client, statements, .. }| {
-            client
-                .query_one(
-                    &statements.insert,
-                    &[
-                        &key.id,
-                        &Unlogged(key.hash),
-                        &key.prefix,
-                        &key.name,
-                        &key.permissions,
-                        &key.expires_at,
-                    ],
-                )?
-                .try_get(0)
-        })
+        self.write(until, |session| session.query_one(INSERT, &key.values())?.try_get(0))
     }
 
     /// At most `limit` rows, newest first.
@@ -445,12 +414,12 @@ impl Store {
         limit: i64,
         until: Instant,
     ) -> Result<Rows, StoreError> {
-        self.read(until, |Session { client, statements, .. }| {
+        self.read(until, |session| {
             let rows = match after {
                 Some(Position { created_at, id }) => {
-                    client.query(&statements.list, &[&created_at, &id, &with_revoked, &limit])?
+                    session.query(LIST, &[&created_at, &id, &with_revoked, &limit])?
                 }
-                None => client.query(&statements.list_first, &[&with_revoked, &limit])?,
+                None => session.query(LIST_FIRST, &[&with_revoked, &limit])?,
             };
             Ok(Rows(rows))
         })
@@ -458,17 +427,16 @@ impl Store {
 
     /// Revokes a key. The row is committed when this returns; other servers may still have to hear of it.
     pub fn revoke(&self, id: Uuid, until: Instant) -> Result<Committed<Revocation>, StoreError> {
-        let Committed { value, is_confirmed } =
-            self.write(until, |Session { client, statements, .. }| {
-                let Some(row) = client.query_opt(&statements.revoke, &[&id])? else {
-                    return Ok(Some(Revocation::Unknown));
-                };
-                Ok(match (row.try_get(1)?, row.try_get(2)?) {
-                    (_, false) => None,
-                    (true, true) => Some(Revocation::Revoked(row.try_get(0)?)),
-                    (false, true) => Some(Revocation::Earlier),
-                })
-            })?;
+        let Committed { value, is_confirmed } = self.write(until, |session| {
+            let Some(row) = session.query_opt(REVOKE, &[&id])? else {
+                return Ok(Some(Revocation::Unknown));
+            };
+            Ok(match (row.try_get(1)?, row.try_get(2)?) {
+                (_, false) => None,
+                (true, true) => Some(Revocation::Revoked(row.try_get(0)?)),
+                (false, true) => Some(Revocation::Earlier),
+            })
+        })?;
         let refused = || StoreError::Refused(format!("the table did not take the revocation of {id}"));
         Ok(Committed { value: value.ok_or_else(refused)?, is_confirmed })
     }
@@ -476,8 +444,8 @@ impl Store {
     /// Revokes a new key that no client was given, and gives the key that was rotated for it its place back. Waits
     /// neither for a standby nor for locks: the session may be one that reads need.
     pub fn undo(&self, id: Uuid, until: Instant) -> Result<Undone, StoreError> {
-        let undone = self.write(until, |Session { client, .. }| {
-            let mut transaction = client.transaction()?;
+        let undone = self.write(until, |session| {
+            let mut transaction = session.client.transaction()?;
             transaction.batch_execute(&format!("SET LOCAL synchronous_commit = local; {NO_LONG_LOCKS}"))?;
             let row = transaction.query_one(UNDO, &[&id])?;
             transaction.commit()?;
@@ -499,11 +467,9 @@ impl Store {
         until: Instant,
     ) -> Result<Committed<Rotated>, StoreError> {
         let Successor { id: new, hash, prefix, grace_seconds, longest_seconds } = successor;
-        self.write(until, |Session { client, statements, .. }| {
-            let row = client.query_opt(
-                &statements.rotate,
-                &[&id, new, &Unlogged(hash), prefix, grace_seconds, longest_seconds],
-            )?;
+        self.write(until, |session| {
+            let row = session
+                .query_opt(ROTATE, &[&id, new, &Unlogged(hash), prefix, grace_seconds, longest_seconds])?;
             let Some(row) = row else { return Ok(Rotated::NotValid) };
             let Some(name) = row.try_get(0)? else {
                 return Ok(if row.try_get(5)? { Rotated::Earlier } else { Rotated::NotValid });
@@ -520,8 +486,8 @@ impl Store {
 
     /// When a key was last used, as far as that is written.
     pub fn last_used_at(&self, id: Uuid, until: Instant) -> Result<Option<OffsetDateTime>, StoreError> {
-        self.read(until, |Session { client, statements, .. }| {
-            client.query_opt(&statements.last_used, &[&id])?.map_or(Ok(None), |row| row.try_get(0))
+        self.read(until, |session| {
+            session.query_opt(LAST_USED, &[&id])?.map_or(Ok(None), |row| row.try_get(0))
         })
     }
 
@@ -533,8 +499,8 @@ impl Store {
         timestamps: &[OffsetDateTime],
         until: Instant,
     ) -> Result<Vec<Uuid>, StoreError> {
-        let written = self.write(until, |Session { client, .. }| {
-            let mut transaction = client.transaction()?;
+        let written = self.write(until, |session| {
+            let mut transaction = session.client.transaction()?;
             // Not worth a session that waits for a standby.
             transaction.batch_execute(&format!("SET LOCAL synchronous_commit = off; {NO_LONG_LOCKS}"))?;
             let rows = transaction.query(WRITE_USES, &[&ids, &timestamps])?;
@@ -546,8 +512,8 @@ impl Store {
 
     /// How many keys are valid or expired, and how many are revoked.
     pub fn count(&self, until: Instant) -> Result<(i64, i64), StoreError> {
-        self.read(until, |Session { client, .. }| {
-            let row = client
+        self.read(until, |session| {
+            let row = session
                 .query_one("SELECT count(*) - count(revoked_at), count(revoked_at) FROM api_keys", &[])?;
             Ok((row.try_get(0)?, row.try_get(1)?))
         })

@@ -11,6 +11,7 @@ mod pool;
 pub mod preflight;
 mod probe;
 mod schema;
+mod session;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -25,8 +26,9 @@ use crate::postgres_link::{
 };
 use database_status::DatabaseStatus;
 pub use database_status::Trouble;
-use pool::{Session, Sessions};
+use pool::Sessions;
 use probe::Probe;
+use session::Session;
 
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
 const READ_AGAIN_FOR: Duration = Duration::from_secs(2);
@@ -40,7 +42,7 @@ const CANCEL_WAIT: Duration = Duration::from_secs(1);
 /// How long the database may take for what a command asks of it.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
-/// The database, behind a pool of sessions that carry their prepared statements.
+/// The database, behind a pool of sessions.
 pub struct Store {
     pool: r2d2::Pool<Sessions>,
     factory: Arc<SessionFactory>,

@@ -7,7 +7,8 @@ use postgres::{Client, Transaction};
 
 use super::locks::{self, Stopped};
 use super::migrations::State;
-use super::pool::{self, SESSION_WAIT, Session};
+use super::pool::{self, SESSION_WAIT};
+use super::session::{Session, TableStatements};
 use super::{COMMAND_LIMIT, Store, keys, migrations};
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -25,12 +26,13 @@ impl Store {
     pub fn start(
         settings: &Settings,
         metrics: Arc<Metrics>,
+        tables: &[TableStatements],
         first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
     ) -> Result<Store, Failure> {
         let factory = factory(settings, SESSION_WAIT, settings.database_timeout)?;
         let mut new_session = connect(&factory, settings.database_wait)?;
         prepare(&mut new_session.client, settings.database_wait, first)?;
-        let session = first_session(&factory, new_session)?;
+        let session = first_session(&factory, new_session, tables)?;
         let pool = pool::open(&factory, session, settings.pool_size);
         let store = Store::new(pool, factory, metrics)?;
         // The first session was used just now, so `/ready` is right from the first request on.
@@ -47,8 +49,8 @@ impl Store {
     ///
     /// # Errors
     /// As `start`, and if the database is not as a server of this release would leave it.
-    pub fn to_change(settings: &Settings) -> Result<Store, Failure> {
-        let (factory, session) = migrated(settings, "")?;
+    pub fn to_change(settings: &Settings, tables: &[TableStatements]) -> Result<Store, Failure> {
+        let (factory, session) = migrated(settings, tables, "")?;
         let pool = pool::open(&factory, session, settings.pool_size);
         factory.start();
         Store::new(pool, factory, Arc::new(Metrics::new()?))
@@ -58,15 +60,19 @@ impl Store {
     ///
     /// # Errors
     /// As `to_change`.
-    pub fn to_look(settings: &Settings) -> Result<Store, Failure> {
-        let (factory, session) = migrated(settings, "SET default_transaction_read_only = on")?;
+    pub fn to_look(settings: &Settings, tables: &[TableStatements]) -> Result<Store, Failure> {
+        let (factory, session) = migrated(settings, tables, "SET default_transaction_read_only = on")?;
         let pool = pool::open(&factory, session, 1);
         Store::new(pool, factory, Arc::new(Metrics::new()?))
     }
 }
 
 /// Connects to a database that needs no migration, and does `setup` there.
-fn migrated(settings: &Settings, setup: &str) -> Result<(Arc<SessionFactory>, Session), Failure> {
+fn migrated(
+    settings: &Settings,
+    tables: &[TableStatements],
+    setup: &str,
+) -> Result<(Arc<SessionFactory>, Session), Failure> {
     let factory = factory(settings, COMMAND_LIMIT, COMMAND_LIMIT)?;
     let mut new_session = connect(&factory, settings.database_wait)?;
     let place = &factory.connector.place;
@@ -81,15 +87,27 @@ fn migrated(settings: &Settings, setup: &str) -> Result<(Arc<SessionFactory>, Se
         )));
     }
     new_session.client.batch_execute(setup).map_err(|error| lost(place, &error))?;
-    let session = first_session(&factory, new_session)?;
+    let session = first_session(&factory, new_session, tables)?;
     Ok((factory, session))
 }
 
-fn first_session(factory: &SessionFactory, new_session: NewSession) -> Result<Session, Failure> {
-    Session::first(new_session, factory).map_err(|error| {
-        let place = &factory.connector.place;
-        Failure::Runtime(format!("the table api_keys of {place} is not as expected: {}", describe(&error)))
-    })
+/// The session that was there until now without a time-out of statements, with everything prepared.
+fn first_session(
+    factory: &SessionFactory,
+    mut new_session: NewSession,
+    tables: &[TableStatements],
+) -> Result<Session, Failure> {
+    let place = &factory.connector.place;
+    let milliseconds = factory.statement_timeout.as_millis();
+    new_session
+        .client
+        .batch_execute(&format!("SET statement_timeout = {milliseconds}"))
+        .map_err(|error| lost(place, &error))?;
+    let mut session = Session::new(new_session);
+    session.prepare_all(tables).map_err(|(table, error)| {
+        Failure::Runtime(format!("the table {table} of {place} is not as expected: {}", describe(&error)))
+    })?;
+    Ok(session)
 }
 
 fn lost(place: &str, error: &postgres::Error) -> Failure {

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use postgres::Client;
-
-use super::keys::{self, Statements};
+use super::keys;
 use super::migrations::{self, State};
 use super::open;
 use super::pool::SESSION_WAIT;
 use super::schema::Schema;
+use super::session::Session;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::postgres_link::{describe, first_value, is_true};
@@ -19,17 +18,17 @@ pub type Finding = Result<String, Failure>;
 /// Waits for no database that is still coming up.
 pub fn database(settings: &Settings) -> Vec<Finding> {
     let connected = open::factory(settings, SESSION_WAIT, Duration::ZERO).and_then(|factory| {
-        let client = open::connect(&factory, Duration::ZERO)?.client;
-        Ok((client, factory.connector.place.clone()))
+        let session = Session::new(open::connect(&factory, Duration::ZERO)?);
+        Ok((session, factory.connector.place.clone()))
     });
     match connected {
-        Ok((client, place)) => Look { client, place, findings: Vec::new() }.around(),
+        Ok((session, place)) => Look { session, place, findings: Vec::new() }.around(),
         Err(failure) => vec![Err(failure)],
     }
 }
 
 struct Look {
-    client: Client,
+    session: Session,
     place: String,
     findings: Vec<Finding>,
 }
@@ -51,17 +50,19 @@ impl Look {
     }
 
     fn look(&mut self) -> Result<(), postgres::Error> {
-        let client = &mut self.client;
+        let client = &mut self.session.client;
         let version = first_value(client, "SELECT current_setting('server_version')")?.unwrap_or_default();
         let is_old = is_true(client, "SELECT current_setting('server_version_num')::int < 150000")?;
         // From here on this session could not change anything if it wanted to, and waits for no lock for long.
-        self.client.batch_execute("SET default_transaction_read_only = on; SET statement_timeout = '5s'")?;
+        self.session
+            .client
+            .batch_execute("SET default_transaction_read_only = on; SET statement_timeout = '5s'")?;
         match is_old {
             true => self.wrong(&format!("it is PostgreSQL {version}; 15 or later is needed")),
             false => self.fine(&format!("is PostgreSQL {version}")),
         }
         // The same look as that of a start, so that both say the same.
-        match migrations::state(&mut self.client) {
+        match migrations::state(&mut self.session.client) {
             Err(failure) => self.wrong(&failure.to_string()),
             Ok((State::Current, schema)) => {
                 self.look_at_schema();
@@ -82,16 +83,18 @@ impl Look {
     }
 
     fn look_at_schema(&mut self) {
-        match Statements::prepare(&mut self.client) {
-            Ok(_) => self.fine("needs no migration: its schema is that of this program"),
-            Err(error) => self.wrong(&format!("the table api_keys is not as expected: {}", describe(&error))),
+        match self.session.prepare_all(&[keys::TABLE]) {
+            Ok(()) => self.fine("needs no migration: its schema is that of this program"),
+            Err((table, error)) => {
+                self.wrong(&format!("the table {table} is not as expected: {}", describe(&error)))
+            }
         }
     }
 
     /// A database without keys of any server: what else is there stays.
     fn look_at_others(&mut self, schema: &Schema) -> Result<(), postgres::Error> {
         let others = first_value(
-            &mut self.client,
+            &mut self.session.client,
             "SELECT string_agg(format('%s in schema %I', count, nspname), ', ' ORDER BY nspname)
              FROM (SELECT nspname, count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
                    WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname <> 'information_schema' AND nspname !~ '^pg_'
@@ -110,11 +113,11 @@ impl Look {
     }
 
     fn look_at_keys(&mut self, schema: &Schema, is_migrated: bool) -> Result<(), postgres::Error> {
-        match keys::is_empty(&mut self.client)? {
+        match keys::is_empty(&mut self.session.client)? {
             true => self.fine("has no key, so a bootstrap key is made"),
             false => self.fine("has keys, so no bootstrap key is made"),
         }
-        let tenants = keys::count_tenants(&mut self.client, schema, is_migrated)?;
+        let tenants = keys::count_tenants(&mut self.session.client, schema, is_migrated)?;
         if tenants > 0 {
             self.fine(&format!(
                 "has {tenants} {} of tenants (with tenant_id, or admin without is_admin): here they open only \

@@ -66,6 +66,40 @@ fn writes_on_sessions_that_were_ended() {
     assert_eq!(database.value::<i64>("SELECT count(*) FROM api_keys WHERE name LIKE 'round %'"), 8);
 }
 
+/// DISCARD, which a trigger stands for here, takes away what a session has prepared, and so does a pooler between two of
+/// its clients.
+#[test]
+fn statements_that_postgresql_has_dropped() {
+    let database = Database::new();
+    let server = Start::on(&database).arguments(["--pool-size", "1"]).serving();
+    let admin = server.bootstrap_key();
+    database.execute(
+        "CREATE FUNCTION drop_prepared() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN EXECUTE 'DEALLOCATE ALL'; RETURN NULL; END $$;
+         CREATE TRIGGER drop_prepared AFTER INSERT OR UPDATE ON api_keys EXECUTE FUNCTION drop_prepared()",
+    );
+    for round in 0..3 {
+        let (id, key) = server.create_key(&admin, &format!("round {round}"));
+        assert!(server.knows(&key));
+        server.get("/auth/keys", Some(&admin)).expect_status(200);
+        server.delete(&format!("/auth/keys/{id}"), &admin).expect_status(200);
+        assert!(!server.knows(&key));
+    }
+}
+
+/// A column gets another type and its own again: what was prepared meanwhile has the other type.
+#[test]
+fn a_column_that_had_another_type_for_a_while() {
+    let database = Database::new();
+    let server = Start::on(&database).arguments(["--pool-size", "1"]).serving();
+    let admin = server.bootstrap_key();
+    server.get("/auth/keys", Some(&admin)).expect_status(200);
+    database.execute("ALTER TABLE api_keys ALTER last_used_at TYPE timestamp");
+    server.get("/auth/keys", Some(&admin)).expect_status(500);
+    database.execute("ALTER TABLE api_keys ALTER last_used_at TYPE timestamptz");
+    server.get("/auth/keys", Some(&admin)).expect_status(200);
+}
+
 /// The pool's only session waits for a lock. The database is well.
 #[test]
 fn all_in_use() {

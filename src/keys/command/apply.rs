@@ -16,6 +16,7 @@ use crate::cli;
 use crate::failure::Failure;
 use crate::plain_file;
 use crate::store::declared::{Declared, KnownKey, Step};
+use crate::store::keys::TABLE;
 use crate::store::{COMMAND_LIMIT, Store};
 use crate::terminal::shown;
 
@@ -30,7 +31,8 @@ pub fn run(settings: Load, file: &str, dry_run: bool) -> Result<(), Failure> {
     // Made before the transaction begins: for want of random bytes, nothing is begun.
     let ids = wanted.iter().map(|_| id()).collect::<Result<Vec<_>, _>>()?;
     let settings = settings()?;
-    let store = if dry_run { Store::to_look(&settings)? } else { Store::to_change(&settings)? };
+    let store =
+        if dry_run { Store::to_look(&settings, &[TABLE])? } else { Store::to_change(&settings, &[TABLE])? };
     let limit = COMMAND_LIMIT + TIME_FOR_A_KEY * u32::try_from(wanted.len()).unwrap_or(u32::MAX);
     let now = store.now(until()).map_err(failed)?;
     let mut is_confirmed = true;

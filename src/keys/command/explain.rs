@@ -9,7 +9,7 @@ use crate::auth::api_key::{self, KeyHash};
 use crate::cli;
 use crate::failure::Failure;
 use crate::store::Store;
-use crate::store::keys::Lookup;
+use crate::store::keys::{Lookup, TABLE};
 use crate::terminal::shown;
 
 // The help text of `keys explain` promises these.
@@ -24,7 +24,7 @@ pub fn run(settings: Load) -> Result<ExitCode, Failure> {
     let (code, text) = match well_formed(&input) {
         Err((code, text)) => (code, text),
         Ok(key) => {
-            let store = Store::to_look(&settings()?)?;
+            let store = Store::to_look(&settings()?, &[TABLE])?;
             let found = store.find(KeyHash::of(key).as_str(), until()).map_err(failed)?;
             of_row(key, found.as_ref())
         }

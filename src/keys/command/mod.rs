@@ -22,7 +22,7 @@ use crate::cli::{self, KeysAction};
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::random;
-use crate::store::keys::{NewKey, Revocation, Rotated, Successor, Undone};
+use crate::store::keys::{NewKey, Revocation, Rotated, Successor, TABLE, Undone, Unlogged};
 use crate::store::{COMMAND_LIMIT, Store, StoreError};
 use crate::terminal::shown;
 
@@ -84,7 +84,7 @@ fn carry_out(action: &KeysAction, settings: Load) -> Result<ExitCode, Failure> {
             create(settings, name, permissions.as_deref(), expires_in.as_deref())?;
         }
         KeysAction::List { json, active } => {
-            list::run(&Store::to_look(&settings()?)?, *json, *active)?;
+            list::run(&Store::to_look(&settings()?, &[TABLE])?, *json, *active)?;
         }
         KeysAction::Revoke { id } => revoke(settings, id)?,
         KeysAction::Rotate { id, grace } => rotate(settings, id, grace.as_deref())?,
@@ -117,7 +117,7 @@ fn create(
         let line = format!("must not be more than {}s: keys live no longer here", longest.as_secs());
         return Err(wrong("--expires-in", &line));
     }
-    let store = Store::to_change(&settings)?;
+    let store = Store::to_change(&settings, &[TABLE])?;
     let now = store.now(until()).map_err(failed)?;
     let expires_at = asked
         .map(|duration| End::ExpiresIn(duration).at(now))
@@ -129,7 +129,7 @@ fn create(
     let hash = key.hash();
     let new = NewKey {
         id,
-        hash: hash.as_str(),
+        hash: Unlogged(hash.as_str()),
         prefix: key.shown(),
         name,
         permissions: permission.name(),
@@ -168,7 +168,7 @@ fn undo(store: &Store, id: Uuid) -> String {
 
 fn revoke(settings: Load, id: &str) -> Result<(), Failure> {
     let id = key_id(id)?;
-    let store = Store::to_change(&settings()?)?;
+    let store = Store::to_change(&settings()?, &[TABLE])?;
     let revocation = store.revoke(id, until()).map_err(failed)?;
     if revocation.value == Revocation::Unknown {
         return Err(Failure::Runtime(format!("there is no key {id}")));
@@ -198,7 +198,7 @@ fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), Failure>
         grace_seconds: grace.as_seconds_f64(),
         longest_seconds: (!longest.is_zero()).then_some(longest.as_secs_f64()),
     };
-    let store = Store::to_change(&settings)?;
+    let store = Store::to_change(&settings, &[TABLE])?;
     let rotated = store.rotate(old, &successor, until()).map_err(failed)?;
     let made = match rotated.value {
         // A failover may bring the old key back as it was, so it is brought back here.
