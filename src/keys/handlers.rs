@@ -7,9 +7,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::listing::{self, Page, cursor, timestamp, timestamp_or_null};
+use super::ALREADY_ROTATED;
+use super::expiry::format_rfc3339;
+use super::listing::{self, Page, cursor};
 use super::request_body::{self, CreateKey, End};
-use super::{ALREADY_ROTATED, expiry};
 use crate::app::{App, Call};
 use crate::auth::Permission;
 use crate::auth::api_key::Plaintext;
@@ -41,8 +42,8 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         name: new.name,
         key: key.reveal(),
         permissions: new.permissions,
-        created_at,
-        expires_at,
+        created_at: format_rfc3339(created_at),
+        expires_at: expires_at.map(format_rfc3339),
         rotated_from: None,
         old_key_expires_at: None,
     };
@@ -170,10 +171,10 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         name: &made.name,
         key: key.reveal(),
         permissions: &made.permissions,
-        created_at: made.created_at,
-        expires_at: made.expires_at,
+        created_at: format_rfc3339(made.created_at),
+        expires_at: made.expires_at.map(format_rfc3339),
         rotated_from: Some(id),
-        old_key_expires_at: Some(made.old_expires_at),
+        old_key_expires_at: Some(format_rfc3339(made.old_expires_at)),
     };
     let response = undone_if_lost(app, successor.id, Response::json(201, &created)?);
     Ok(once_servers_know(app, call, response))
@@ -186,9 +187,9 @@ pub fn whoami(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         id: principal.id,
         name: &principal.name,
         permissions: &principal.permissions,
-        created_at: principal.created_at,
-        expires_at: principal.expires_at,
-        last_used_at: app.store.last_used_at(principal.id, call.request.deadline)?,
+        created_at: format_rfc3339(principal.created_at),
+        expires_at: principal.expires_at.map(format_rfc3339),
+        last_used_at: app.store.last_used_at(principal.id, call.request.deadline)?.map(format_rfc3339),
     };
     Ok(Response::json(200, &identity)?)
 }
@@ -230,12 +231,7 @@ fn end(app: &App, asked: Option<End>, until: Instant) -> Result<Option<OffsetDat
     }
     let now = app.store.now(until)?;
     let field = asked.map_or("expires_at", End::field);
-    asked
-        .map(|end| end.at(now))
-        .transpose()
-        .map_err(str::to_owned)
-        .and_then(|at| expiry::bounded(at, longest, now))
-        .map_err(|line| request_body::wrong(field, line))
+    End::bounded(asked, longest, now).map_err(|line| request_body::wrong(field, line))
 }
 
 /// The longest life in seconds, for the database.
@@ -284,14 +280,13 @@ struct Created<'a> {
     name: &'a str,
     key: &'a str,
     permissions: &'a str,
-    #[serde(serialize_with = "timestamp")]
-    created_at: OffsetDateTime,
-    #[serde(serialize_with = "timestamp_or_null", skip_serializing_if = "Option::is_none")]
-    expires_at: Option<OffsetDateTime>,
+    created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rotated_from: Option<Uuid>,
-    #[serde(serialize_with = "timestamp_or_null", skip_serializing_if = "Option::is_none")]
-    old_key_expires_at: Option<OffsetDateTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_key_expires_at: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -299,12 +294,9 @@ struct Identity<'a> {
     id: Uuid,
     name: &'a str,
     permissions: &'a str,
-    #[serde(serialize_with = "timestamp")]
-    created_at: OffsetDateTime,
-    #[serde(serialize_with = "timestamp_or_null")]
-    expires_at: Option<OffsetDateTime>,
-    #[serde(serialize_with = "timestamp_or_null")]
-    last_used_at: Option<OffsetDateTime>,
+    created_at: String,
+    expires_at: Option<String>,
+    last_used_at: Option<String>,
 }
 
 #[derive(Serialize)]

@@ -1,7 +1,6 @@
 //! Pages of the listing: the query's parameters, the cursor, and the rows as JSON (keyset pagination).
 
 use percent_encoding::percent_decode_str;
-use serde::Serializer;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -113,22 +112,6 @@ fn write_timestamp(timestamp: Option<OffsetDateTime>, out: &mut Vec<u8>) {
         None => out.extend_from_slice(expiry::format_rfc3339(timestamp).as_bytes()),
     }
     out.push(b'"');
-}
-
-/// For `serialize_with`: RFC 3339 in UTC.
-pub fn timestamp<S: Serializer>(timestamp: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&expiry::format_rfc3339(*timestamp))
-}
-
-/// For `serialize_with`: RFC 3339 in UTC, or null.
-pub fn timestamp_or_null<S: Serializer>(
-    timestamp: &Option<OffsetDateTime>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match timestamp {
-        Some(timestamp) => self::timestamp(timestamp, serializer),
-        None => serializer.serialize_none(),
-    }
 }
 
 /// A position as text that is its own percent-encoding: microseconds since 1970 and the id, both in hex.

@@ -55,20 +55,13 @@ impl<'de> serde::Deserialize<'de> for Fields {
 
             fn visit_map<A: serde::de::MapAccess<'de>>(self, mut access: A) -> Result<Fields, A::Error> {
                 let mut fields = Map::new();
-                let mut twice = None;
                 while let Some((name, value)) = access.next_entry::<String, Value>()? {
                     if fields.insert(name.clone(), value).is_some() {
-                        twice = Some(name);
+                        let name = start_of(&name);
+                        return Err(serde::de::Error::custom(format_args!("{name}: stands more than once")));
                     }
                 }
-                // Only now, so that a body that is no JSON further on is told so.
-                match twice {
-                    Some(name) => Err(serde::de::Error::custom(format_args!(
-                        "{}: stands more than once",
-                        start_of(&name)
-                    ))),
-                    None => Ok(Fields(fields)),
-                }
+                Ok(Fields(fields))
             }
         }
         deserializer.deserialize_map(Visitor)
@@ -106,6 +99,18 @@ impl End {
             End::ExpiresIn(duration) => expiry::after(now, duration)?,
         };
         if at > now { Ok(at) } else { Err("must lie in the future") }
+    }
+
+    /// When a new key ends that was asked to end then: see `expiry::bounded`.
+    ///
+    /// # Errors
+    /// As those of `at`, and that it would live for longer.
+    pub fn bounded(
+        asked: Option<End>,
+        longest: std::time::Duration,
+        now: OffsetDateTime,
+    ) -> Result<Option<OffsetDateTime>, String> {
+        expiry::bounded(asked.map(|end| end.at(now)).transpose()?, longest, now)
     }
 }
 

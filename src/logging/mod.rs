@@ -287,7 +287,9 @@ struct Fields {
 
 impl<'kvs> VisitSource<'kvs> for Fields {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-        let (key, value) = (key.as_str(), json_value(&value));
+        let mut as_json = ToJson(String::new());
+        value.visit(&mut as_json)?;
+        let (key, value) = (key.as_str(), as_json.0);
         // An object with the same name twice is read differently by everyone.
         let is_taken = ["timestamp", "level", "target", "message"].contains(&key);
         let name = if is_taken { json(format!("{key}_")) } else { json(key) };
@@ -300,31 +302,21 @@ impl<'kvs> VisitSource<'kvs> for Fields {
     }
 }
 
-/// Whether a value is none: only a visitor is told.
-struct IsNull(bool);
+/// A field's value as JSON: numbers, booleans and null as such, all else as text.
+struct ToJson(String);
 
-impl<'v> VisitValue<'v> for IsNull {
-    fn visit_any(&mut self, _value: Value<'_>) -> Result<(), kv::Error> {
+impl<'v> VisitValue<'v> for ToJson {
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
+        let number = value.to_u64().map(json).or_else(|| value.to_i64().map(json));
+        let number = number.or_else(|| value.to_f64().map(json));
+        self.0 = number.or_else(|| value.to_bool().map(json)).unwrap_or_else(|| json(value.to_string()));
         Ok(())
     }
 
     fn visit_null(&mut self) -> Result<(), kv::Error> {
-        self.0 = true;
+        self.0 = json(());
         Ok(())
     }
-}
-
-/// A field's value as JSON: numbers, booleans and null as such, all else as text.
-fn json_value(value: &Value<'_>) -> String {
-    let mut is_null = IsNull(false);
-    if value.visit(&mut is_null).is_ok() && is_null.0 {
-        return json(());
-    }
-    let number = value.to_u64().map(json).or_else(|| value.to_i64().map(json));
-    number
-        .or_else(|| value.to_f64().map(json))
-        .or_else(|| value.to_bool().map(json))
-        .unwrap_or_else(|| json(value.to_string()))
 }
 
 #[cfg(test)]
@@ -389,18 +381,19 @@ mod tests {
             ("e", Value::from("")),
             ("p", Value::from("C:\\x")),
             ("level", Value::from("x")),
+            ("none", Value::null()),
         ];
         kv::Source::visit(&pairs, &mut fields).unwrap();
         assert_eq!(
             fields.text,
-            r#" n=5 b=true f=0.5 nan=null s=plain q="two \"words\"\n" e="" p="C:\\x" level=x"#
+            r#" n=5 b=true f=0.5 nan=null s=plain q="two \"words\"\n" e="" p="C:\\x" level=x none=null"#
         );
         let now = time::macros::datetime!(2026-04-02 12:00:00.000_001 UTC);
         assert_eq!(
             json_line(now, Level::Info, "t", "a\n\"b\"", &fields.json),
             "{\"timestamp\":\"2026-04-02T12:00:00.000001+00:00\",\"level\":\"INFO\",\"target\":\"t\",\
              \"message\":\"a\\n\\\"b\\\"\",\"n\":5,\"b\":true,\"f\":0.5,\"nan\":null,\"s\":\"plain\",\
-             \"q\":\"two \\\"words\\\"\\n\",\"e\":\"\",\"p\":\"C:\\\\x\",\"level_\":\"x\"}\n"
+             \"q\":\"two \\\"words\\\"\\n\",\"e\":\"\",\"p\":\"C:\\\\x\",\"level_\":\"x\",\"none\":null}\n"
         );
     }
 

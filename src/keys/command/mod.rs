@@ -119,12 +119,8 @@ fn create(
     }
     let store = Store::to_change(&settings, &[TABLE])?;
     let now = store.now(until()).map_err(failed)?;
-    let expires_at = asked
-        .map(|duration| End::ExpiresIn(duration).at(now))
-        .transpose()
-        .map_err(str::to_owned)
-        .and_then(|end| expiry::bounded(end, longest, now))
-        .map_err(|line| wrong("--expires-in", &line))?;
+    let end = asked.map(End::ExpiresIn);
+    let expires_at = End::bounded(end, longest, now).map_err(|line| wrong("--expires-in", &line))?;
     let (id, key) = (id()?, Plaintext::generate().map_err(no_random_bytes)?);
     let hash = key.hash();
     let new = NewKey {
