@@ -64,21 +64,18 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
             logging::start_without_file(invocation.verbose);
             return serve_check::check(home()?, flags);
         }
-        Command::ConfigGet { key } => cli::print(&config::command::get(&home()?, &key)?)?,
-        Command::ConfigSet { key, value } => config::command::set(&home()?, &key, &value)?,
-        Command::ConfigUnset { key } => config::command::unset(&home()?, &key)?,
+        Command::ConfigGet(key) => cli::print(&config::command::get(&home()?, &key)?)?,
+        Command::ConfigSet(key, value) => config::command::set(&home()?, &key, &value)?,
+        Command::ConfigUnset(key) => config::command::unset(&home()?, &key)?,
         Command::ConfigList => cli::print(&config::command::list(&home()?)?)?,
-        Command::Keys { action, flags } => {
+        Command::Keys(action, flags) => {
             logging::start_without_file(invocation.verbose);
             let settings =
                 move || config::Settings::for_keys(config::home(invocation.home.as_deref())?, flags);
             return keys::command::run(action, settings);
         }
-        Command::Health { url } => {
-            let url = match url {
-                Some(url) => url,
-                None => health::url_of(config::bind(home()?)?)?,
-            };
+        Command::Health(url) => {
+            let url = url.map_or_else(|| health::url_of(config::bind(home()?)?), Ok)?;
             health::check(&url)?;
             cli::print("ready\n")?;
         }

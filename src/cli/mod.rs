@@ -35,25 +35,17 @@ pub enum Command {
     Serve(Flags),
     /// `serve --check`.
     Check(Flags),
-    ConfigGet {
-        key: String,
-    },
-    ConfigSet {
-        key: String,
-        value: String,
-    },
-    ConfigUnset {
-        key: String,
-    },
+    /// `config get KEY`.
+    ConfigGet(String),
+    /// `config set KEY VALUE`.
+    ConfigSet(String, String),
+    /// `config unset KEY`.
+    ConfigUnset(String),
     ConfigList,
-    Keys {
-        action: KeysAction,
-        /// Of settings.
-        flags: Flags,
-    },
-    Health {
-        url: Option<String>,
-    },
+    /// The flags are those of settings.
+    Keys(KeysAction, Flags),
+    /// The server's URL, if it is given.
+    Health(Option<String>),
     /// Print this text: a help, the version, or a script for a shell.
     Print(String),
 }
@@ -92,12 +84,12 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
         Some("config") => config(&operands("config", arguments, literal)?)?,
         Some("keys") => {
             let (action, flags) = keys::parse(arguments, literal)?;
-            Command::Keys { action, flags }
+            Command::Keys(action, flags)
         }
         Some("health") => {
             let mut given = Given::take("health", &mut arguments)?;
             no_operands("health", arguments, literal)?;
-            Command::Health { url: given.value("--url") }
+            Command::Health(given.value("--url"))
         }
         Some("completions") => Command::Print(completions(&operands("completions", arguments, literal)?)?),
         Some(other) => return Err(unknown_command(other)),
@@ -134,9 +126,9 @@ fn config(operands: &[String]) -> Result<Command, Failure> {
     let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
     // Operands are not repeated: they may be halves of a password with a space in it.
     match operands.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["get", key] => Ok(Command::ConfigGet { key: (*key).to_owned() }),
-        ["set", key, value] => Ok(Command::ConfigSet { key: (*key).to_owned(), value: (*value).to_owned() }),
-        ["unset", key] => Ok(Command::ConfigUnset { key: (*key).to_owned() }),
+        ["get", key] => Ok(Command::ConfigGet((*key).to_owned())),
+        ["set", key, value] => Ok(Command::ConfigSet((*key).to_owned(), (*value).to_owned())),
+        ["unset", key] => Ok(Command::ConfigUnset((*key).to_owned())),
         ["list"] => Ok(Command::ConfigList),
         ["get", ..] => usage("`config get` takes one KEY"),
         ["set", ..] => usage("`config set` takes one KEY and one VALUE (quote a value that has spaces)"),
@@ -340,10 +332,7 @@ mod tests {
     #[test]
     fn operands_after_two_dashes_are_taken_as_they_are() {
         let command = parsed(&["config", "set", "bootstrap_key", "--", "--help"]).unwrap().command;
-        assert_eq!(
-            command,
-            Command::ConfigSet { key: "bootstrap_key".to_owned(), value: "--help".to_owned() }
-        );
+        assert_eq!(command, Command::ConfigSet("bootstrap_key".to_owned(), "--help".to_owned()));
     }
 
     #[test]
@@ -354,7 +343,7 @@ mod tests {
             &["keys", "rotate", "--grace", "1h", "--database-url=u", "--", "x"],
         ] {
             let action = KeysAction::Rotate { id: "x".to_owned(), grace: Some("1h".to_owned()) };
-            assert_eq!(parsed(line).unwrap().command, Command::Keys { action, flags: flags.clone() });
+            assert_eq!(parsed(line).unwrap().command, Command::Keys(action, flags.clone()));
         }
         for (line, text) in [
             (["keys", "--help"].as_slice(), "keys ACTION --help"),

@@ -85,6 +85,15 @@ fn valued() -> BTreeMap<&'static str, Kind> {
     all.filter_map(|flag| Some((flag.name, flag.value?.kind))).collect()
 }
 
+/// Fills in the names of flags with a value, and those of places.
+fn with_names(template: &str, separator: &str) -> String {
+    let flags: Vec<_> = valued().into_keys().collect();
+    let places: Vec<_> = places().into_iter().map(quoted).collect();
+    template
+        .replace("@FLAGS_WITH_VALUE@", &flags.join(separator))
+        .replace("@PLACES@", &places.join(separator))
+}
+
 /// Fills the marked places of a script whose `case` is that of the Bourne shell.
 fn like_bourne(template: &str, choice: impl Fn(&Choice) -> String) -> String {
     let arm = |pattern: &str, offer: &Offer| {
@@ -103,11 +112,7 @@ fn like_bourne(template: &str, choice: impl Fn(&Choice) -> String) -> String {
         let flags = flags.iter().map(|flag| choice(&Choice { word: flag.name, summary: flag.summary() }));
         format!("    ({}) flags=({}) ;;\n", quoted(place), joined(flags))
     };
-    let with_value: Vec<_> = valued().into_keys().collect();
-    let places: Vec<_> = places().into_iter().map(quoted).collect();
-    template
-        .replace("@FLAGS_WITH_VALUE@", &with_value.join(" | "))
-        .replace("@PLACES@", &places.join(" | "))
+    with_names(template, " | ")
         .replace(
             "@VALUES@\n",
             &valued().into_iter().map(|(flag, kind)| arm(flag, &Offer::of(kind))).collect::<String>(),
@@ -116,18 +121,15 @@ fn like_bourne(template: &str, choice: impl Fn(&Choice) -> String) -> String {
             "@OPERANDS@\n",
             &operands().iter().map(|(place, offer)| arm(place, offer)).collect::<String>(),
         )
-        .replace("@FLAGS@\n", &[""].into_iter().chain(self::places()).map(flags).collect::<String>())
+        .replace("@FLAGS@\n", &[""].into_iter().chain(places()).map(flags).collect::<String>())
 }
 
 fn fish(template: &str) -> String {
-    let with_value: Vec<_> = valued().into_keys().collect();
-    let places: Vec<_> = places().into_iter().map(quoted).collect();
-    let mut script =
-        template.replace("@FLAGS_WITH_VALUE@", &with_value.join(" ")).replace("@PLACES@", &places.join(" "));
+    let mut script = with_names(template, " ");
     for flag in help::GLOBAL {
         script += &fish_flag("", flag);
     }
-    for place in self::places() {
+    for place in places() {
         let condition = format!(" -n {}", fish_quoted(&format!("__cloacinactl_in {}", quoted(place))));
         let is_global = |flag: &Flag| help::GLOBAL.iter().any(|global| global.name == flag.name);
         for flag in help::flags(place).iter().filter(|flag| !is_global(flag)) {
