@@ -32,7 +32,7 @@ pub struct Value {
 /// What a value may be, as far as a shell can know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Something that nobody else knows, or that is secret.
+    /// Something that only the user knows, or that is secret.
     Free,
     File,
     Directory,
@@ -41,6 +41,8 @@ pub enum Kind {
     Setting,
     /// A command of ours.
     Command,
+    /// An action of that command.
+    Action(&'static str),
 }
 
 impl Flag {

@@ -25,34 +25,24 @@ pub fn script(shell: &str) -> Option<String> {
     }
 }
 
-/// What may come next where no flag does.
-enum Offer {
-    Nothing,
-    File,
-    Directory,
-    Choices(Vec<Choice>),
-}
-
+/// A word that may come next.
 struct Choice {
     word: &'static str,
     /// Empty where the word says it all.
     summary: &'static str,
 }
 
-impl Offer {
-    fn of(kind: Kind) -> Offer {
-        Offer::Choices(match kind {
-            Kind::Free => return Offer::Nothing,
-            Kind::File => return Offer::File,
-            Kind::Directory => return Offer::Directory,
-            Kind::OneOf(words) => words.iter().map(|word| Choice { word, summary: "" }).collect(),
-            Kind::Setting => {
-                SETTINGS.iter().map(|setting| Choice { word: setting.key, summary: setting.help }).collect()
-            }
-            Kind::Command => {
-                help::commands().map(|topic| Choice { word: topic.name, summary: topic.summary }).collect()
-            }
-        })
+/// What a value may be, as far as that is known.
+fn choices(kind: Kind) -> Vec<Choice> {
+    let choice = |word, summary| Choice { word, summary };
+    match kind {
+        Kind::Free | Kind::File | Kind::Directory => Vec::new(),
+        Kind::OneOf(words) => words.iter().map(|word| choice(word, "")).collect(),
+        Kind::Setting => SETTINGS.iter().map(|setting| choice(setting.key, setting.help)).collect(),
+        Kind::Command => help::commands().map(|topic| choice(topic.name, topic.summary)).collect(),
+        Kind::Action(command) => {
+            help::actions(command).into_iter().map(|(word, action)| choice(word, action.summary)).collect()
+        }
     }
 }
 
@@ -62,18 +52,14 @@ fn places() -> Vec<&'static str> {
 }
 
 /// What may come next in which place behind how many operands, as `PLACE:COUNT`; else only flags may.
-fn operands() -> Vec<(String, Offer)> {
-    let mut all = vec![(":0".to_owned(), Offer::of(Kind::Command))];
+fn operands() -> Vec<(String, Kind)> {
+    let mut all = vec![(":0".to_owned(), Kind::Command)];
     for topic in help::TOPICS {
-        let actions: Vec<_> = help::actions(topic.name)
-            .into_iter()
-            .map(|(word, action)| Choice { word, summary: action.summary })
-            .collect();
-        if !actions.is_empty() {
-            all.push((format!("{}:0", topic.name), Offer::Choices(actions)));
+        if !help::actions(topic.name).is_empty() {
+            all.push((format!("{}:0", topic.name), Kind::Action(topic.name)));
         }
         for (count, operand) in topic.operands.iter().enumerate() {
-            all.push((format!("{}:{count}", topic.name), Offer::of(operand.kind)));
+            all.push((format!("{}:{count}", topic.name), operand.kind));
         }
     }
     all
@@ -96,16 +82,14 @@ fn with_names(template: &str, separator: &str) -> String {
 
 /// Fills the marked places of a script whose `case` is that of the Bourne shell.
 fn like_bourne(template: &str, choice: impl Fn(&Choice) -> String) -> String {
-    let arm = |pattern: &str, offer: &Offer| {
-        let what = match offer {
-            Offer::Nothing => "kind='nothing'".to_owned(),
-            Offer::File => "kind='file'".to_owned(),
-            Offer::Directory => "kind='directory'".to_owned(),
-            Offer::Choices(choices) => {
-                format!("kind='choice' choices=({})", joined(choices.iter().map(&choice)))
-            }
+    let arm = |(pattern, kind): (String, Kind)| {
+        let what = match kind {
+            Kind::Free => "kind='nothing'".to_owned(),
+            Kind::File => "kind='file'".to_owned(),
+            Kind::Directory => "kind='directory'".to_owned(),
+            kind => format!("kind='choice' choices=({})", joined(choices(kind).iter().map(&choice))),
         };
-        format!("    ({}) {what} ;;\n", quoted(pattern))
+        format!("    ({}) {what} ;;\n", quoted(&pattern))
     };
     let flags = |place: &str| {
         let flags = help::flags(place);
@@ -115,12 +99,9 @@ fn like_bourne(template: &str, choice: impl Fn(&Choice) -> String) -> String {
     with_names(template, " | ")
         .replace(
             "@VALUES@\n",
-            &valued().into_iter().map(|(flag, kind)| arm(flag, &Offer::of(kind))).collect::<String>(),
+            &valued().into_iter().map(|(flag, kind)| arm((flag.to_owned(), kind))).collect::<String>(),
         )
-        .replace(
-            "@OPERANDS@\n",
-            &operands().iter().map(|(place, offer)| arm(place, offer)).collect::<String>(),
-        )
+        .replace("@OPERANDS@\n", &operands().into_iter().map(arm).collect::<String>())
         .replace("@FLAGS@\n", &[""].into_iter().chain(places()).map(flags).collect::<String>())
 }
 
@@ -136,18 +117,18 @@ fn fish(template: &str) -> String {
             script += &fish_flag(&condition, flag);
         }
     }
-    for (place, offer) in operands() {
-        let condition = format!(" -n {}", fish_quoted(&format!("__cloacinactl_at {}", quoted(&place))));
-        match offer {
-            Offer::Nothing => {}
-            Offer::File => script += &format!("complete -c cloacinactl{condition} -F\n"),
-            Offer::Directory => {
-                script += &format!("complete -c cloacinactl{condition} -a '(__fish_complete_directories)'\n");
-            }
-            Offer::Choices(choices) => {
-                for Choice { word, summary } in choices {
-                    let summary = fish_quoted(summary);
-                    script += &format!("complete -c cloacinactl{condition} -a {word} -d {summary}\n");
+    for (place, kind) in operands() {
+        let place = format!(
+            "complete -c cloacinactl -n {}",
+            fish_quoted(&format!("__cloacinactl_at {}", quoted(&place)))
+        );
+        match kind {
+            Kind::Free => {}
+            Kind::File => script += &format!("{place} -F\n"),
+            Kind::Directory => script += &format!("{place} -a '(__fish_complete_directories)'\n"),
+            kind => {
+                for Choice { word, summary } in choices(kind) {
+                    script += &format!("{place} -a {word} -d {}\n", fish_quoted(summary));
                 }
             }
         }
@@ -157,13 +138,13 @@ fn fish(template: &str) -> String {
 
 fn fish_flag(condition: &str, flag: &Flag) -> String {
     let short = flag.short.map_or(String::new(), |short| format!(" -s {}", short.trim_start_matches('-')));
-    let value = match flag.value.map(|value| Offer::of(value.kind)) {
+    let value = match flag.value.map(|value| value.kind) {
         None => String::new(),
-        Some(Offer::Nothing) => " -x".to_owned(),
-        Some(Offer::File) => " -r -F".to_owned(),
-        Some(Offer::Directory) => " -x -a '(__fish_complete_directories)'".to_owned(),
-        Some(Offer::Choices(choices)) => {
-            let words: Vec<_> = choices.iter().map(|choice| choice.word).collect();
+        Some(Kind::Free) => " -x".to_owned(),
+        Some(Kind::File) => " -r -F".to_owned(),
+        Some(Kind::Directory) => " -x -a '(__fish_complete_directories)'".to_owned(),
+        Some(kind) => {
+            let words: Vec<_> = choices(kind).iter().map(|choice| choice.word).collect();
             format!(" -x -a {}", fish_quoted(&words.join(" ")))
         }
     };
