@@ -97,7 +97,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
     Ok(Invocation { home, verbose, command })
 }
 
-/// Prints a result on stdout. That nobody reads it (`| head`) is no failure.
+/// Prints a result on stdout. A reader that is gone (`| head`) is no failure.
 ///
 /// # Errors
 /// `Runtime` when it cannot be written for another reason, such as a full disk.

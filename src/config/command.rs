@@ -9,7 +9,7 @@ use super::table::unknown_key;
 use super::{Flags, Level, SETTINGS, Setting, Sources, make_home};
 use crate::failure::Failure;
 
-/// The value that counts, and a newline. A password in it is not masked: whoever asks for it wants it.
+/// The value that counts, and a newline. A password in it is not masked: a user who asks for it wants it.
 ///
 /// # Errors
 /// `Usage` for an unknown key or a wrong value, `Runtime` when the key has no value.

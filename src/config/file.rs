@@ -28,7 +28,6 @@ pub struct ConfigFile {
 #[derive(Debug)]
 struct Entry {
     value: String,
-    line: usize,
     /// Where its key begins.
     key_at: usize,
     span: Range<usize>,
@@ -56,7 +55,7 @@ impl ConfigFile {
         file.parse(text)?;
         for (key, entry) in &file.entries {
             if let Some(setting) = Setting::of_key(key) {
-                setting.check(&entry.value, &file.place(key, entry.line))?;
+                setting.check(&entry.value, &file.place(key, entry))?;
             }
         }
         Ok(file)
@@ -64,7 +63,7 @@ impl ConfigFile {
 
     /// The value of a key, and its name for messages.
     pub fn value(&self, key: &str) -> Option<(&str, String)> {
-        self.entries.get(key).map(|entry| (entry.value.as_str(), self.place(key, entry.line)))
+        self.entries.get(key).map(|entry| (entry.value.as_str(), self.place(key, entry)))
     }
 
     /// Changes one value, or adds it at the end. Everything else stays as it is, byte for byte.
@@ -138,7 +137,8 @@ impl ConfigFile {
         File::open(directory)?.sync_all()
     }
 
-    fn place(&self, key: &str, line: usize) -> String {
+    fn place(&self, key: &str, entry: &Entry) -> String {
+        let (line, _) = position(&self.text, entry.key_at);
         format!("`{key}` in {}, line {line}", self.path.display())
     }
 
@@ -168,9 +168,8 @@ impl ConfigFile {
                 };
                 wrong(key_at, &format!("`{name}` must be {right}, and is of type {}", item.type_name()))
             })?;
-            let line = position(&text, key_at).0;
             let span = item.span().unwrap_or_default();
-            entries.insert(setting.key, Entry { value, line, key_at, span });
+            entries.insert(setting.key, Entry { value, key_at, span });
         }
         drop(document);
         self.entries = entries;
@@ -195,15 +194,13 @@ pub fn lock(home: &Path) -> io::Result<File> {
 /// # Errors
 /// As `mkdir(2)`, and `NotADirectory` when something else has the name.
 pub fn private_directory(path: &Path) -> io::Result<()> {
-    let made = match path.parent() {
-        Some(parent) => fs::create_dir_all(parent).and_then(|()| DirBuilder::new().mode(0o700).create(path)),
-        None => Ok(()),
-    };
+    let made = fs::create_dir_all(path.parent().unwrap_or(path))
+        .and_then(|()| DirBuilder::new().mode(0o700).create(path));
     match made {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match path.is_dir() {
-            true => Ok(()),
-            false => Err(io::Error::from(io::ErrorKind::NotADirectory)),
-        },
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(io::Error::from(io::ErrorKind::NotADirectory))
+        }
         other => other,
     }
 }

@@ -88,51 +88,42 @@ impl Settings {
     /// # Errors
     /// `config.toml` itself cannot be read.
     pub fn load_all(home: PathBuf, verbose: bool, flags: Flags) -> Result<(Settings, Wrong), Failure> {
-        let mut settings = Settings { verbose, ..Settings::blank(home.clone()) };
-        let sources = Sources::open(home, flags)?;
-        let mut wrong = Vec::new();
-        for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none()) {
-            if let Err(failure) = sources.fill(&mut settings, setting) {
-                wrong.push((setting.key, failure));
-            }
-        }
-        if !wrong.iter().any(|(key, _)| *key == "database_url") {
-            wrong.extend(settings.needs_database().err().map(|failure| ("database_url", failure)));
-        }
-        Ok((settings, wrong))
+        Settings::load(Settings { verbose, ..Settings::blank(home) }, flags, |_| true)
     }
 
     /// Resolves what the `keys` commands need of them; one session is enough. Files of other secrets are left alone:
     /// they may be another user's.
     ///
     /// # Errors
-    /// As `load`.
+    /// As `load_all`, and the first thing that is wrong.
     pub fn for_keys(home: PathBuf, flags: Flags) -> Result<Settings, Failure> {
-        let mut settings = Settings { pool_size: 1, ..Settings::blank(home.clone()) };
-        let sources = Sources::open(home, flags)?;
-        for setting in SETTINGS.iter().filter(|setting| setting.is_for_keys() && setting.file_for.is_none()) {
-            sources.fill(&mut settings, setting)?;
+        let settings = Settings { pool_size: 1, ..Settings::blank(home) };
+        all_right(Settings::load(settings, flags, Setting::is_for_keys)?)
+    }
+
+    fn load(
+        mut settings: Settings,
+        flags: Flags,
+        needs: fn(&Setting) -> bool,
+    ) -> Result<(Settings, Wrong), Failure> {
+        let sources = Sources::open(settings.home.clone(), flags)?;
+        let mut wrong = Wrong::new();
+        for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none() && needs(setting)) {
+            wrong.extend(sources.fill(&mut settings, setting).err().map(|failure| (setting.key, failure)));
         }
-        settings.needs_database()?;
-        Ok(settings)
+        if settings.database_url.is_empty() && !wrong.iter().any(|(key, _)| *key == "database_url") {
+            let text = "no database URL: give --database-url URL, set DATABASE_URL, or put database_url into \
+                        config.toml with `cloacinactl config set database_url URL`; URL is like \
+                        postgresql://USER:PASSWORD@HOST:5432/DATABASE";
+            wrong.push(("database_url", Failure::Usage(text.to_owned())));
+        }
+        Ok((settings, wrong))
     }
 
     /// The keys of the settings that are otherwise in `new`.
     pub fn changed(&self, new: &Settings) -> Vec<&'static str> {
         let changed = SETTINGS.iter().filter(|setting| !setting.is_same(self, new));
         changed.map(|setting| setting.key).collect()
-    }
-
-    fn needs_database(&self) -> Result<(), Failure> {
-        if self.database_url.is_empty() {
-            return Err(Failure::Usage(
-                "no database URL: give --database-url URL, set DATABASE_URL, or put database_url into config.toml \
-                 with `cloacinactl config set database_url URL`; URL is like \
-                 postgresql://USER:PASSWORD@HOST:5432/DATABASE"
-                    .to_owned(),
-            ));
-        }
-        Ok(())
     }
 
     /// The fields before any setting has filled them.

@@ -17,7 +17,6 @@ const LONGEST_LINES: usize = 300;
 /// Files that may be longer, how long, and why. A change that shortens one lowers its figure.
 const LONG: &[(&str, usize, &str)] = &[
     ("src/cli/help.rs", 342, "the text of each command's help"),
-    ("src/config/mod.rs", 324, "settings and their sources; to be divided"),
     ("src/http/connection.rs", 594, "to be divided into reading, writing and time-outs"),
     ("src/http/head.rs", 405, "the grammar of a request's head in one piece"),
     ("src/http/worker_pool.rs", 367, "to be divided"),
@@ -38,17 +37,11 @@ const BELOW_HTTP: &str = "background failure logging metrics networks random rat
 /// What breaks a rule all the same, for now. What no longer does must go from here.
 const KNOWN_WORDS: &[&str] = &[];
 const KNOWN_COMMENTS: &[&str] = &[
-    "src/cli/flags.rs",
-    "src/cli/keys.rs",
-    "src/cli/mod.rs",
-    "src/config/command.rs",
-    "src/config/database_url/mod.rs",
     "src/http/chunked.rs",
     "src/http/connection.rs",
     "src/http/forwarded.rs",
     "src/http/listener.rs",
     "src/http/worker_pool.rs",
-    "src/keys/command/mod.rs",
     "src/postgres_link/credentials.rs",
     "src/store/invalidation.rs",
     "src/store/mod.rs",

@@ -37,7 +37,7 @@ impl DatabaseUrl {
 pub struct Host {
     /// A name, an address, or the directory of a Unix socket.
     pub name: String,
-    /// Where the name is, so that nobody has to be asked for it.
+    /// Where the name is, so that no resolver is asked for it.
     pub address: Option<IpAddr>,
     pub port: u16,
 }

@@ -1,4 +1,4 @@
-//! `cloacinactl keys …`: straight on the database with the server's own store, for whoever has that and no key.
+//! `cloacinactl keys …`: straight on the database with the server's own store, for an operator who has that and no key.
 
 mod apply;
 mod declaration;
@@ -141,7 +141,7 @@ fn create(
     hand_over(&store, id, &key)
 }
 
-/// Prints a new key. One that nobody can have read, not even in a closed pipe, must not stay valid.
+/// Prints a new key. One that no process can have read, not even from a closed pipe, must not stay valid.
 fn hand_over(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), Failure> {
     has_answered();
     let mut stdout = io::stdout().lock();
@@ -169,7 +169,7 @@ fn revoke(settings: Load, id: &str) -> Result<(), Failure> {
     if revocation.value == Revocation::Unknown {
         return Err(Failure::Runtime(format!("there is no key {id}")));
     }
-    // For an earlier revocation as well: whoever made it may not have waited to the end.
+    // For an earlier revocation as well: the command that made it may not have waited to the end.
     tell_servers(&store)?;
     match revocation.value {
         _ if !revocation.is_confirmed => Err(Failure::Runtime(format!(
