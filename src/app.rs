@@ -15,6 +15,8 @@ pub struct App {
     pub store: Arc<Store>,
     pub auth: Auth,
     pub status: Arc<ServerStatus>,
+    /// What `GET /openapi.json` answers.
+    pub openapi: &'static [u8],
 }
 
 /// A request whose key has the scope of its route.

@@ -13,6 +13,7 @@ mod logging;
 mod maintenance;
 mod metrics;
 mod networks;
+mod openapi;
 mod plain_file;
 mod postgres_link;
 mod random;

@@ -167,7 +167,7 @@ impl From<Error> for Response {
 }
 
 /// Whether no answer to this path may be stored.
-fn is_under_auth(path: &str) -> bool {
+pub fn is_under_auth(path: &str) -> bool {
     path.strip_prefix("/auth").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 

@@ -24,6 +24,7 @@ use crate::keys::bootstrap;
 use crate::logging;
 use crate::maintenance;
 use crate::metrics::Metrics;
+use crate::openapi;
 use crate::reload::{self, Reload};
 use crate::routes::{Handler, ROUTES};
 use crate::signals;
@@ -71,7 +72,10 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
     status.access_log.store(settings.access_log, Ordering::Relaxed);
     let auth = Auth::new(Arc::clone(&store), settings.cache_size, settings.cache_ttl, metrics)
         .map_err(|error| runtime("the system has no random bytes", &error))?;
-    let app = Arc::new(App { settings: settings.clone(), store, auth, status: Arc::clone(&status) });
+    let openapi = openapi::document(ROUTES)
+        .map_err(|error| runtime("cannot put together the OpenAPI document", &error))?
+        .leak();
+    let app = Arc::new(App { settings: settings.clone(), store, auth, status: Arc::clone(&status), openapi });
 
     let (poll, waker) =
         event_loop::prepare().map_err(|error| runtime("cannot set up the event poll", &error))?;

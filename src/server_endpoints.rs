@@ -1,6 +1,5 @@
 //! What the server says about itself. The event loop answers these, so nothing here may wait.
 
-use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::app::App;
@@ -33,13 +32,7 @@ pub fn metrics(app: &App) -> Response {
     Response::bytes(200, "text/plain; version=0.0.4", app.status.rendered_metrics(Instant::now()))
 }
 
-/// `GET /openapi.json`: OpenAPI 3.1 of every endpoint, compact as all our JSON.
-pub fn openapi(_app: &App) -> Response {
-    const WRITTEN: &[u8] = include_bytes!("openapi.json");
-    static COMPACT: OnceLock<Vec<u8>> = OnceLock::new();
-    let compact = COMPACT.get_or_init(|| {
-        let value = serde_json::from_slice::<serde_json::Value>(WRITTEN);
-        value.and_then(|value| serde_json::to_vec(&value)).unwrap_or_else(|_| WRITTEN.to_vec())
-    });
-    Response::bytes(200, "application/json", &compact[..])
+/// `GET /openapi.json`: this interface.
+pub fn openapi(app: &App) -> Response {
+    Response::bytes(200, "application/json", app.openapi)
 }
