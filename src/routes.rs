@@ -189,4 +189,13 @@ mod tests {
             assert_eq!(is_under_auth(path), expected, "{path}");
         }
     }
+
+    #[test]
+    fn each_row_is_found_by_a_path_of_its_pattern() {
+        for (index, row) in ROUTES.iter().enumerate() {
+            let path = row.pattern.replace(['{', '}'], "-");
+            let expected = Routed { index, pattern: row.pattern };
+            assert_eq!(router::find(ROUTES, row.method, &path).unwrap(), expected, "{path}");
+        }
+    }
 }
