@@ -400,7 +400,7 @@ fn without_a_database_it_is_503() {
 }
 
 /// Waits until so many sessions of the server wait for a lock of ours.
-fn wait_for_lookups(database: &Database, count: i64) {
+pub fn wait_for_lookups(database: &Database, count: i64) {
     let mut client = database.client();
     wait_for("a request of the server to wait for the lock", || {
         let waiting: i64 = client

@@ -1,12 +1,15 @@
-//! The printed endpoints, the served ones and the described ones are the same.
+//! The printed endpoints, the served ones and the described ones are the same, and so are the answers.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use crate::support::http;
+use crate::errors::wait_for_lookups;
+use crate::keys::{insert_key, unknown_key};
+use crate::support::http::{self, Response};
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
+use crate::support::wait_for;
 
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "HEAD"];
 
@@ -57,6 +60,14 @@ fn every_endpoint_is_described_and_every_description_is_served() {
     }
 }
 
+/// What this stands for, where it is a reference.
+fn resolved<'d>(document: &'d Value, value: &'d Value) -> &'d Value {
+    match value["$ref"].as_str() {
+        Some(place) => document.pointer(place.trim_start_matches('#')).unwrap(),
+        None => value,
+    }
+}
+
 /// Each operation of the document with its path and the statuses that it may answer with.
 fn operations(document: &Value) -> impl Iterator<Item = (String, &str, &Map<String, Value>)> {
     document["paths"].as_object().unwrap().iter().flat_map(|(path, operations)| {
@@ -66,6 +77,9 @@ fn operations(document: &Value) -> impl Iterator<Item = (String, &str, &Map<Stri
         })
     })
 }
+
+/// What a request may be answered before its operation is looked at.
+const OF_ANY_REQUEST: [&str; 9] = ["400", "408", "413", "414", "417", "421", "431", "501", "505"];
 
 #[test]
 fn what_any_request_may_be_answered_is_described_everywhere() {
@@ -87,6 +101,7 @@ fn what_any_request_may_be_answered_is_described_everywhere() {
             ("501", "", "1.1", "Host: a\r\nTransfer-Encoding: gzip, chunked\r\n"),
             ("505", "", "2.0", "Host: a\r\n"),
         ] {
+            assert!(OF_ANY_REQUEST.contains(&status));
             let target =
                 if target.starts_with('?') { path.clone() + target } else { target.to_owned() + &path };
             let mut connection = http::Connection::open(server.address);
@@ -95,11 +110,228 @@ fn what_any_request_may_be_answered_is_described_everywhere() {
             let response = connection.receive(&method);
             assert_eq!(response.status.to_string(), status, "{method} {path}: {response:#?}");
             let described = responses.get(status).unwrap_or_else(|| panic!("{method} {path}: no {status}"));
-            let described = match described["$ref"].as_str() {
-                Some(place) => document.pointer(place.trim_start_matches('#')).unwrap(),
-                None => described,
-            };
+            let described = resolved(&document, described);
             assert_eq!(described["content"]["application/json"]["schema"]["$ref"], schema, "{described}");
         }
     }
+}
+
+/// Asserts that a value is of a schema, of which every word must be known here.
+#[track_caller]
+fn expect_fit(document: &Value, schema: &Value, value: &Value, place: &str) {
+    let text = value.as_str();
+    let length = || text.unwrap().chars().count() as u64;
+    for (word, expected) in schema.as_object().unwrap() {
+        let fits = match word.as_str() {
+            "$ref" => {
+                expect_fit(document, resolved(document, schema), value, place);
+                true
+            }
+            "type" => {
+                let types = expected.as_array().map_or(std::slice::from_ref(expected), Vec::as_slice);
+                types.iter().any(|name| match name.as_str().unwrap() {
+                    "object" => value.is_object(),
+                    "array" => value.is_array(),
+                    "string" => value.is_string(),
+                    "boolean" => value.is_boolean(),
+                    "null" => value.is_null(),
+                    other => panic!("{other} is not known here"),
+                })
+            }
+            "const" => value == expected,
+            "enum" => expected.as_array().unwrap().contains(value),
+            "minLength" => length() >= expected.as_u64().unwrap(),
+            "maxLength" => length() <= expected.as_u64().unwrap(),
+            "format" => text.is_none_or(|text| match expected.as_str().unwrap() {
+                "uuid" => uuid::Uuid::try_parse(text).is_ok(),
+                "date-time" => {
+                    time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).is_ok()
+                }
+                other => panic!("{other} is not known here"),
+            }),
+            "pattern" => match expected.as_str().unwrap() {
+                "^[0-9]+$" => text.unwrap().bytes().all(|byte| byte.is_ascii_digit()),
+                "^Bearer realm=\"cloacina\"" => text.unwrap().starts_with("Bearer realm=\"cloacina\""),
+                "^clk_[A-Za-z0-9_-]{43}[0-9A-Za-z]{6}$" => {
+                    text.unwrap().starts_with("clk_") && text.unwrap().len() == 53
+                }
+                other => panic!("{other} is not known here"),
+            },
+            "properties" => {
+                for (name, schema) in expected.as_object().unwrap() {
+                    if let Some(value) = value.get(name) {
+                        expect_fit(document, schema, value, &format!("{place}, {name}"));
+                    }
+                }
+                true
+            }
+            "required" => {
+                expected.as_array().unwrap().iter().all(|name| value.get(name.as_str().unwrap()).is_some())
+            }
+            "additionalProperties" => {
+                assert_eq!(*expected, false, "{place}");
+                value.as_object().unwrap().keys().all(|name| schema["properties"].get(name).is_some())
+            }
+            "items" => {
+                for value in value.as_array().unwrap() {
+                    expect_fit(document, expected, value, place);
+                }
+                true
+            }
+            "maxItems" => value.as_array().unwrap().len() as u64 <= expected.as_u64().unwrap(),
+            "description" | "examples" => true,
+            other => panic!("{other} is not known here"),
+        };
+        assert!(fits, "{place}: {value} is not of {word} {expected}");
+    }
+}
+
+/// Asserts that an answer has the field lines and the body that are described, and no others.
+#[track_caller]
+fn expect_described(document: &Value, (method, path): (&str, &str), response: &Response) {
+    let status = response.status.to_string();
+    let place = format!("{method} {path} {status}");
+    let described = &document["paths"][path][method.to_lowercase()]["responses"][&status];
+    assert!(!described.is_null(), "{place} is not described: {response:#?}");
+    let described = resolved(document, described);
+    let headers = described["headers"].as_object().unwrap();
+    for (name, header) in headers {
+        let header = resolved(document, header);
+        match response.header(name) {
+            Some(value) => {
+                expect_fit(document, &header["schema"], &value.into(), &format!("{place}, {name}"))
+            }
+            None => assert_eq!(header["required"], false, "{place}: no {name} in {response:#?}"),
+        }
+    }
+    let of_every_answer = ["Date", "Content-Type", "Content-Length", "Connection"];
+    for (name, _) in &response.headers {
+        let is_known = headers.contains_key(name) || of_every_answer.contains(&name.as_str());
+        assert!(is_known, "{place}: {name} is not described");
+    }
+    let Some(content) = described.get("content") else {
+        return assert_eq!(response.text(), "", "{place}");
+    };
+    let content_type = response.header("Content-Type").unwrap();
+    let content = content.get(content_type).unwrap_or_else(|| panic!("{place}: {content_type}"));
+    let body = match content_type {
+        "application/json" => response.json(),
+        _ => response.text().into(),
+    };
+    expect_fit(document, &content["schema"], &body, &place);
+}
+
+#[test]
+fn every_answer_is_as_described_and_every_described_one_is_seen() {
+    const NOTHING: &str = "00000000-0000-4000-8000-000000000000";
+    let database = Database::new();
+    let server = Server::start(&database);
+    let document = server.get("/openapi.json", None).expect_status(200).json();
+    let bootstrap_key = server.bootstrap_key();
+    let unknown_key = unknown_key();
+    let read_key = "a-key-that-may-only-read";
+    insert_key(&database, read_key, "reader", "read");
+    // It expires soon, which answers to it say.
+    let soon_over = server.make_key(&bootstrap_key, r#"{"name":"soon","expires_in":"1h"}"#);
+    let (revoked, _) = server.create_key(&bootstrap_key, "to be revoked");
+    let (rotated, _) = server.create_key(&bootstrap_key, "to be rotated");
+    let (admin, soon) = (Some(&*bootstrap_key), Some(soon_over.key()));
+    let (unknown, reader) = (Some(&*unknown_key), Some(read_key));
+    let mut seen = BTreeSet::new();
+    let mut check = |method: &str, path: &str, response: Response| {
+        expect_described(&document, (method, path), &response);
+        seen.insert(format!("{method} {path} {}", response.status));
+    };
+
+    // What the path stands for, the query, the key, the body and the status.
+    let list = ("GET", "/auth/keys");
+    let create = ("POST", "/auth/keys");
+    let revoke = ("DELETE", "/auth/keys/{id}");
+    let rotate = ("POST", "/auth/keys/{id}/rotate");
+    let verify = ("GET", "/auth/verify");
+    let verified_by_writers = "?require=write";
+    for ((method, path), id, query, key, body, status) in [
+        (("GET", "/health"), "", "", None, None, 200),
+        (("GET", "/ready"), "", "", None, None, 200),
+        (("GET", "/metrics"), "", "", None, None, 200),
+        (("GET", "/openapi.json"), "", "", None, None, 200),
+        (list, "", "", admin, None, 200),
+        (list, "", "?limit=1", soon, None, 200),
+        (list, "", "?limit=0", soon, None, 400),
+        (list, "", "", unknown, None, 401),
+        (list, "", "", reader, None, 403),
+        (create, "", "", soon, Some(r#"{"name":"a"}"#), 201),
+        (create, "", "", admin, Some(r#"{"name":"a","expires_in":"1d"}"#), 201),
+        (create, "", "", soon, Some("{"), 400),
+        (create, "", "", None, Some("{}"), 401),
+        (create, "", "", reader, Some("{}"), 403),
+        (create, "", "", soon, None, 415),
+        (create, "", "", soon, Some("{}"), 422),
+        (revoke, &revoked, "", soon, None, 200),
+        (revoke, &revoked, "", soon, None, 404),
+        (revoke, "x", "", soon, None, 400),
+        (revoke, &revoked, "", unknown, None, 401),
+        (revoke, &revoked, "", reader, None, 403),
+        (rotate, &rotated, "", soon, Some(r#"{"grace":"1h"}"#), 201),
+        (rotate, &rotated, "", soon, None, 409),
+        (rotate, "x", "", soon, None, 400),
+        (rotate, &rotated, "", None, None, 401),
+        (rotate, &rotated, "", reader, None, 403),
+        (rotate, NOTHING, "", soon, None, 404),
+        (rotate, NOTHING, "", soon, Some(r#"{"grace":1}"#), 422),
+        (("GET", "/auth/whoami"), "", "", admin, None, 200),
+        (("GET", "/auth/whoami"), "", "", soon, None, 200),
+        (("GET", "/auth/whoami"), "", "", unknown, None, 401),
+        (verify, "", "", admin, None, 204),
+        (verify, "", verified_by_writers, soon, None, 204),
+        (verify, "", "", None, None, 401),
+        (verify, "", verified_by_writers, reader, None, 403),
+        (("DELETE", "/auth/keys/self"), "", "", unknown, None, 401),
+        (("DELETE", "/auth/keys/self"), "", "", soon, None, 200),
+    ] {
+        let target = path.replace("{id}", id) + query;
+        let response = http::exchange(server.address, &http::request(method, &target, key, body));
+        check(method, path, response.expect_status(status));
+    }
+    let other_type = format!(
+        "POST /auth/keys/{NOTHING}/rotate HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {bootstrap_key}\r\n\
+         Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{{}}"
+    );
+    let response = http::exchange(server.address, other_type.as_bytes()).expect_status(415);
+    check("POST", "/auth/keys/{id}/rotate", response);
+
+    // Let in, and revoked before it comes to revoke itself.
+    let (id, key) = server.create_key(&bootstrap_key, "overtaken");
+    let mut other = database.client();
+    let mut revocation = other.transaction().unwrap();
+    revocation.batch_execute(&format!("UPDATE api_keys SET revoked_at = now() WHERE id = '{id}'")).unwrap();
+    let mut connection = http::Connection::open(server.address);
+    connection.send(&http::request("DELETE", "/auth/keys/self", Some(&key), None));
+    wait_for_lookups(&database, 1);
+    revocation.commit().unwrap();
+    check("DELETE", "/auth/keys/self", connection.receive("DELETE").expect_status(404));
+
+    // Without a database.
+    drop((other, database));
+    wait_for("the server to see it", || (server.get("/ready", None).status == 503).then_some(()));
+    for (method, path, responses) in operations(&document) {
+        if responses.contains_key("503") {
+            let body = (method == "POST").then_some(r#"{"name":"a"}"#);
+            let request = http::request(&method, &path.replace("{id}", NOTHING), admin, body);
+            check(&method, path, http::exchange(server.address, &request).expect_status(503));
+        }
+    }
+
+    // All but bugs, and what another test shows of every operation.
+    let mut described = BTreeSet::new();
+    for (method, path, responses) in operations(&document) {
+        let own = responses.iter().filter(|(status, response)| {
+            *status != "500" && !(OF_ANY_REQUEST.contains(&status.as_str()) && response["$ref"].is_string())
+        });
+        described.extend(own.map(|(status, _)| format!("{method} {path} {status}")));
+        let labels = [("method", &*method), ("route", path)];
+        assert!(server.metric("cloacina_http_requests_total", &labels) > 0.0, "no metric of {method} {path}");
+    }
+    let unseen: Vec<_> = described.difference(&seen).collect();
+    assert!(unseen.is_empty(), "described, and not tried here: {unseen:#?}");
 }
