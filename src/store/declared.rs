@@ -105,7 +105,7 @@ impl Store {
     pub fn declare<'a>(
         &self,
         hashes: &[&str],
-        plan: impl FnOnce(Vec<KnownKey>) -> Vec<Step<'a>>,
+        mut plan: impl FnMut(Vec<KnownKey>) -> Vec<Step<'a>>,
         until: Instant,
     ) -> Result<Committed<()>, StoreError> {
         self.write(until, |session| {

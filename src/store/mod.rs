@@ -33,6 +33,10 @@ use session::Session;
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
 const READ_AGAIN_FOR: Duration = Duration::from_secs(2);
 
+/// For so long after an answer a session is taken to be alive, and a write does not ask it first: that costs as much as
+/// the write itself.
+const TRUSTED_FOR: Duration = Duration::from_millis(100);
+
 /// How long a request waits for a session of a database that is known to be down: no worker is held for long.
 const SESSION_WAIT_WHEN_DOWN: Duration = Duration::from_millis(100);
 
@@ -134,8 +138,9 @@ impl Store {
         }
     }
 
-    /// Runs a statement that is never repeated, on a session that has just said that it lives and may write. All of it
-    /// is over at `until`, unless the database is silent.
+    /// Runs a statement that is never repeated, on a session that has answered a moment ago. Only where PostgreSQL refuses
+    /// it because the session is read-only, which changes nothing, is another one tried. All of it is over at `until`,
+    /// unless the database is silent.
     ///
     /// # Errors
     /// `Unknown` when the session broke: PostgreSQL may end one between a commit and the word of it. All other errors
@@ -143,23 +148,27 @@ impl Store {
     fn write<T>(
         &self,
         until: Instant,
-        write: impl FnOnce(&mut Session) -> Result<T, postgres::Error>,
+        mut write: impl FnMut(&mut Session) -> Result<T, postgres::Error>,
     ) -> Result<Committed<T>, StoreError> {
-        let mut session = self.writable_session(until)?;
-        let (result, is_cancelled) = self.run(&mut session, until, write);
-        match result {
-            Ok(value) => {
-                if is_cancelled {
-                    log::warn!("a commit took too long, and a synchronous standby may not have it");
+        let again_until = until.min(Instant::now() + READ_AGAIN_FOR);
+        loop {
+            let mut session = self.session_for_write(until)?;
+            let (result, is_cancelled) = self.run(&mut session, until, &mut write);
+            let error = match result {
+                Ok(value) => {
+                    if is_cancelled {
+                        log::warn!("a commit took too long, and a synchronous standby may not have it");
+                    }
+                    return Ok(Committed { value, is_confirmed: !is_cancelled });
                 }
-                Ok(Committed { value, is_confirmed: !is_cancelled })
-            }
-            Err(error) => {
-                let is_dead = self.is_dead(&mut session, &error);
-                match is_dead && error.code() != Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
-                    true => Err(StoreError::Unknown(describe(&error))),
-                    false => Err(StoreError::from(error)),
-                }
+                Err(error) => error,
+            };
+            let is_dead = self.is_dead(&mut session, &error);
+            match error.code() {
+                Some(&SqlState::READ_ONLY_SQL_TRANSACTION) if Instant::now() < again_until => {}
+                Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => return Err(StoreError::from(error)),
+                _ if is_dead => return Err(StoreError::Unknown(describe(&error))),
+                _ => return Err(StoreError::from(error)),
             }
         }
     }
@@ -175,16 +184,24 @@ impl Store {
         session.limit(Some(until + CANCEL_WAIT));
         let (result, is_cancelled) = self.running.run(token, until, || run(session));
         session.limit(None);
+        if result.is_ok() {
+            session.has_answered();
+        }
         if is_cancelled {
             session.give_up();
         }
         (result, is_cancelled)
     }
 
-    fn writable_session(&self, until: Instant) -> Result<r2d2::PooledConnection<Sessions>, StoreError> {
+    /// A session that has answered a moment ago, or now says that it lives and may write: what is sent on a session that
+    /// was lost meanwhile has an unknown outcome.
+    fn session_for_write(&self, until: Instant) -> Result<r2d2::PooledConnection<Sessions>, StoreError> {
         let again_until = until.min(Instant::now() + READ_AGAIN_FOR);
         loop {
             let mut session = self.session(until)?;
+            if session.has_answered_within(TRUSTED_FOR) {
+                return Ok(session);
+            }
             let ask = |session: &mut Session| {
                 first_value(&mut session.client, "SELECT current_setting('transaction_read_only')")
             };

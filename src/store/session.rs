@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
 use postgres::types::ToSql;
@@ -24,6 +24,8 @@ pub struct TableStatements {
 pub struct Session {
     pub client: Client,
     pub cancel: Arc<CancelToken>,
+    /// When it last answered.
+    answered: Instant,
     prepared: HashMap<&'static str, Statement>,
     limit: Limit,
     epoch: u64,
@@ -37,7 +39,17 @@ impl Session {
     pub fn new(new_session: NewSession) -> Session {
         let NewSession { client, limit, epoch } = new_session;
         let cancel = Arc::new(client.cancel_token());
-        Session { client, cancel, prepared: HashMap::new(), limit, epoch, dead: false, silent: false }
+        let answered = Instant::now();
+        Session {
+            client,
+            cancel,
+            answered,
+            prepared: HashMap::new(),
+            limit,
+            epoch,
+            dead: false,
+            silent: false,
+        }
     }
 
     /// Prepares all statements on these tables.
@@ -111,6 +123,15 @@ impl Session {
     /// Whether it must not be handed out again.
     pub fn is_broken(&self) -> bool {
         self.dead || self.silent || self.client.is_closed()
+    }
+
+    /// It has answered now.
+    pub fn has_answered(&mut self) {
+        self.answered = Instant::now();
+    }
+
+    pub fn has_answered_within(&self, limit: Duration) -> bool {
+        self.answered.elapsed() < limit
     }
 
     /// Until when the driver waits for an answer on it.

@@ -373,9 +373,15 @@ fn a_key_of_which_nobody_knows_whether_it_was_made_is_revoked_again() {
     let server = Start::without_database().database_url(&database.url_through(wire.port)).serving();
     let admin = server.bootstrap_key();
     assert!(server.lets_in(&admin));
+    // A lock of the table would keep the statement from being prepared.
+    database.execute(
+        "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+         CREATE TRIGGER holding BEFORE INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION hold()",
+    );
     let mut locker = database.client();
     let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN SHARE MODE").unwrap();
+    lock.batch_execute("SELECT pg_advisory_xact_lock(1)").unwrap();
     let mut creation = create(&server, &admin, "cut-creation");
     // Once the statement has been sent. Others may wait for the lock too, such as the writing of last uses.
     wait_for("the creation to be under way", || (wire.go_dead("cut-creation") == 1).then_some(()));

@@ -20,7 +20,7 @@ const LONG: &[(&str, usize, &str)] = &[
     ("src/http/connection.rs", 594, "to be divided into reading, writing and time-outs"),
     ("src/http/head.rs", 405, "the grammar of a request's head in one piece"),
     ("src/http/worker_pool.rs", 367, "to be divided"),
-    ("src/store/keys.rs", 510, "every statement about keys"),
+    ("src/store/keys.rs", 476, "every statement about keys"),
 ];
 
 /// Names that told a reader nothing, or something wrong: as a part of any identifier or file name.
