@@ -5,8 +5,9 @@ use std::fs::File;
 use std::path::Path;
 
 use super::file::{ConfigFile, lock};
+use super::sources::{Level, Sources};
 use super::table::unknown_key;
-use super::{Flags, Level, SETTINGS, Setting, Sources, make_home};
+use super::{Flags, SETTINGS, Setting, make_home};
 use crate::failure::Failure;
 
 /// The value that counts, and a newline. A password in it is not masked: a user who asks for it wants it.

@@ -231,7 +231,6 @@ fn stderr_logger() -> Box<WriteLogger<Stderr>> {
         .set_time_format_custom(format_description!(
             "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
         ))
-        .set_time_level(LevelFilter::Error)
         .set_target_level(LevelFilter::Error)
         .set_thread_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
