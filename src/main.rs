@@ -4,9 +4,10 @@ mod app;
 mod auth;
 mod background;
 mod cli;
+mod command_error;
 mod config;
 mod error;
-mod failure;
+
 mod http;
 mod keys;
 mod logging;
@@ -33,7 +34,7 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use cli::{Command, health};
-use failure::Failure;
+use command_error::CommandError;
 
 /// musl's own allocator takes one lock for every call, and listing keys has many.
 #[cfg(target_env = "musl")]
@@ -43,7 +44,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let code = catch_unwind(|| cli::parse(std::env::args_os().skip(1).collect()).and_then(run))
         .unwrap_or_else(|_| {
-            Err(Failure::Runtime("internal error: a panic, which is logged above".to_owned()))
+            Err(CommandError::Runtime("internal error: a panic, which is logged above".to_owned()))
         })
         .unwrap_or_else(|failure| {
             cli::print_error(&failure);
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
 }
 
 /// The exit code is success, but for commands whose result is one.
-fn run(invocation: cli::Invocation) -> Result<ExitCode, Failure> {
+fn run(invocation: cli::Invocation) -> Result<ExitCode, CommandError> {
     let home = || config::home(invocation.home.as_deref());
     match invocation.command {
         Command::Serve(flags) => {

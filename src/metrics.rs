@@ -6,7 +6,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 
 /// Upper bounds of the duration histogram, in seconds: from an answer out of the cache to the request deadline.
 const SECONDS: &[f64] =
@@ -113,8 +113,8 @@ impl Rejection {
 impl Metrics {
     /// # Errors
     /// A name that is not one, or that stands twice: a bug.
-    pub fn new() -> Result<Metrics, Failure> {
-        Metrics::build().map_err(|error| Failure::Runtime(format!("cannot set up metrics: {error}")))
+    pub fn new() -> Result<Metrics, CommandError> {
+        Metrics::build().map_err(|error| CommandError::Runtime(format!("cannot set up metrics: {error}")))
     }
 
     fn build() -> prometheus::Result<Metrics> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::command_error::CommandError;
 use crate::config::{self, Setting, Settings, Wrong};
-use crate::failure::Failure;
 use crate::http::connection::{Deadlines, Rules};
 use crate::http::worker_pool::ServerContext;
 use crate::store::invalidation::LONGEST_WAIT_FOR_SERVERS;
@@ -20,7 +20,7 @@ pub struct Reload<L> {
     server: Arc<ServerContext>,
 }
 
-impl<L: Fn() -> Result<(Settings, Wrong), Failure>> Reload<L> {
+impl<L: Fn() -> Result<(Settings, Wrong), CommandError>> Reload<L> {
     pub fn new(mut running: Settings, load: L, server: Arc<ServerContext>) -> Reload<L> {
         running.bootstrap_key = None;
         Reload { running, load, server }
@@ -41,7 +41,7 @@ impl<L: Fn() -> Result<(Settings, Wrong), Failure>> Reload<L> {
     }
 
     /// Without the bootstrap key, which the start has used: its file may have been removed since.
-    fn loaded(&self) -> Result<Settings, Failure> {
+    fn loaded(&self) -> Result<Settings, CommandError> {
         let (mut new, mut wrong) = (self.load)()?;
         new.bootstrap_key = None;
         wrong.retain(|(key, _)| *key != "bootstrap_key");

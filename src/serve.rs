@@ -13,8 +13,8 @@ use postgres::Transaction;
 use crate::app::App;
 use crate::auth::Auth;
 use crate::background::Background;
+use crate::command_error::CommandError;
 use crate::config::{self, Settings, Wrong};
-use crate::failure::Failure;
 use crate::http::event_loop::{self, EventLoop, Limits};
 use crate::http::listener;
 use crate::http::router::Service;
@@ -41,7 +41,9 @@ const THREADS_END: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Whatever kept it from starting, or requests that were cut off at the end of the drain deadline.
-pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'static) -> Result<(), Failure> {
+pub fn serve(
+    load: impl Fn() -> Result<(Settings, Wrong), CommandError> + Send + 'static,
+) -> Result<(), CommandError> {
     let settings = &load().and_then(config::all_right)?;
     let passed = listener::passed()?;
     signals::set_mask()?;
@@ -115,13 +117,16 @@ pub fn serve(load: impl Fn() -> Result<(Settings, Wrong), Failure> + Send + 'sta
     finish(&server, &app, workers, watchers, left, cut_off)
 }
 
-fn runtime(what: &str, error: &dyn std::error::Error) -> Failure {
-    Failure::Runtime(format!("{what}: {error}"))
+fn runtime(what: &str, error: &dyn std::error::Error) -> CommandError {
+    CommandError::Runtime(format!("{what}: {error}"))
 }
 
 /// The workers' socket pairs need a directory for a moment: the home, or where that has too long a name, the
 /// system's temporary one.
-fn start_workers(server: &Arc<ServerContext>, settings: &Settings) -> Result<Vec<JoinHandle<()>>, Failure> {
+fn start_workers(
+    server: &Arc<ServerContext>,
+    settings: &Settings,
+) -> Result<Vec<JoinHandle<()>>, CommandError> {
     let temporary: PathBuf = std::env::temp_dir();
     let start = |directory: &Path| worker_pool::start(server, worker_counts(settings), directory);
     start(&settings.home)
@@ -199,7 +204,7 @@ fn finish(
     watchers: Background,
     left: Duration,
     cut_off: usize,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     server.close();
     let (done, stages) = mpsc::channel();
     let until = Instant::now() + left + THREADS_END;
@@ -231,9 +236,9 @@ fn finish(
             Ok(())
         }
         (0, Err(_)) => {
-            Err(Failure::Runtime("shut down while a thread still waited for the database".to_owned()))
+            Err(CommandError::Runtime("shut down while a thread still waited for the database".to_owned()))
         }
-        (cut_off, _) => Err(Failure::Runtime(format!(
+        (cut_off, _) => Err(CommandError::Runtime(format!(
             "{cut_off} connections were cut off at the end of --shutdown-timeout"
         ))),
     }

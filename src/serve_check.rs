@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use nix::unistd::{AccessFlags, access};
 
 use crate::cli;
+use crate::command_error::CommandError;
 use crate::config::{Flags, Settings};
-use crate::failure::Failure;
 use crate::http::listener;
 use crate::keys::bootstrap;
 use crate::store::preflight::{self as database, Finding};
@@ -22,7 +22,7 @@ use crate::store::preflight::{self as database, Finding};
 ///
 /// # Errors
 /// stdout cannot be written.
-pub fn check(home: PathBuf, flags: Flags) -> Result<ExitCode, Failure> {
+pub fn check(home: PathBuf, flags: Flags) -> Result<ExitCode, CommandError> {
     let mut code = 0;
     for finding in find(home, flags) {
         match finding {
@@ -74,7 +74,10 @@ const WRITABLE: AccessFlags = AccessFlags::R_OK.union(AccessFlags::W_OK).union(A
 /// The home directory, and what a start reads or writes there.
 fn look_at_home(home: &Path) -> Vec<Finding> {
     let wrong = |error: String| {
-        vec![Err(Failure::Runtime(format!("cannot use {} as the home directory: {error}", home.display())))]
+        vec![Err(CommandError::Runtime(format!(
+            "cannot use {} as the home directory: {error}",
+            home.display()
+        )))]
     };
     match fs::metadata(home) {
         Ok(metadata) if !metadata.is_dir() => {
@@ -102,8 +105,8 @@ fn look_at_home(home: &Path) -> Vec<Finding> {
             Ok(metadata) if metadata.is_file() => {
                 Ok(format!("the file {}{}", key.display(), open_to_others(&key, "600")))
             }
-            Ok(_) => Err(Failure::Runtime(format!("{} is not a file", key.display()))),
-            Err(error) => Err(Failure::Runtime(format!("cannot read {}: {error}", key.display()))),
+            Ok(_) => Err(CommandError::Runtime(format!("{} is not a file", key.display()))),
+            Err(error) => Err(CommandError::Runtime(format!("cannot read {}: {error}", key.display()))),
         });
     }
     if logs.exists()

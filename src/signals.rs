@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::background::restart_on_panic;
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::logging;
 
 /// Some senders, such as timeout(1), signal a process and then its group: that is one signal, not two.
@@ -24,13 +24,13 @@ const ONE_SIGNAL: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// None that the system documents.
-pub fn set_mask() -> Result<(), Failure> {
+pub fn set_mask() -> Result<(), CommandError> {
     let blocked = Signal::SIGHUP | Signal::SIGUSR1 | Signal::SIGUSR2 | Signal::SIGXFSZ;
     let heeded = Signal::SIGINT | Signal::SIGTERM;
     blocked
         .thread_block()
         .and_then(|()| heeded.thread_unblock())
-        .map_err(|error| Failure::Runtime(format!("cannot say which signals to block: {error}")))
+        .map_err(|error| CommandError::Runtime(format!("cannot say which signals to block: {error}")))
 }
 
 /// Whether the process was started with SIGHUP ignored, as by `nohup`: then it means nothing here either. Asked before
@@ -64,7 +64,7 @@ pub fn on_hangup(mut act: impl FnMut() + Send + 'static) -> io::Result<()> {
 ///
 /// # Errors
 /// Signals are handled already.
-pub fn on_end(drain: impl Fn() -> bool + Send + 'static) -> Result<(), Failure> {
+pub fn on_end(drain: impl Fn() -> bool + Send + 'static) -> Result<(), CommandError> {
     let (signals, first_signal) = (AtomicUsize::new(0), OnceLock::new());
     let end = move || {
         let first = first_signal.get_or_init(Instant::now);
@@ -84,5 +84,5 @@ pub fn on_end(drain: impl Fn() -> bool + Send + 'static) -> Result<(), Failure> 
             logging::exit(1);
         }
     })
-    .map_err(|error| Failure::Runtime(format!("cannot handle signals: {error}")))
+    .map_err(|error| CommandError::Runtime(format!("cannot handle signals: {error}")))
 }

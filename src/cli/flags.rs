@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use pico_args::Arguments;
 
 use super::{help, switch, value};
+use crate::command_error::CommandError;
 use crate::config::{Flags, Form, Setting};
-use crate::failure::Failure;
 
 /// A flag of a command. The parser takes no other than those that the command's topic has.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +88,7 @@ impl Given {
     ///
     /// # Errors
     /// `Usage` that names the flag.
-    pub fn take(command: &str, arguments: &mut Arguments) -> Result<Given, Failure> {
+    pub fn take(command: &str, arguments: &mut Arguments) -> Result<Given, CommandError> {
         let mut given = Given::default();
         let Some(topic) = help::topic(command) else { return Ok(given) };
         let mut take = |flag: &Flag| match flag.value {

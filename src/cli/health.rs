@@ -6,8 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::command_error::CommandError;
 use crate::config::mask_url;
-use crate::failure::Failure;
 use crate::terminal::shown;
 
 /// For everything together, the name's resolution included.
@@ -20,9 +20,9 @@ const MOST_BYTES: u64 = 16 * 1024;
 ///
 /// # Errors
 /// `Usage` when the configuration leaves the port to the system.
-pub fn url_of(bind: SocketAddr) -> Result<String, Failure> {
+pub fn url_of(bind: SocketAddr) -> Result<String, CommandError> {
     if bind.port() == 0 {
-        return Err(Failure::Usage(
+        return Err(CommandError::Usage(
             "the configured port is 0, so say with --url URL where the server is".to_owned(),
         ));
     }
@@ -38,9 +38,9 @@ pub fn url_of(bind: SocketAddr) -> Result<String, Failure> {
 ///
 /// # Errors
 /// `Usage` for a URL that is none of ours, `Runtime` when the server is not ready.
-pub fn check(url: &str) -> Result<(), Failure> {
+pub fn check(url: &str) -> Result<(), CommandError> {
     let target = Target::parse(url).ok_or_else(|| {
-        Failure::Usage(format!(
+        CommandError::Usage(format!(
             "invalid value `{}` for `--url`: must be like http://127.0.0.1:8080 (only http://)",
             // A host and a port without a scheme hide nothing.
             if Target::parse(&format!("http://{url}")).is_some() { url.to_owned() } else { mask_url(url) }
@@ -56,7 +56,7 @@ pub fn check(url: &str) -> Result<(), Failure> {
         Ok(Err(error)) => format!("{asked}: {error}"),
         Err(_) => format!("{asked} did not answer within {} s", DEADLINE.as_secs()),
     };
-    Err(Failure::Runtime(format!("not ready: {why}")))
+    Err(CommandError::Runtime(format!("not ready: {why}")))
 }
 
 /// Where to connect and what to ask for.

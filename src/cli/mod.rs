@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 
 use pico_args::Arguments;
 
+use crate::command_error::CommandError;
 use crate::config::{Flags, mask_url};
-use crate::failure::Failure;
 use crate::logging;
 use crate::suggestion::did_you_mean;
 
@@ -54,13 +54,13 @@ pub enum Command {
 ///
 /// # Errors
 /// `Usage` that names the argument that is wrong and what would be right.
-pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
+pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, CommandError> {
     let (mut arguments, literal) = readable(arguments)?;
     let help = switch(&mut arguments, ["-h", "--help"]);
     let version = switch(&mut arguments, ["-V", "--version"]);
     let verbose = switch(&mut arguments, ["-v", "--verbose"]);
     let home = value(&mut arguments, "--home")?;
-    let name = arguments.subcommand().map_err(|error| Failure::Usage(error.to_string()))?;
+    let name = arguments.subcommand().map_err(|error| CommandError::Usage(error.to_string()))?;
     let command = match name.as_deref() {
         _ if version => Command::Print(concat!("cloacinactl ", env!("CARGO_PKG_VERSION"), "\n").to_owned()),
         None if help => Command::Print(help::overview()),
@@ -101,18 +101,18 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
 ///
 /// # Errors
 /// `Runtime` when it cannot be written for another reason, such as a full disk.
-pub fn print(text: &str) -> Result<(), Failure> {
+pub fn print(text: &str) -> Result<(), CommandError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Runtime(format!("cannot write to stdout: {error}")))
+            Err(CommandError::Runtime(format!("cannot write to stdout: {error}")))
         }
         _ => Ok(()),
     }
 }
 
 /// Says on stderr why a command failed, where that is still possible.
-pub fn print_error(failure: &Failure) {
+pub fn print_error(failure: &CommandError) {
     remark(&format!("cloacinactl: {failure}"));
 }
 
@@ -121,9 +121,9 @@ pub fn remark(line: &str) {
     logging::write_stderr(format!("{line}\n").as_bytes());
 }
 
-fn config(operands: &[String]) -> Result<Command, Failure> {
+fn config(operands: &[String]) -> Result<Command, CommandError> {
     const ACTIONS: &str = "`config get KEY`, `config set KEY VALUE`, `config unset KEY` or `config list`";
-    let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
+    let usage = |text: &str| Err(CommandError::Usage(text.to_owned()));
     // Operands are not repeated: they may be halves of a password with a space in it.
     match operands.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["get", key] => Ok(Command::ConfigGet((*key).to_owned())),
@@ -139,24 +139,28 @@ fn config(operands: &[String]) -> Result<Command, Failure> {
     }
 }
 
-fn completions(operands: &[String]) -> Result<String, Failure> {
+fn completions(operands: &[String]) -> Result<String, CommandError> {
     let shells = completions::SHELLS.join(", ");
     match operands {
-        [] => Err(Failure::Usage(format!("`completions` needs the name of a shell, one of {shells}"))),
+        [] => Err(CommandError::Usage(format!("`completions` needs the name of a shell, one of {shells}"))),
         [shell] => completions::script(shell).ok_or_else(|| {
             let meant = did_you_mean(shell, completions::SHELLS.iter().copied());
-            Failure::Usage(format!("unknown shell {}{meant}: it is one of {shells}", shown(shell)))
+            CommandError::Usage(format!("unknown shell {}{meant}: it is one of {shells}", shown(shell)))
         }),
         [_, extra, ..] => Err(unexpected("completions", extra)),
     }
 }
 
 /// The arguments as text, and apart from them those after `--`, which are operands whatever they look like.
-fn readable(arguments: Vec<OsString>) -> Result<(Arguments, Vec<String>), Failure> {
+fn readable(arguments: Vec<OsString>) -> Result<(Arguments, Vec<String>), CommandError> {
     let mut readable = Vec::new();
     for (index, argument) in arguments.into_iter().enumerate() {
         readable.push(argument.into_string().map_err(|raw| {
-            Failure::Usage(format!("argument {} is not UTF-8: {}", index + 1, shown(&raw.to_string_lossy())))
+            CommandError::Usage(format!(
+                "argument {} is not UTF-8: {}",
+                index + 1,
+                shown(&raw.to_string_lossy())
+            ))
         })?);
     }
     let end = readable.iter().position(|argument| argument == "--").unwrap_or(readable.len());
@@ -175,9 +179,11 @@ fn switch(arguments: &mut Arguments, names: impl Into<pico_args::Keys> + Copy) -
 }
 
 /// A flag's value, as `--flag value` or `--flag=value`.
-fn value(arguments: &mut Arguments, flag: &'static str) -> Result<Option<String>, Failure> {
+fn value(arguments: &mut Arguments, flag: &'static str) -> Result<Option<String>, CommandError> {
     let missing = || {
-        Failure::Usage(format!("`{flag}` needs a value (one that begins with `--` is written {flag}=VALUE)"))
+        CommandError::Usage(format!(
+            "`{flag}` needs a value (one that begins with `--` is written {flag}=VALUE)"
+        ))
     };
     let all = arguments.clone().finish();
     if let Some(at) = all.iter().position(|argument| argument == flag) {
@@ -190,13 +196,13 @@ fn value(arguments: &mut Arguments, flag: &'static str) -> Result<Option<String>
     if found.is_some()
         && arguments.clone().finish().iter().any(|argument| name_of(&argument.to_string_lossy()) == flag)
     {
-        return Err(Failure::Usage(format!("`{flag}` is given twice; once is enough")));
+        return Err(CommandError::Usage(format!("`{flag}` is given twice; once is enough")));
     }
     Ok(found)
 }
 
 /// What is left when all flags are taken: no flag that we do not know.
-fn operands(command: &str, arguments: Arguments, literal: Vec<String>) -> Result<Vec<String>, Failure> {
+fn operands(command: &str, arguments: Arguments, literal: Vec<String>) -> Result<Vec<String>, CommandError> {
     let mut operands = Vec::new();
     for argument in arguments.finish() {
         let argument = argument.to_string_lossy().into_owned();
@@ -209,7 +215,7 @@ fn operands(command: &str, arguments: Arguments, literal: Vec<String>) -> Result
     Ok(operands)
 }
 
-fn no_operands(command: &str, arguments: Arguments, literal: Vec<String>) -> Result<(), Failure> {
+fn no_operands(command: &str, arguments: Arguments, literal: Vec<String>) -> Result<(), CommandError> {
     match operands(command, arguments, literal)?.first() {
         Some(extra) => Err(unexpected(command, extra)),
         None => Ok(()),
@@ -217,16 +223,16 @@ fn no_operands(command: &str, arguments: Arguments, literal: Vec<String>) -> Res
 }
 
 /// The help of a command, or of one of its actions that has a help of its own.
-pub fn help_of(topic: &str, action: Option<&str>) -> Result<String, Failure> {
+pub fn help_of(topic: &str, action: Option<&str>) -> Result<String, CommandError> {
     action
         .and_then(|action| help::of(&format!("{topic} {action}")))
         .or_else(|| help::of(topic))
         .ok_or_else(|| unknown_command(topic))
 }
 
-fn no_command(arguments: Arguments) -> Failure {
+fn no_command(arguments: Arguments) -> CommandError {
     let commands = command_names();
-    Failure::Usage(match arguments.finish().first() {
+    CommandError::Usage(match arguments.finish().first() {
         Some(flag) => {
             let flag = flag.to_string_lossy();
             let meant = did_you_mean(name_of(&flag), help::GLOBAL.iter().map(|flag| flag.name));
@@ -239,22 +245,22 @@ fn no_command(arguments: Arguments) -> Failure {
     })
 }
 
-fn unknown_command(name: &str) -> Failure {
+fn unknown_command(name: &str) -> CommandError {
     let meant = did_you_mean(name, help::commands().map(|topic| topic.name));
-    Failure::Usage(format!("unknown command {}{meant}; commands are {}", shown(name), command_names()))
+    CommandError::Usage(format!("unknown command {}{meant}; commands are {}", shown(name), command_names()))
 }
 
 /// `actions` is how the message names all of them.
-fn unknown_action(command: &str, action: &str, actions: &str) -> Failure {
+fn unknown_action(command: &str, action: &str, actions: &str) -> CommandError {
     let meant = did_you_mean(action, help::actions(command).into_iter().map(|(name, _)| name));
-    Failure::Usage(format!("unknown action {}{meant} of `{command}`: it is {actions}", shown(action)))
+    CommandError::Usage(format!("unknown action {}{meant} of `{command}`: it is {actions}", shown(action)))
 }
 
 fn command_names() -> String {
     help::commands().map(|topic| topic.name).collect::<Vec<_>>().join(", ")
 }
 
-fn unknown_flag(command: &str, flag: &str) -> Failure {
+fn unknown_flag(command: &str, flag: &str) -> CommandError {
     let known = help::flags(command);
     // Those that take a value have been taken.
     let is_known = |known: &flags::Flag| known.name == name_of(flag) || known.short == Some(name_of(flag));
@@ -263,11 +269,14 @@ fn unknown_flag(command: &str, flag: &str) -> Failure {
         true => "takes no value".to_owned(),
         false => format!("is unknown{}", did_you_mean(name_of(flag), names.iter().copied())),
     };
-    Failure::Usage(format!("the flag {} {what}; `{command}` knows {}", shown(flag), names.join(", ")))
+    CommandError::Usage(format!("the flag {} {what}; `{command}` knows {}", shown(flag), names.join(", ")))
 }
 
-fn unexpected(command: &str, argument: &str) -> Failure {
-    Failure::Usage(format!("unexpected argument {}; see `cloacinactl {command} --help`", shown(argument)))
+fn unexpected(command: &str, argument: &str) -> CommandError {
+    CommandError::Usage(format!(
+        "unexpected argument {}; see `cloacinactl {command} --help`",
+        shown(argument)
+    ))
 }
 
 /// An argument as it may be repeated in a message: no value of a flag, no password of a URL, one line.

@@ -8,13 +8,13 @@ use super::file::{ConfigFile, lock};
 use super::sources::{Level, Sources};
 use super::table::unknown_key;
 use super::{Flags, SETTINGS, Setting, make_home};
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 
 /// The value that counts, and a newline. A password in it is not masked: a user who asks for it wants it.
 ///
 /// # Errors
 /// `Usage` for an unknown key or a wrong value, `Runtime` when the key has no value.
-pub fn get(home: &Path, key: &str) -> Result<String, Failure> {
+pub fn get(home: &Path, key: &str) -> Result<String, CommandError> {
     let setting = known(key)?;
     let sources = Sources::open(home.to_owned(), Flags::new())?;
     let owner = setting.file_for.and_then(Setting::of_key).unwrap_or(setting);
@@ -26,7 +26,7 @@ pub fn get(home: &Path, key: &str) -> Result<String, Failure> {
             setting.check(&value, &found.name)?;
             Ok(value + "\n")
         }
-        _ => Err(Failure::Runtime(format!("`{key}` has no value"))),
+        _ => Err(CommandError::Runtime(format!("`{key}` has no value"))),
     }
 }
 
@@ -34,7 +34,7 @@ pub fn get(home: &Path, key: &str) -> Result<String, Failure> {
 ///
 /// # Errors
 /// `Usage` for an unknown key, a wrong value or a broken file; `Runtime` when it cannot be written.
-pub fn set(home: &Path, key: &str, value: &str) -> Result<(), Failure> {
+pub fn set(home: &Path, key: &str, value: &str) -> Result<(), CommandError> {
     let setting = known(key)?;
     setting.check(value, &format!("`{key}`"))?;
     make_home(home)?;
@@ -51,7 +51,7 @@ pub fn set(home: &Path, key: &str, value: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// `Usage` for an unknown key or a broken file, `Runtime` when it cannot be written.
-pub fn unset(home: &Path, key: &str) -> Result<(), Failure> {
+pub fn unset(home: &Path, key: &str) -> Result<(), CommandError> {
     let setting = known(key)?;
     if !home.exists() {
         return Ok(());
@@ -62,15 +62,15 @@ pub fn unset(home: &Path, key: &str) -> Result<(), Failure> {
 }
 
 /// Other processes leave `config.toml` alone for as long as this is held.
-fn held(home: &Path) -> Result<File, Failure> {
-    lock(home).map_err(|error| Failure::Runtime(format!("cannot open {}: {error}", home.display())))
+fn held(home: &Path) -> Result<File, CommandError> {
+    lock(home).map_err(|error| CommandError::Runtime(format!("cannot open {}: {error}", home.display())))
 }
 
 /// `key = value` for every setting that has a value, secrets masked.
 ///
 /// # Errors
 /// `Usage` for a wrong value, `Runtime` when `config.toml` cannot be read.
-pub fn list(home: &Path) -> Result<String, Failure> {
+pub fn list(home: &Path) -> Result<String, CommandError> {
     let sources = Sources::open(home.to_owned(), Flags::new())?;
     let mut lines = String::new();
     for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none()) {
@@ -82,6 +82,6 @@ pub fn list(home: &Path) -> Result<String, Failure> {
     Ok(lines)
 }
 
-fn known(key: &str) -> Result<&'static Setting, Failure> {
-    Setting::of_key(key).ok_or_else(|| Failure::Usage(unknown_key(key)))
+fn known(key: &str) -> Result<&'static Setting, CommandError> {
+    Setting::of_key(key).ok_or_else(|| CommandError::Usage(unknown_key(key)))
 }

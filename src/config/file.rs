@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item, Value};
 
 use super::table::{Form, Setting, unknown_key};
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::plain_file;
 
 /// Room for many comments.
@@ -38,18 +38,20 @@ impl ConfigFile {
     ///
     /// # Errors
     /// `Usage` with file, line and column for what is wrong in it, `Runtime` when it cannot be read.
-    pub fn read(home: &Path) -> Result<ConfigFile, Failure> {
+    pub fn read(home: &Path) -> Result<ConfigFile, CommandError> {
         let path = home.join("config.toml");
         let bytes = match plain_file::read(&path, MOST_BYTES) {
             Ok(bytes) => bytes,
             Err(_) if is_null_device(&path) => Vec::new(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(Failure::Runtime(format!("cannot read {}: {error}", path.display()))),
+            Err(error) => {
+                return Err(CommandError::Runtime(format!("cannot read {}: {error}", path.display())));
+            }
         };
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             let (line, column) = position(&String::from_utf8_lossy(error.as_bytes()), at);
-            Failure::Usage(format!("{}, line {line}, column {column}: not UTF-8", path.display()))
+            CommandError::Usage(format!("{}, line {line}, column {column}: not UTF-8", path.display()))
         })?;
         let mut file = ConfigFile { path, text: String::new(), entries: BTreeMap::new() };
         file.parse(text)?;
@@ -70,7 +72,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// `Usage` when the file is not right for another reason.
-    pub fn set(&mut self, setting: &Setting, value: &str) -> Result<(), Failure> {
+    pub fn set(&mut self, setting: &Setting, value: &str) -> Result<(), CommandError> {
         let toml = match (setting.form, value.parse::<i64>()) {
             (Form::Number | Form::Duration, Ok(number)) => Value::from(number),
             (Form::Switch, _) => Value::from(value == "true"),
@@ -94,7 +96,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// `Usage` when the file is not right for another reason.
-    pub fn unset(&mut self, setting: &Setting) -> Result<bool, Failure> {
+    pub fn unset(&mut self, setting: &Setting) -> Result<bool, CommandError> {
         let Some(entry) = self.entries.get(setting.key) else { return Ok(false) };
         let (key_at, value_end) = (entry.key_at, entry.span.end);
         let mut text = self.text.clone();
@@ -113,9 +115,9 @@ impl ConfigFile {
     ///
     /// # Errors
     /// `Runtime`; the old file is untouched then.
-    pub fn write(&self) -> Result<(), Failure> {
+    pub fn write(&self) -> Result<(), CommandError> {
         self.replace()
-            .map_err(|error| Failure::Runtime(format!("cannot write {}: {error}", self.path.display())))
+            .map_err(|error| CommandError::Runtime(format!("cannot write {}: {error}", self.path.display())))
     }
 
     fn replace(&self) -> io::Result<()> {
@@ -143,11 +145,11 @@ impl ConfigFile {
     }
 
     /// Takes `text` for the file's; checks syntax, keys and types, not yet values.
-    fn parse(&mut self, text: String) -> Result<(), Failure> {
+    fn parse(&mut self, text: String) -> Result<(), CommandError> {
         let path = self.path.display();
         let wrong = |at: usize, what: &str| {
             let (line, column) = position(&text, at);
-            Failure::Usage(format!("{path}, line {line}, column {column}: {what}"))
+            CommandError::Usage(format!("{path}, line {line}, column {column}: {what}"))
         };
         // The error's own display would repeat the line, and with it perhaps a password.
         let document = Document::parse(text.as_str()).map_err(|error| {
@@ -258,7 +260,7 @@ pub fn position(text: &str, at: usize) -> (usize, usize) {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<ConfigFile, Failure> {
+    fn parsed(text: &str) -> Result<ConfigFile, CommandError> {
         let mut file = ConfigFile { path: "c.toml".into(), text: String::new(), entries: BTreeMap::new() };
         file.parse(text.to_owned()).map(|()| file)
     }

@@ -19,7 +19,7 @@ pub use sources::secret_in;
 pub use table::{Form, SETTINGS, Setting};
 pub use values::{count, parse_duration};
 
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::networks::Networks;
 use sources::Sources;
 
@@ -65,13 +65,13 @@ pub struct Settings {
 }
 
 /// What is wrong with settings, by the setting's key.
-pub type Wrong = Vec<(&'static str, Failure)>;
+pub type Wrong = Vec<(&'static str, CommandError)>;
 
 /// The settings, unless anything is wrong with them.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn all_right((settings, wrong): (Settings, Wrong)) -> Result<Settings, Failure> {
+pub fn all_right((settings, wrong): (Settings, Wrong)) -> Result<Settings, CommandError> {
     wrong.into_iter().next().map_or(Ok(settings), |(_, failure)| Err(failure))
 }
 
@@ -85,7 +85,7 @@ impl Settings {
     ///
     /// # Errors
     /// `config.toml` itself cannot be read.
-    pub fn load_all(home: PathBuf, verbose: bool, flags: Flags) -> Result<(Settings, Wrong), Failure> {
+    pub fn load_all(home: PathBuf, verbose: bool, flags: Flags) -> Result<(Settings, Wrong), CommandError> {
         Settings::load(Settings { verbose, ..Settings::blank(home) }, flags, |_| true)
     }
 
@@ -94,7 +94,7 @@ impl Settings {
     ///
     /// # Errors
     /// As `load_all`, and the first thing that is wrong.
-    pub fn for_keys(home: PathBuf, flags: Flags) -> Result<Settings, Failure> {
+    pub fn for_keys(home: PathBuf, flags: Flags) -> Result<Settings, CommandError> {
         let settings = Settings { pool_size: 1, ..Settings::blank(home) };
         all_right(Settings::load(settings, flags, Setting::is_for_keys)?)
     }
@@ -103,7 +103,7 @@ impl Settings {
         mut settings: Settings,
         flags: Flags,
         needs: fn(&Setting) -> bool,
-    ) -> Result<(Settings, Wrong), Failure> {
+    ) -> Result<(Settings, Wrong), CommandError> {
         let sources = Sources::open(settings.home.clone(), flags)?;
         let mut wrong = Wrong::new();
         for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none() && needs(setting)) {
@@ -113,7 +113,7 @@ impl Settings {
             let text = "no database URL: give --database-url URL, set DATABASE_URL, or put database_url into \
                         config.toml with `cloacinactl config set database_url URL`; URL is like \
                         postgresql://USER:PASSWORD@HOST:5432/DATABASE";
-            wrong.push(("database_url", Failure::Usage(text.to_owned())));
+            wrong.push(("database_url", CommandError::Usage(text.to_owned())));
         }
         Ok((settings, wrong))
     }
@@ -156,13 +156,13 @@ impl Settings {
 ///
 /// # Errors
 /// `Usage` when neither says anything.
-pub fn home(flag: Option<&str>) -> Result<PathBuf, Failure> {
+pub fn home(flag: Option<&str>) -> Result<PathBuf, CommandError> {
     match flag {
-        Some("") => Err(Failure::Usage("`--home` must be the path of a directory".to_owned())),
+        Some("") => Err(CommandError::Usage("`--home` must be the path of a directory".to_owned())),
         Some(directory) => Ok(PathBuf::from(directory)),
         None => match std::env::var_os("HOME") {
             Some(home) if !home.is_empty() => Ok(PathBuf::from(home).join(".cloacina")),
-            _ => Err(Failure::Usage(
+            _ => Err(CommandError::Usage(
                 "HOME is not set: say with --home DIR where to keep config.toml".to_owned(),
             )),
         },
@@ -173,9 +173,9 @@ pub fn home(flag: Option<&str>) -> Result<PathBuf, Failure> {
 ///
 /// # Errors
 /// `Runtime` with path and cause.
-pub fn make_home(home: &Path) -> Result<(), Failure> {
+pub fn make_home(home: &Path) -> Result<(), CommandError> {
     private_directory(home).map_err(|error| {
-        Failure::Runtime(format!("cannot use {} as the home directory: {error}", home.display()))
+        CommandError::Runtime(format!("cannot use {} as the home directory: {error}", home.display()))
     })
 }
 
@@ -183,7 +183,7 @@ pub fn make_home(home: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As `Settings::load`.
-pub fn bind(home: PathBuf) -> Result<SocketAddr, Failure> {
+pub fn bind(home: PathBuf) -> Result<SocketAddr, CommandError> {
     let mut settings = Settings::blank(home.clone());
     let sources = Sources::open(home, Flags::new())?;
     if let Some(setting) = Setting::of_key("bind") {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::ConfigFile;
 use super::{Flags, Setting, Settings};
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::plain_file;
 
 /// All places that a setting may come from, but for the environment.
@@ -38,7 +38,7 @@ pub struct Found {
 impl Sources {
     /// # Errors
     /// `config.toml` cannot be read, or is not right.
-    pub fn open(home: PathBuf, flags: Flags) -> Result<Sources, Failure> {
+    pub fn open(home: PathBuf, flags: Flags) -> Result<Sources, CommandError> {
         let file = ConfigFile::read(&home)?;
         Ok(Sources { home, flags, file })
     }
@@ -47,7 +47,7 @@ impl Sources {
     ///
     /// # Errors
     /// `Usage` for a value that is not right, or that is given in two ways at once.
-    pub fn fill(&self, settings: &mut Settings, setting: &'static Setting) -> Result<(), Failure> {
+    pub fn fill(&self, settings: &mut Settings, setting: &'static Setting) -> Result<(), CommandError> {
         let Some(found) = self.find(setting)? else { return Ok(()) };
         let value = self.content(&found)?;
         let name = match found.setting.file_for {
@@ -65,7 +65,7 @@ impl Sources {
     ///
     /// # Errors
     /// `Usage` where both are given on one level.
-    pub fn find(&self, setting: &'static Setting) -> Result<Option<Found>, Failure> {
+    pub fn find(&self, setting: &'static Setting) -> Result<Option<Found>, CommandError> {
         for level in [Level::Flag, Level::Environment, Level::File, Level::Default] {
             let found = self.find_at(level, setting)?;
             if found.is_some() {
@@ -79,11 +79,11 @@ impl Sources {
     ///
     /// # Errors
     /// As `find`.
-    pub fn find_at(&self, level: Level, setting: &'static Setting) -> Result<Option<Found>, Failure> {
+    pub fn find_at(&self, level: Level, setting: &'static Setting) -> Result<Option<Found>, CommandError> {
         let own = self.at(level, setting)?;
         let Some(file) = setting.file() else { return Ok(own) };
         match (own, self.at(level, file)?) {
-            (Some(own), Some(file)) => Err(Failure::Usage(format!(
+            (Some(own), Some(file)) => Err(CommandError::Usage(format!(
                 "both {} and {} are given; one of them has to go",
                 own.name, file.name
             ))),
@@ -91,7 +91,7 @@ impl Sources {
         }
     }
 
-    fn at(&self, level: Level, setting: &'static Setting) -> Result<Option<Found>, Failure> {
+    fn at(&self, level: Level, setting: &'static Setting) -> Result<Option<Found>, CommandError> {
         let given = match level {
             Level::Flag => {
                 self.flags.get(setting.key).map(|value| (value.clone(), format!("`{}`", setting.flag)))
@@ -101,7 +101,7 @@ impl Sources {
                 let value = std::env::var_os(setting.variable).filter(|value| !value.is_empty());
                 let value = value.map(OsString::into_string).transpose();
                 value
-                    .map_err(|_| Failure::Usage(format!("the value of {name} is not UTF-8")))?
+                    .map_err(|_| CommandError::Usage(format!("the value of {name} is not UTF-8")))?
                     .map(|value| (value, name))
             }
             Level::File => self.file.value(setting.key).map(|(value, name)| (value.to_owned(), name)),
@@ -116,14 +116,14 @@ impl Sources {
     ///
     /// # Errors
     /// `Usage` for a file that cannot be read.
-    pub fn content(&self, found: &Found) -> Result<String, Failure> {
+    pub fn content(&self, found: &Found) -> Result<String, CommandError> {
         if found.setting.file_for.is_none() {
             return Ok(found.value.clone());
         }
         found.setting.check(&found.value, &found.name)?;
         let path = self.file_of(found);
         secret_in(&path).map_err(|what| {
-            Failure::Usage(format!("cannot read {} ({}): {what}", path.display(), found.name))
+            CommandError::Usage(format!("cannot read {} ({}): {what}", path.display(), found.name))
         })
     }
 

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 
 /// Connections that the kernel completes before we accept them; it takes as many as `net.core.somaxconn` allows.
 const BACKLOG: i32 = 4096;
@@ -16,9 +16,9 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Errors
 /// `Usage`: what was passed is not one listening TCP socket.
-pub fn passed() -> Result<Option<TcpListener>, Failure> {
+pub fn passed() -> Result<Option<TcpListener>, CommandError> {
     let wrong = |what: &str| {
-        Failure::Usage(format!(
+        CommandError::Usage(format!(
             "LISTEN_FDS passes {what}; expected is one listening TCP socket (in a socket unit: one ListenStream, \
              and Accept=no)"
         ))
@@ -48,7 +48,7 @@ pub fn passed() -> Result<Option<TcpListener>, Failure> {
 ///
 /// # Errors
 /// One line that names the address.
-pub fn reserve(bind: SocketAddr) -> Result<Socket, Failure> {
+pub fn reserve(bind: SocketAddr) -> Result<Socket, CommandError> {
     bound(bind).map_err(|error| failure(bind, &error))
 }
 
@@ -56,7 +56,7 @@ pub fn reserve(bind: SocketAddr) -> Result<Socket, Failure> {
 ///
 /// # Errors
 /// One line that names the address, when nobody could listen there.
-pub fn is_taken(bind: SocketAddr) -> Result<bool, Failure> {
+pub fn is_taken(bind: SocketAddr) -> Result<bool, CommandError> {
     match bound(bind) {
         Ok(_) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(true),
@@ -80,12 +80,12 @@ fn bound(bind: SocketAddr) -> io::Result<Socket> {
 ///
 /// # Errors
 /// One line that names the address.
-pub fn listen(socket: Socket, bind: SocketAddr) -> Result<TcpListener, Failure> {
+pub fn listen(socket: Socket, bind: SocketAddr) -> Result<TcpListener, CommandError> {
     socket.listen(BACKLOG).map_err(|error| failure(bind, &error))?;
     Ok(socket.into())
 }
 
-fn failure(bind: SocketAddr, error: &io::Error) -> Failure {
+fn failure(bind: SocketAddr, error: &io::Error) -> CommandError {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another --bind",
         io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
@@ -94,5 +94,5 @@ fn failure(bind: SocketAddr, error: &io::Error) -> Failure {
         }
         _ => "choose another --bind",
     };
-    Failure::Runtime(format!("cannot listen on {bind}: {error} ({hint})"))
+    CommandError::Runtime(format!("cannot listen on {bind}: {error} ({hint})"))
 }

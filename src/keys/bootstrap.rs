@@ -11,7 +11,7 @@ use time::macros::format_description;
 
 use crate::auth::Permission;
 use crate::auth::api_key::{self, Plaintext};
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::plain_file;
 use crate::random;
 use crate::store::keys as rows;
@@ -28,13 +28,13 @@ const NAME: &str = "bootstrap";
 ///
 /// # Errors
 /// `Usage`, with what would be right and without the key.
-pub fn check_chosen_key(chosen: Option<&str>) -> Result<(), Failure> {
+pub fn check_chosen_key(chosen: Option<&str>) -> Result<(), CommandError> {
     chosen.map_or(Ok(()), |chosen| chosen_key(chosen).map(drop))
 }
 
-fn chosen_key(chosen: &str) -> Result<Plaintext, Failure> {
+fn chosen_key(chosen: &str) -> Result<Plaintext, CommandError> {
     Plaintext::chosen(chosen)
-        .map_err(|wrong| Failure::Usage(format!("the bootstrap key cannot be used: {wrong}")))
+        .map_err(|wrong| CommandError::Usage(format!("the bootstrap key cannot be used: {wrong}")))
 }
 
 /// Writes a file anew that no other user can read, from its first moment on, and waits for the disk.
@@ -53,9 +53,12 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// The file or the row could not be written. The database is unchanged then.
-pub fn run(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) -> Result<(), Failure> {
+pub fn run(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) -> Result<(), CommandError> {
     let failed = |error: postgres::Error| {
-        Failure::Runtime(format!("cannot make the bootstrap key: {}", crate::postgres_link::describe(&error)))
+        CommandError::Runtime(format!(
+            "cannot make the bootstrap key: {}",
+            crate::postgres_link::describe(&error)
+        ))
     };
     if !rows::is_empty(&mut transaction).map_err(failed)? {
         return Ok(());
@@ -64,7 +67,7 @@ pub fn run(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) 
     let key = first_key(&path, chosen)?;
     let hash = key.hash();
     let row = NewKey {
-        id: random::uuid().map_err(|_| Failure::Runtime("the system has no random bytes".to_owned()))?,
+        id: random::uuid().map_err(|_| CommandError::Runtime("the system has no random bytes".to_owned()))?,
         hash: Unlogged(hash.as_str()),
         prefix: key.shown(),
         name: NAME,
@@ -82,7 +85,7 @@ pub fn run(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) 
 
 /// The chosen key; else the one that is in the file already, since a start that was killed before its commit, or a
 /// database that was made anew, has left it there; else a fresh one.
-fn first_key(path: &Path, chosen: Option<&str>) -> Result<Plaintext, Failure> {
+fn first_key(path: &Path, chosen: Option<&str>) -> Result<Plaintext, CommandError> {
     if let Some(chosen) = chosen {
         return chosen_key(chosen);
     }
@@ -90,14 +93,14 @@ fn first_key(path: &Path, chosen: Option<&str>) -> Result<Plaintext, Failure> {
         read(path)?.filter(|found| api_key::looks_like_ours(found) && !api_key::is_mistyped(found))
     {
         log::info!(file:% = path.display(); "the key that this file holds becomes the first key");
-        return Plaintext::chosen(&found).map_err(|wrong| Failure::Runtime(wrong.to_owned()));
+        return Plaintext::chosen(&found).map_err(|wrong| CommandError::Runtime(wrong.to_owned()));
     }
     Plaintext::generate()
-        .map_err(|error| Failure::Runtime(format!("the system has no random bytes: {error}")))
+        .map_err(|error| CommandError::Runtime(format!("the system has no random bytes: {error}")))
 }
 
 /// What the file holds, if it is there. Text that is no UTF-8 counts as some other text.
-fn read(path: &Path) -> Result<Option<String>, Failure> {
+fn read(path: &Path) -> Result<Option<String>, CommandError> {
     match plain_file::read(path, MOST_BYTES) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -105,8 +108,8 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
     }
 }
 
-fn refused(path: &Path, error: &io::Error) -> Failure {
-    Failure::Runtime(format!(
+fn refused(path: &Path, error: &io::Error) -> CommandError {
+    CommandError::Runtime(format!(
         "cannot write the bootstrap key to {}: {error}; no key was made, the database is unchanged",
         path.display()
     ))
@@ -120,7 +123,7 @@ struct KeyFile<'a> {
 impl KeyFile<'_> {
     /// Writes the file whole, readable by its owner alone from its first moment, and waits for the disk. A file with
     /// another content gets out of its way first, so that no key is ever lost.
-    fn write(&self, key: &Plaintext) -> Result<(), Failure> {
+    fn write(&self, key: &Plaintext) -> Result<(), CommandError> {
         let held = read(self.path)?;
         let text = format!("{}\n", key.reveal());
         if let Some(held) = held.filter(|held| held != key.reveal()) {
@@ -135,7 +138,7 @@ impl KeyFile<'_> {
         written.map_err(|error| refused(self.path, &error))
     }
 
-    fn set_aside(&self, held: &str) -> Result<(), Failure> {
+    fn set_aside(&self, held: &str) -> Result<(), CommandError> {
         let aside = self.free_name();
         fs::rename(self.path, &aside)
             .and_then(|()| fs::set_permissions(&aside, Permissions::from_mode(0o600)))

@@ -8,8 +8,8 @@ use postgres::CancelToken;
 
 use super::connect_error::ConnectError;
 use super::routes::{Connected, Routes};
+use crate::command_error::CommandError;
 use crate::config::secret_in;
-use crate::failure::Failure;
 
 /// Makes every connection to the database that there is.
 pub struct Connector {
@@ -38,7 +38,7 @@ impl Connector {
     ///
     /// # Errors
     /// `Usage` that names the file that is not as it should be.
-    pub fn new(url: &str, file: Option<PathBuf>) -> Result<Connector, Failure> {
+    pub fn new(url: &str, file: Option<PathBuf>) -> Result<Connector, CommandError> {
         let routes = Routes::new(url)?;
         let latest = LatestUrl { text: url.to_owned(), is_wrong: false };
         Ok(Connector {

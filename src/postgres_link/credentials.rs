@@ -12,7 +12,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 
 use super::certificate_fields::public_key;
 use super::certificate_verifier::Authorities;
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::plain_file;
 
 /// Room for every authority that a system trusts.
@@ -22,7 +22,7 @@ const MOST_BYTES: u64 = 8 * 1024 * 1024;
 ///
 /// # Errors
 /// `Usage` when it cannot be read, or holds something else.
-pub fn authorities(path: &Path) -> Result<Authorities, Failure> {
+pub fn authorities(path: &Path) -> Result<Authorities, CommandError> {
     let certificates = certificates("sslrootcert", path)?;
     let mut roots = RootCertStore::empty();
     for (number, certificate) in certificates.iter().enumerate() {
@@ -37,14 +37,14 @@ pub fn authorities(path: &Path) -> Result<Authorities, Failure> {
 ///
 /// # Errors
 /// `Usage` when that is nobody.
-pub fn authorities_of_system() -> Result<Authorities, Failure> {
+pub fn authorities_of_system() -> Result<Authorities, CommandError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let reasons: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
         let reason = if reasons.is_empty() { "there are none".to_owned() } else { reasons.join("; ") };
-        return Err(Failure::Usage(format!(
+        return Err(CommandError::Usage(format!(
             "sslrootcert=system: cannot use the system's certificates (on Debian: apt-get install \
              ca-certificates): {reason}"
         )));
@@ -57,7 +57,7 @@ pub fn authorities_of_system() -> Result<Authorities, Failure> {
 /// # Errors
 /// `Usage` when one of them cannot be read or holds something else, when others may read the key, or when it is the
 /// key of another certificate.
-pub fn client(certificate: &Path, key: &Path) -> Result<CertifiedKey, Failure> {
+pub fn client(certificate: &Path, key: &Path) -> Result<CertifiedKey, CommandError> {
     let chain = certificates("sslcert", certificate)?;
     let wrong = |reason: &str| wrong("sslkey", key, reason);
     let metadata = fs::metadata(key).map_err(|error| wrong(&error.to_string()))?;
@@ -82,7 +82,7 @@ pub fn client(certificate: &Path, key: &Path) -> Result<CertifiedKey, Failure> {
     Ok(CertifiedKey::new(chain, secret))
 }
 
-fn certificates(parameter: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+fn certificates(parameter: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, CommandError> {
     let text =
         plain_file::read(path, MOST_BYTES).map_err(|error| wrong(parameter, path, &error.to_string()))?;
     let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();
@@ -92,6 +92,6 @@ fn certificates(parameter: &str, path: &Path) -> Result<Vec<CertificateDer<'stat
     }
 }
 
-fn wrong(parameter: &str, path: &Path, reason: &str) -> Failure {
-    Failure::Usage(format!("cannot use {parameter}={}: {reason}", path.display()))
+fn wrong(parameter: &str, path: &Path, reason: &str) -> CommandError {
+    CommandError::Usage(format!("cannot use {parameter}={}: {reason}", path.display()))
 }

@@ -13,8 +13,8 @@ use super::password_file::PasswordFile;
 use super::pinned::{self, Path, Pinned};
 use super::stream::Limit;
 use super::tls::Tls;
+use crate::command_error::CommandError;
 use crate::config::database_url::{self, DatabaseUrl, Host, SslMode};
-use crate::failure::Failure;
 
 /// A connection whose settings are pinned and which takes writes.
 pub struct Connected {
@@ -46,13 +46,13 @@ impl Routes {
     ///
     /// # Errors
     /// `Usage` that names what is not as it should be.
-    pub fn new(url: &str) -> Result<Routes, Failure> {
+    pub fn new(url: &str) -> Result<Routes, CommandError> {
         let mut url: DatabaseUrl = database_url::parse(url)
-            .map_err(|reason| Failure::Usage(format!("the database URL {reason}")))?;
+            .map_err(|reason| CommandError::Usage(format!("the database URL {reason}")))?;
         let tls = Tls::new(&url)?;
         if url.config.get_user().is_none() {
             let user = whoami::username().map_err(|error| {
-                Failure::Usage(format!(
+                CommandError::Usage(format!(
                     "the database URL has no user, and the system does not say who runs this: {error}"
                 ))
             })?;

@@ -21,8 +21,8 @@ use tokio_rustls::rustls::{CertificateError, ClientConfig, Error as RustlsError}
 use super::certificate_verifier::{Trust, Verifier};
 use super::credentials;
 use super::stream::{Limit, Stream, silent};
+use crate::command_error::CommandError;
 use crate::config::database_url::{DatabaseUrl, Roots, SslMode};
-use crate::failure::Failure;
 
 /// Makes the TLS of every connection to one database.
 #[derive(Clone)]
@@ -49,11 +49,11 @@ impl Tls {
     ///
     /// # Errors
     /// `Usage` with the file that is missing, unreadable or not what it should be.
-    pub fn new(url: &DatabaseUrl) -> Result<Tls, Failure> {
+    pub fn new(url: &DatabaseUrl) -> Result<Tls, CommandError> {
         let provider = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
         let (trust, roots) = trust(url)?;
-        let broken = |error: RustlsError| Failure::Runtime(format!("cannot set up TLS: {error}"));
+        let broken = |error: RustlsError| CommandError::Runtime(format!("cannot set up TLS: {error}"));
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(broken)?
@@ -88,7 +88,7 @@ impl Tls {
 }
 
 /// Whose certificates are trusted, and where that is from.
-fn trust(url: &DatabaseUrl) -> Result<(Trust, String), Failure> {
+fn trust(url: &DatabaseUrl) -> Result<(Trust, String), CommandError> {
     if !url.uses_tls() {
         return Ok((Trust::Anybody, String::new()));
     }
@@ -122,7 +122,7 @@ fn trust(url: &DatabaseUrl) -> Result<(Trust, String), Failure> {
         (SslMode::Require, None, _) => Ok((Trust::Anybody, String::new())),
         (mode, None, usual) => {
             let usual = usual.unwrap_or_else(|| PathBuf::from("~/.postgresql/root.crt"));
-            Err(Failure::Usage(format!(
+            Err(CommandError::Usage(format!(
                 "sslmode={} has to know whose certificates to trust, and there is no file {}: name one with \
                  sslrootcert=FILE, or say sslrootcert=system",
                 mode.name(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::postgres_link::{describe, first_value};
 
 /// Session lock of earlier releases while they migrated or bootstrapped, in the database's own space of advisory
@@ -36,7 +36,7 @@ const HOLDER: &str = "SELECT format('the session with pid %s (%s, user %s, %s si
 pub enum Stopped {
     /// Another session holds a lock that it needs.
     Locked,
-    Failed(Failure),
+    Failed(CommandError),
 }
 
 impl Stopped {
@@ -46,7 +46,7 @@ impl Stopped {
             Some(code) if [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].contains(code) => {
                 Stopped::Locked
             }
-            _ => Stopped::Failed(Failure::Runtime(format!("{what}: {}", describe(error)))),
+            _ => Stopped::Failed(CommandError::Runtime(format!("{what}: {}", describe(error)))),
         }
     }
 }
@@ -60,7 +60,7 @@ pub fn with_locks<T>(
     what: &str,
     limit: Duration,
     mut work: impl FnMut(Transaction<'_>) -> Result<T, Stopped>,
-) -> Result<T, Failure> {
+) -> Result<T, CommandError> {
     let began = Instant::now();
     let mut said = false;
     loop {
@@ -75,10 +75,10 @@ pub fn with_locks<T>(
             continue;
         }
         let holder = first_value(client, HOLDER)
-            .map_err(|error| Failure::Runtime(format!("{what}: {}", describe(&error))))?
+            .map_err(|error| CommandError::Runtime(format!("{what}: {}", describe(&error))))?
             .unwrap_or_else(|| "another session".to_owned());
         if waited >= limit {
-            return Err(Failure::Runtime(format!(
+            return Err(CommandError::Runtime(format!(
                 "{what}: {holder} holds a lock that is needed, and kept it for {} s (--database-wait)",
                 waited.as_secs()
             )));

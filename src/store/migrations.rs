@@ -8,7 +8,7 @@ use refinery::Migration;
 use super::keys;
 use super::locks::{self, EARLIER_RELEASES, Stopped};
 use super::schema::{self, Schema};
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::postgres_link::{describe, first_value, is_true, rows};
 
 mod embedded {
@@ -42,7 +42,7 @@ pub enum State {
 /// # Errors
 /// The database is newer than the binary, its tables or its history are another program's, the user may not do what the
 /// server does or what a migration does, or the session broke.
-pub fn state(client: &mut Client) -> Result<(State, Schema), Failure> {
+pub fn state(client: &mut Client) -> Result<(State, Schema), CommandError> {
     let schema = schema::inspect(client)?;
     let history = history(client, &schema).map_err(|error| failure(&describe(&error)))?;
     if let Some(foreign) = history.iter().find(|entry| entry.is_foreign()) {
@@ -56,7 +56,7 @@ pub fn state(client: &mut Client) -> Result<(State, Schema), Failure> {
     if let Some(newer) =
         history.last().filter(|entry| usize::try_from(entry.version).is_ok_and(|at| at > NEWEST))
     {
-        return Err(Failure::Runtime(format!(
+        return Err(CommandError::Runtime(format!(
             "the database is newer than this program: its schema has version {}, this program (version {}) \
              knows versions up to {NEWEST}; run the program that migrated it, or a later one",
             newer.version,
@@ -120,7 +120,7 @@ fn known() -> Vec<Migration> {
     known
 }
 
-fn check_checksums(history: &[Entry]) -> Result<(), Failure> {
+fn check_checksums(history: &[Entry]) -> Result<(), CommandError> {
     match known().iter().zip(history).find(|(known, entry)| known.checksum().to_string() != entry.checksum) {
         Some((_, other)) => {
             Err(failure(&format!("its history has V{}__{}, which is not ours", other.version, other.name)))
@@ -130,7 +130,7 @@ fn check_checksums(history: &[Entry]) -> Result<(), Failure> {
 }
 
 /// What a migration needs beyond what the server does.
-fn check_owner(client: &mut Client, schema: &Schema) -> Result<(), Failure> {
+fn check_owner(client: &mut Client, schema: &Schema) -> Result<(), CommandError> {
     let schema = schema.name.replace('\'', "''");
     let query = format!(
         "SELECT string_agg(problem, '; ') FROM (
@@ -150,7 +150,7 @@ fn check_owner(client: &mut Client, schema: &Schema) -> Result<(), Failure> {
 }
 
 /// An adopted table may have no unique index on the hashes yet; the second migration makes one.
-fn check_hashes(client: &mut Client, schema: &Schema) -> Result<(), Failure> {
+fn check_hashes(client: &mut Client, schema: &Schema) -> Result<(), CommandError> {
     let table = format!("{}.api_keys", schema.name);
     let query = format!("SELECT EXISTS (SELECT FROM {table} GROUP BY key_hash HAVING count(key_hash) > 1)");
     match is_true(client, &query).map_err(|error| failure(&describe(&error)))? {
@@ -167,8 +167,8 @@ fn check_hashes(client: &mut Client, schema: &Schema) -> Result<(), Failure> {
 pub fn run(
     client: &mut Client,
     limit: Duration,
-    mut first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    mut first: impl FnMut(Transaction<'_>) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     let (_, schema) = state(client)?;
     let known = known();
     let failed = |error: postgres::Error| Stopped::by(NOTHING_CHANGED, &error);
@@ -229,8 +229,8 @@ fn migrate(transaction: &mut Transaction<'_>, unapplied: &[Migration]) -> Result
 
 const NOTHING_CHANGED: &str = "cannot migrate the database; nothing was changed";
 
-fn failure(cause: &str) -> Failure {
-    Failure::Runtime(format!("{NOTHING_CHANGED}: {cause}"))
+fn failure(cause: &str) -> CommandError {
+    CommandError::Runtime(format!("{NOTHING_CHANGED}: {cause}"))
 }
 
 #[cfg(test)]

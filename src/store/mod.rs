@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
 
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::metrics::Metrics;
 use crate::postgres_link::{
     SessionFactory, cancel, describe, ends_session, first_value, is_fatal, is_passing,
@@ -103,9 +103,9 @@ impl Store {
         pool: r2d2::Pool<Sessions>,
         factory: Arc<SessionFactory>,
         metrics: Arc<Metrics>,
-    ) -> Result<Store, Failure> {
+    ) -> Result<Store, CommandError> {
         let running = cancel::Running::start(&factory)
-            .map_err(|error| Failure::Runtime(format!("cannot start a thread: {error}")))?;
+            .map_err(|error| CommandError::Runtime(format!("cannot start a thread: {error}")))?;
         Ok(Store {
             pool,
             factory,

@@ -10,8 +10,8 @@ use super::migrations::State;
 use super::pool::{self, SESSION_WAIT};
 use super::session::{Session, TableStatements};
 use super::{COMMAND_LIMIT, Store, keys, migrations};
+use crate::command_error::CommandError;
 use crate::config::Settings;
-use crate::failure::Failure;
 use crate::metrics::Metrics;
 use crate::postgres_link::{Connector, NewSession, SessionFactory, describe};
 
@@ -27,8 +27,8 @@ impl Store {
         settings: &Settings,
         metrics: Arc<Metrics>,
         tables: &[TableStatements],
-        first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
-    ) -> Result<Store, Failure> {
+        first: impl FnMut(Transaction<'_>) -> Result<(), CommandError>,
+    ) -> Result<Store, CommandError> {
         let factory = factory(settings, SESSION_WAIT, settings.database_timeout)?;
         let mut new_session = connect(&factory, settings.database_wait)?;
         prepare(&mut new_session.client, settings.database_wait, first)?;
@@ -49,7 +49,7 @@ impl Store {
     ///
     /// # Errors
     /// As `start`, and if the database is not as a server of this release would leave it.
-    pub fn to_change(settings: &Settings, tables: &[TableStatements]) -> Result<Store, Failure> {
+    pub fn to_change(settings: &Settings, tables: &[TableStatements]) -> Result<Store, CommandError> {
         let (factory, session) = migrated(settings, tables, "")?;
         let pool = pool::open(&factory, session, settings.pool_size);
         factory.start();
@@ -60,7 +60,7 @@ impl Store {
     ///
     /// # Errors
     /// As `to_change`.
-    pub fn to_look(settings: &Settings, tables: &[TableStatements]) -> Result<Store, Failure> {
+    pub fn to_look(settings: &Settings, tables: &[TableStatements]) -> Result<Store, CommandError> {
         let (factory, session) = migrated(settings, tables, "SET default_transaction_read_only = on")?;
         let pool = pool::open(&factory, session, 1);
         Store::new(pool, factory, Arc::new(Metrics::new()?))
@@ -72,7 +72,7 @@ fn migrated(
     settings: &Settings,
     tables: &[TableStatements],
     setup: &str,
-) -> Result<(Arc<SessionFactory>, Session), Failure> {
+) -> Result<(Arc<SessionFactory>, Session), CommandError> {
     let factory = factory(settings, COMMAND_LIMIT, COMMAND_LIMIT)?;
     let mut new_session = connect(&factory, settings.database_wait)?;
     let place = &factory.connector.place;
@@ -82,7 +82,7 @@ fn migrated(
             0 => "has not been set up yet".to_owned(),
             from => format!("has version {from} of the schema, and this program needs {to}"),
         };
-        return Err(Failure::Runtime(format!(
+        return Err(CommandError::Runtime(format!(
             "{place} {what}; nothing was changed: start `cloacinactl serve` there once, which migrates it"
         )));
     }
@@ -96,7 +96,7 @@ fn first_session(
     factory: &SessionFactory,
     mut new_session: NewSession,
     tables: &[TableStatements],
-) -> Result<Session, Failure> {
+) -> Result<Session, CommandError> {
     let place = &factory.connector.place;
     let milliseconds = factory.statement_timeout.as_millis();
     new_session
@@ -105,13 +105,16 @@ fn first_session(
         .map_err(|error| lost(place, &error))?;
     let mut session = Session::new(new_session);
     session.prepare_all(tables).map_err(|(table, error)| {
-        Failure::Runtime(format!("the table {table} of {place} is not as expected: {}", describe(&error)))
+        CommandError::Runtime(format!(
+            "the table {table} of {place} is not as expected: {}",
+            describe(&error)
+        ))
     })?;
     Ok(session)
 }
 
-fn lost(place: &str, error: &postgres::Error) -> Failure {
-    Failure::Runtime(format!("lost {place}: {}", describe(error)))
+fn lost(place: &str, error: &postgres::Error) -> CommandError {
+    CommandError::Runtime(format!("lost {place}: {}", describe(error)))
 }
 
 /// What makes connections to the database of these settings.
@@ -122,7 +125,7 @@ pub fn factory(
     settings: &Settings,
     session_wait: Duration,
     statement_timeout: Duration,
-) -> Result<Arc<SessionFactory>, Failure> {
+) -> Result<Arc<SessionFactory>, CommandError> {
     let connector = Connector::new(&settings.database_url, settings.database_url_file.clone())?;
     Ok(Arc::new(SessionFactory::new(connector, session_wait, statement_timeout)))
 }
@@ -131,10 +134,10 @@ pub fn factory(
 fn prepare(
     client: &mut Client,
     limit: Duration,
-    mut first: impl FnMut(Transaction<'_>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    mut first: impl FnMut(Transaction<'_>) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     const WHAT: &str = "cannot make the bootstrap key";
-    let failed = |error: postgres::Error| Failure::Runtime(format!("{WHAT}: {}", describe(&error)));
+    let failed = |error: postgres::Error| CommandError::Runtime(format!("{WHAT}: {}", describe(&error)));
     if migrations::state(client)?.0 != State::Current {
         migrations::run(client, limit, &mut first)?;
     }
@@ -151,7 +154,7 @@ fn prepare(
 ///
 /// # Errors
 /// One line that says which database, and why there is none.
-pub fn connect(factory: &SessionFactory, patience: Duration) -> Result<NewSession, Failure> {
+pub fn connect(factory: &SessionFactory, patience: Duration) -> Result<NewSession, CommandError> {
     let connector = &factory.connector;
     let place = &connector.place;
     let until = Instant::now() + patience;
@@ -163,7 +166,7 @@ pub fn connect(factory: &SessionFactory, patience: Duration) -> Result<NewSessio
         };
         let reason = connector.explain(&error);
         if !error.may_pass() || Instant::now() + RETRY_EVERY >= until {
-            return Err(Failure::Runtime(format!("cannot connect to {place}: {reason}")));
+            return Err(CommandError::Runtime(format!("cannot connect to {place}: {reason}")));
         }
         if !said {
             log::warn!("waiting up to {patience:?} for {place}: {reason}");

@@ -8,12 +8,12 @@ use super::open;
 use super::pool::SESSION_WAIT;
 use super::schema::Schema;
 use super::session::Session;
+use crate::command_error::CommandError;
 use crate::config::Settings;
-use crate::failure::Failure;
 use crate::postgres_link::{describe, first_value, is_true};
 
 /// A line about something that is in order, or what is wrong with it.
-pub type Finding = Result<String, Failure>;
+pub type Finding = Result<String, CommandError>;
 
 /// Waits for no database that is still coming up.
 pub fn database(settings: &Settings) -> Vec<Finding> {
@@ -46,7 +46,7 @@ impl Look {
     }
 
     fn wrong(&mut self, what: &str) {
-        self.findings.push(Err(Failure::Runtime(format!("{}: {what}", self.place))));
+        self.findings.push(Err(CommandError::Runtime(format!("{}: {what}", self.place))));
     }
 
     fn look(&mut self) -> Result<(), postgres::Error> {

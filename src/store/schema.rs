@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::postgres_link::{TRUSTED_OWNERS, describe, rows};
 
 /// The schema in which `api_keys` lies, or would be made, and what of it is there.
@@ -20,13 +20,13 @@ pub struct Schema {
 ///
 /// # Errors
 /// One of them is another program's, or the user may not do with it what the server does: all that has to be otherwise.
-pub fn inspect(client: &mut Client) -> Result<Schema, Failure> {
-    let failed = |error: postgres::Error| Failure::Runtime(describe(&error));
+pub fn inspect(client: &mut Client) -> Result<Schema, CommandError> {
+    let failed = |error: postgres::Error| CommandError::Runtime(describe(&error));
     let query = format!("WITH RECURSIVE {TRUSTED_OWNERS}, {}", include_str!("schema.sql"));
     let rows = rows(client, &query).map_err(failed)?;
     let column = |index| rows.first().and_then(|row| row.get(index));
     if let Some(problems) = column(0) {
-        return Err(Failure::Runtime(format!(
+        return Err(CommandError::Runtime(format!(
             "the database cannot be used as it is; nothing was changed: {problems} (if this is another program's, \
              give the server a database or a schema of its own)"
         )));

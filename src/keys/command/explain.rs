@@ -7,7 +7,7 @@ use super::super::expiry;
 use super::{Load, failed, until};
 use crate::auth::api_key::{self, KeyHash};
 use crate::cli;
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::store::Store;
 use crate::store::keys::{Lookup, TABLE};
 use crate::terminal::shown;
@@ -19,7 +19,7 @@ const UNKNOWN: u8 = 12;
 const REVOKED: u8 = 13;
 const EXPIRED: u8 = 14;
 
-pub fn run(settings: Load) -> Result<ExitCode, Failure> {
+pub fn run(settings: Load) -> Result<ExitCode, CommandError> {
     let input = read()?;
     let (code, text) = match well_formed(&input) {
         Err((code, text)) => (code, text),
@@ -38,7 +38,7 @@ const QUOTES: &[char] =
     &['"', '\'', '`', '\u{201c}', '\u{201d}', '\u{201e}', '\u{2018}', '\u{2019}', '\u{ab}', '\u{bb}'];
 
 /// All that stdin has, or more than a key can have; from a terminal, a line.
-fn read() -> Result<Vec<u8>, Failure> {
+fn read() -> Result<Vec<u8>, CommandError> {
     let mut bytes = Vec::new();
     let stdin = io::stdin().lock();
     let is_terminal = stdin.is_terminal();
@@ -50,7 +50,7 @@ fn read() -> Result<Vec<u8>, Failure> {
         }
         false => limited.read_to_end(&mut bytes),
     }
-    .map_err(|error| Failure::Runtime(format!("cannot read the key from stdin: {error}")))?;
+    .map_err(|error| CommandError::Runtime(format!("cannot read the key from stdin: {error}")))?;
     Ok(bytes)
 }
 

@@ -9,7 +9,7 @@ use super::super::expiry;
 use super::super::listing;
 use super::{failed, has_answered, until};
 use crate::cli;
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use crate::store::Store;
 use crate::store::keys::{KeyRow, Position};
 use crate::terminal::{is_obeyed, shown};
@@ -19,7 +19,7 @@ const PAGE: i64 = 1000;
 /// Names are not cut to fewer characters than these, however narrow the terminal is.
 const LEAST_NAME_CHARACTERS: usize = 12;
 
-pub fn run(store: &Store, json: bool, active: bool) -> Result<(), Failure> {
+pub fn run(store: &Store, json: bool, active: bool) -> Result<(), CommandError> {
     let now = store.now(until()).map_err(failed)?;
     let mut rows = all(store)?;
     rows.retain(|row| !active || state(row, now) == "valid");
@@ -39,7 +39,7 @@ fn terminal_width() -> Option<usize> {
 }
 
 /// Newest first.
-fn all(store: &Store) -> Result<Vec<KeyRow>, Failure> {
+fn all(store: &Store) -> Result<Vec<KeyRow>, CommandError> {
     let mut rows: Vec<KeyRow> = Vec::new();
     loop {
         let after = rows.last().map(|row| Position { created_at: row.created_at, id: row.id });
@@ -55,12 +55,12 @@ fn all(store: &Store) -> Result<Vec<KeyRow>, Failure> {
 }
 
 /// The objects of the listing over HTTP, one on a line.
-fn array(rows: &[KeyRow]) -> Result<String, Failure> {
+fn array(rows: &[KeyRow]) -> Result<String, CommandError> {
     let mut text = String::from("[");
     for (index, row) in rows.iter().enumerate() {
         let mut object = Vec::new();
         listing::write(row, &mut object)
-            .map_err(|error| Failure::Runtime(format!("cannot write JSON: {error}")))?;
+            .map_err(|error| CommandError::Runtime(format!("cannot write JSON: {error}")))?;
         text += if index == 0 { "\n" } else { ",\n" };
         // JSON lets some of them stand as they are. All of them are below U+10000, so they have a short escape.
         for character in String::from_utf8_lossy(&object).chars() {

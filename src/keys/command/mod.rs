@@ -19,8 +19,8 @@ use super::{ALREADY_ROTATED, expiry};
 use crate::auth::Permission;
 use crate::auth::api_key::Plaintext;
 use crate::cli::{self, KeysAction};
+use crate::command_error::CommandError;
 use crate::config::Settings;
-use crate::failure::Failure;
 use crate::random;
 use crate::store::keys::{NewKey, Revocation, Rotated, Successor, TABLE, Undone, Unlogged};
 use crate::store::{COMMAND_LIMIT, Store, StoreError};
@@ -46,8 +46,8 @@ const BESIDE_ANSWER: Duration = Duration::from_secs(6);
 /// wait for that for ever, so the wait is left to a thread that ends with the process.
 pub fn run(
     action: KeysAction,
-    settings: impl FnOnce() -> Result<Settings, Failure> + Send + 'static,
-) -> Result<ExitCode, Failure> {
+    settings: impl FnOnce() -> Result<Settings, CommandError> + Send + 'static,
+) -> Result<ExitCode, CommandError> {
     let (over, heard) = mpsc::channel();
     let may_change = !matches!(action, KeysAction::List { .. } | KeysAction::Explain);
     let carrying_out = thread::spawn(move || {
@@ -65,20 +65,20 @@ pub fn run(
             Err(RecvTimeoutError::Timeout) if answered_by().is_none_or(|at| Instant::now() < at) => {}
             Err(RecvTimeoutError::Timeout) => {
                 let outcome = if may_change { format!("; {OUTCOME_UNKNOWN}") } else { String::new() };
-                return Err(Failure::Runtime(format!("the database does not answer{outcome}")));
+                return Err(CommandError::Runtime(format!("the database does not answer{outcome}")));
             }
             Err(RecvTimeoutError::Disconnected) => match carrying_out.join() {
                 Err(panic) => std::panic::resume_unwind(panic),
-                Ok(()) => return Err(Failure::Runtime("internal error: no outcome".to_owned())),
+                Ok(()) => return Err(CommandError::Runtime("internal error: no outcome".to_owned())),
             },
         }
     }
 }
 
 /// What a command asks for its settings with, once it needs the database.
-type Load = Box<dyn FnOnce() -> Result<Settings, Failure>>;
+type Load = Box<dyn FnOnce() -> Result<Settings, CommandError>>;
 
-fn carry_out(action: &KeysAction, settings: Load) -> Result<ExitCode, Failure> {
+fn carry_out(action: &KeysAction, settings: Load) -> Result<ExitCode, CommandError> {
     match action {
         KeysAction::Create { name, permissions, expires_in } => {
             create(settings, name, permissions.as_deref(), expires_in.as_deref())?;
@@ -99,7 +99,7 @@ fn create(
     name: &str,
     permissions: Option<&str>,
     expires_in: Option<&str>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     check_name(name).map_err(|line| wrong("--name", &line))?;
     let permission = match permissions {
         Some(permissions) => Permission::parse(permissions)
@@ -142,12 +142,12 @@ fn create(
 }
 
 /// Prints a new key. One that no process can have read, not even from a closed pipe, must not stay valid.
-fn hand_over(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), Failure> {
+fn hand_over(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), CommandError> {
     has_answered();
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{}", key.reveal()).and_then(|()| stdout.flush()).map_err(|error| {
         let undone = undo(store, id);
-        Failure::Runtime(format!("the new key {id} could not be written to stdout ({error}); {undone}"))
+        CommandError::Runtime(format!("the new key {id} could not be written to stdout ({error}); {undone}"))
     })
 }
 
@@ -162,25 +162,25 @@ fn undo(store: &Store, id: Uuid) -> String {
     }
 }
 
-fn revoke(settings: Load, id: &str) -> Result<(), Failure> {
+fn revoke(settings: Load, id: &str) -> Result<(), CommandError> {
     let id = key_id(id)?;
     let store = Store::to_change(&settings()?, &[TABLE])?;
     let revocation = store.revoke(id, until()).map_err(failed)?;
     if revocation.value == Revocation::Unknown {
-        return Err(Failure::Runtime(format!("there is no key {id}")));
+        return Err(CommandError::Runtime(format!("there is no key {id}")));
     }
     // For an earlier revocation as well: the command that made it may not have waited to the end.
     tell_servers(&store)?;
     match revocation.value {
-        _ if !revocation.is_confirmed => Err(Failure::Runtime(format!(
+        _ if !revocation.is_confirmed => Err(CommandError::Runtime(format!(
             "{id} is revoked, but no synchronous standby has confirmed that: revoke it again, until one has"
         ))),
         Revocation::Revoked(name) => cli::print(&format!("revoked {} {id}\n", shown(&name))),
-        _ => Err(Failure::Runtime(format!("the key {id} has been revoked before"))),
+        _ => Err(CommandError::Runtime(format!("the key {id} has been revoked before"))),
     }
 }
 
-fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), Failure> {
+fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandError> {
     let old = key_id(old)?;
     let grace = read_grace(grace.unwrap_or("0s")).map_err(|line| wrong("--grace", line))?;
     let (id, key) = (id()?, Plaintext::generate().map_err(no_random_bytes)?);
@@ -199,15 +199,15 @@ fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), Failure>
     let made = match rotated.value {
         // A failover may bring the old key back as it was, so it is brought back here.
         Rotated::Now(_) if !rotated.is_confirmed => {
-            return Err(Failure::Runtime(format!(
+            return Err(CommandError::Runtime(format!(
                 "no synchronous standby has confirmed the rotation of {old}; {}",
                 undo(&store, id)
             )));
         }
         Rotated::Now(made) => made,
-        Rotated::Earlier => return Err(Failure::Runtime(format!("{ALREADY_ROTATED}: {old}"))),
+        Rotated::Earlier => return Err(CommandError::Runtime(format!("{ALREADY_ROTATED}: {old}"))),
         Rotated::NotValid => {
-            return Err(Failure::Runtime(format!(
+            return Err(CommandError::Runtime(format!(
                 "there is no valid key {old}: unknown, revoked or expired"
             )));
         }
@@ -220,7 +220,7 @@ fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), Failure>
 }
 
 /// Waits until no server lets anybody in by what it knew before this call.
-fn tell_servers(store: &Store) -> Result<(), Failure> {
+fn tell_servers(store: &Store) -> Result<(), CommandError> {
     // It takes no longer than `BESIDE_ANSWER`, and is not part of what was asked before.
     until();
     // An id that no server has: all of them have to be told.
@@ -228,28 +228,30 @@ fn tell_servers(store: &Store) -> Result<(), Failure> {
     Ok(())
 }
 
-fn id() -> Result<Uuid, Failure> {
+fn id() -> Result<Uuid, CommandError> {
     random::uuid().map_err(no_random_bytes)
 }
 
-fn no_random_bytes<E>(_: E) -> Failure {
-    Failure::Runtime("the system has no random bytes".to_owned())
+fn no_random_bytes<E>(_: E) -> CommandError {
+    CommandError::Runtime("the system has no random bytes".to_owned())
 }
 
-fn key_id(text: &str) -> Result<Uuid, Failure> {
+fn key_id(text: &str) -> Result<Uuid, CommandError> {
     // In the hyphenated form only, as in the server's paths. The text is not repeated: it may be a key.
     let id = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
     id.ok_or_else(|| {
-        Failure::Usage("invalid key ID format: it is like a1b2c3d4-e5f6-7890-abcd-ef1234567890".to_owned())
+        CommandError::Usage(
+            "invalid key ID format: it is like a1b2c3d4-e5f6-7890-abcd-ef1234567890".to_owned(),
+        )
     })
 }
 
-fn wrong(flag: &str, line: &str) -> Failure {
-    Failure::Usage(format!("invalid value for `{flag}`: {line}"))
+fn wrong(flag: &str, line: &str) -> CommandError {
+    CommandError::Usage(format!("invalid value for `{flag}`: {line}"))
 }
 
-fn failed(error: StoreError) -> Failure {
-    Failure::Runtime(match error {
+fn failed(error: StoreError) -> CommandError {
+    CommandError::Runtime(match error {
         StoreError::Unavailable(text) => format!("the database is not available: {text}"),
         StoreError::Refused(text) => format!("the database refused: {text}"),
         StoreError::Unknown(text) => format!("lost the database: {text}; {OUTCOME_UNKNOWN}"),
