@@ -293,12 +293,14 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
         let response = http::exchange(server.address, &http::request(method, &target, key, body));
         check(method, path, response.expect_status(status));
     }
-    let other_type = format!(
-        "POST /auth/keys/{NOTHING}/rotate HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {bootstrap_key}\r\n\
-         Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{{}}"
-    );
-    let response = http::exchange(server.address, other_type.as_bytes()).expect_status(415);
-    check("POST", "/auth/keys/{id}/rotate", response);
+    for fields in ["Content-Type: text/plain", "Content-Type: application/json\r\nContent-Encoding: gzip"] {
+        let request = format!(
+            "POST /auth/keys/{NOTHING}/rotate HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {bootstrap_key}\r\n\
+             {fields}\r\nContent-Length: 2\r\n\r\n{{}}"
+        );
+        let response = http::exchange(server.address, request.as_bytes()).expect_status(415);
+        check("POST", "/auth/keys/{id}/rotate", response);
+    }
 
     // Let in, and revoked before it comes to revoke itself.
     let (id, key) = server.create_key(&bootstrap_key, "overtaken");
