@@ -7,7 +7,6 @@ mod cli;
 mod command_error;
 mod config;
 mod error;
-
 mod http;
 mod keys;
 mod logging;
