@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use nix::unistd::{AccessFlags, access};
 
 use crate::cli;
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Runtime};
 use crate::config::{Flags, Settings};
 use crate::http::listener;
 use crate::keys::bootstrap;
@@ -74,10 +74,7 @@ const WRITABLE: AccessFlags = AccessFlags::R_OK.union(AccessFlags::W_OK).union(A
 /// The home directory, and what a start reads or writes there.
 fn look_at_home(home: &Path) -> Vec<Finding> {
     let wrong = |error: String| {
-        vec![Err(CommandError::Runtime(format!(
-            "cannot use {} as the home directory: {error}",
-            home.display()
-        )))]
+        vec![Err(Runtime(format!("cannot use {} as the home directory: {error}", home.display())))]
     };
     match fs::metadata(home) {
         Ok(metadata) if !metadata.is_dir() => {
@@ -105,8 +102,8 @@ fn look_at_home(home: &Path) -> Vec<Finding> {
             Ok(metadata) if metadata.is_file() => {
                 Ok(format!("the file {}{}", key.display(), open_to_others(&key, "600")))
             }
-            Ok(_) => Err(CommandError::Runtime(format!("{} is not a file", key.display()))),
-            Err(error) => Err(CommandError::Runtime(format!("cannot read {}: {error}", key.display()))),
+            Ok(_) => Err(Runtime(format!("{} is not a file", key.display()))),
+            Err(error) => Err(Runtime(format!("cannot read {}: {error}", key.display()))),
         });
     }
     if logs.exists()

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::config::mask_url;
 use crate::terminal::shown;
 
@@ -22,9 +22,7 @@ const MOST_BYTES: u64 = 16 * 1024;
 /// `Usage` when the configuration leaves the port to the system.
 pub fn url_of(bind: SocketAddr) -> Result<String, CommandError> {
     if bind.port() == 0 {
-        return Err(CommandError::Usage(
-            "the configured port is 0, so say with --url URL where the server is".to_owned(),
-        ));
+        return Err(Usage("the configured port is 0, so say with --url URL where the server is".to_owned()));
     }
     let ip = match bind.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -40,7 +38,7 @@ pub fn url_of(bind: SocketAddr) -> Result<String, CommandError> {
 /// `Usage` for a URL that is none of ours, `Runtime` when the server is not ready.
 pub fn check(url: &str) -> Result<(), CommandError> {
     let target = Target::parse(url).ok_or_else(|| {
-        CommandError::Usage(format!(
+        Usage(format!(
             "invalid value `{}` for `--url`: must be like http://127.0.0.1:8080 (only http://)",
             // A host and a port without a scheme hide nothing.
             if Target::parse(&format!("http://{url}")).is_some() { url.to_owned() } else { mask_url(url) }
@@ -56,7 +54,7 @@ pub fn check(url: &str) -> Result<(), CommandError> {
         Ok(Err(error)) => format!("{asked}: {error}"),
         Err(_) => format!("{asked} did not answer within {} s", DEADLINE.as_secs()),
     };
-    Err(CommandError::Runtime(format!("not ready: {why}")))
+    Err(Runtime(format!("not ready: {why}")))
 }
 
 /// Where to connect and what to ask for.

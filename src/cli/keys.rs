@@ -4,7 +4,7 @@ use pico_args::Arguments;
 
 use super::flags::Given;
 use super::{help, no_operands, operands, unexpected, unknown_action};
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Usage};
 use crate::config::Flags;
 
 /// What is to be done with keys. Values are as they were given.
@@ -25,7 +25,7 @@ pub fn parse(mut arguments: Arguments, literal: Vec<String>) -> Result<(KeysActi
     let Some(name) = arguments.subcommand().ok().flatten() else {
         // A flag of an action that stands before it is told so, and what is no flag at all as well.
         no_operands("keys", arguments, literal)?;
-        return Err(CommandError::Usage(format!("`keys` needs an action, one of {}", actions())));
+        return Err(Usage(format!("`keys` needs an action, one of {}", actions())));
     };
     let command = format!("keys {name}");
     let Some(topic) = help::topic(&command) else {
@@ -35,7 +35,7 @@ pub fn parse(mut arguments: Arguments, literal: Vec<String>) -> Result<(KeysActi
     let mut operands = operands(&command, arguments, literal)?.into_iter();
     // An operand of `explain` may be a key.
     if name == "explain" && operands.len() > 0 {
-        return Err(CommandError::Usage(
+        return Err(Usage(
             "`keys explain` takes no argument: it reads the key from stdin, where no list of processes shows it"
                 .to_owned(),
         ));
@@ -45,13 +45,13 @@ pub fn parse(mut arguments: Arguments, literal: Vec<String>) -> Result<(KeysActi
     }
     let mut operand = |placeholder: &str| {
         let operand = operands.next().filter(|operand| !operand.is_empty());
-        operand.ok_or_else(|| CommandError::Usage(format!("`{command}` takes one {placeholder}")))
+        operand.ok_or_else(|| Usage(format!("`{command}` takes one {placeholder}")))
     };
     let action = match &*name {
         "create" => KeysAction::Create {
             name: given
                 .value("--name")
-                .ok_or_else(|| CommandError::Usage("`keys create` needs a name: --name NAME".to_owned()))?,
+                .ok_or_else(|| Usage("`keys create` needs a name: --name NAME".to_owned()))?,
             permissions: given.value("--permissions"),
             expires_in: given.value("--expires-in"),
         },

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use pico_args::Arguments;
 
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::config::{Flags, mask_url};
 use crate::logging;
 use crate::suggestion::did_you_mean;
@@ -60,7 +60,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, CommandError> {
     let version = switch(&mut arguments, ["-V", "--version"]);
     let verbose = switch(&mut arguments, ["-v", "--verbose"]);
     let home = value(&mut arguments, "--home")?;
-    let name = arguments.subcommand().map_err(|error| CommandError::Usage(error.to_string()))?;
+    let name = arguments.subcommand().map_err(|error| Usage(error.to_string()))?;
     let command = match name.as_deref() {
         _ if version => Command::Print(concat!("cloacinactl ", env!("CARGO_PKG_VERSION"), "\n").to_owned()),
         None if help => Command::Print(help::overview()),
@@ -105,7 +105,7 @@ pub fn print(text: &str) -> Result<(), CommandError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CommandError::Runtime(format!("cannot write to stdout: {error}")))
+            Err(Runtime(format!("cannot write to stdout: {error}")))
         }
         _ => Ok(()),
     }
@@ -123,7 +123,7 @@ pub fn remark(line: &str) {
 
 fn config(operands: &[String]) -> Result<Command, CommandError> {
     const ACTIONS: &str = "`config get KEY`, `config set KEY VALUE`, `config unset KEY` or `config list`";
-    let usage = |text: &str| Err(CommandError::Usage(text.to_owned()));
+    let usage = |text: &str| Err(Usage(text.to_owned()));
     // Operands are not repeated: they may be halves of a password with a space in it.
     match operands.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["get", key] => Ok(Command::ConfigGet((*key).to_owned())),
@@ -142,10 +142,10 @@ fn config(operands: &[String]) -> Result<Command, CommandError> {
 fn completions(operands: &[String]) -> Result<String, CommandError> {
     let shells = completions::SHELLS.join(", ");
     match operands {
-        [] => Err(CommandError::Usage(format!("`completions` needs the name of a shell, one of {shells}"))),
+        [] => Err(Usage(format!("`completions` needs the name of a shell, one of {shells}"))),
         [shell] => completions::script(shell).ok_or_else(|| {
             let meant = did_you_mean(shell, completions::SHELLS.iter().copied());
-            CommandError::Usage(format!("unknown shell {}{meant}: it is one of {shells}", shown(shell)))
+            Usage(format!("unknown shell {}{meant}: it is one of {shells}", shown(shell)))
         }),
         [_, extra, ..] => Err(unexpected("completions", extra)),
     }
@@ -156,11 +156,7 @@ fn readable(arguments: Vec<OsString>) -> Result<(Arguments, Vec<String>), Comman
     let mut readable = Vec::new();
     for (index, argument) in arguments.into_iter().enumerate() {
         readable.push(argument.into_string().map_err(|raw| {
-            CommandError::Usage(format!(
-                "argument {} is not UTF-8: {}",
-                index + 1,
-                shown(&raw.to_string_lossy())
-            ))
+            Usage(format!("argument {} is not UTF-8: {}", index + 1, shown(&raw.to_string_lossy())))
         })?);
     }
     let end = readable.iter().position(|argument| argument == "--").unwrap_or(readable.len());
@@ -180,11 +176,8 @@ fn switch(arguments: &mut Arguments, names: impl Into<pico_args::Keys> + Copy) -
 
 /// A flag's value, as `--flag value` or `--flag=value`.
 fn value(arguments: &mut Arguments, flag: &'static str) -> Result<Option<String>, CommandError> {
-    let missing = || {
-        CommandError::Usage(format!(
-            "`{flag}` needs a value (one that begins with `--` is written {flag}=VALUE)"
-        ))
-    };
+    let missing =
+        || Usage(format!("`{flag}` needs a value (one that begins with `--` is written {flag}=VALUE)"));
     let all = arguments.clone().finish();
     if let Some(at) = all.iter().position(|argument| argument == flag) {
         match all.get(at + 1) {
@@ -196,7 +189,7 @@ fn value(arguments: &mut Arguments, flag: &'static str) -> Result<Option<String>
     if found.is_some()
         && arguments.clone().finish().iter().any(|argument| name_of(&argument.to_string_lossy()) == flag)
     {
-        return Err(CommandError::Usage(format!("`{flag}` is given twice; once is enough")));
+        return Err(Usage(format!("`{flag}` is given twice; once is enough")));
     }
     Ok(found)
 }
@@ -232,7 +225,7 @@ pub fn help_of(topic: &str, action: Option<&str>) -> Result<String, CommandError
 
 fn no_command(arguments: Arguments) -> CommandError {
     let commands = command_names();
-    CommandError::Usage(match arguments.finish().first() {
+    Usage(match arguments.finish().first() {
         Some(flag) => {
             let flag = flag.to_string_lossy();
             let meant = did_you_mean(name_of(&flag), help::GLOBAL.iter().map(|flag| flag.name));
@@ -247,13 +240,13 @@ fn no_command(arguments: Arguments) -> CommandError {
 
 fn unknown_command(name: &str) -> CommandError {
     let meant = did_you_mean(name, help::commands().map(|topic| topic.name));
-    CommandError::Usage(format!("unknown command {}{meant}; commands are {}", shown(name), command_names()))
+    Usage(format!("unknown command {}{meant}; commands are {}", shown(name), command_names()))
 }
 
 /// `actions` is how the message names all of them.
 fn unknown_action(command: &str, action: &str, actions: &str) -> CommandError {
     let meant = did_you_mean(action, help::actions(command).into_iter().map(|(name, _)| name));
-    CommandError::Usage(format!("unknown action {}{meant} of `{command}`: it is {actions}", shown(action)))
+    Usage(format!("unknown action {}{meant} of `{command}`: it is {actions}", shown(action)))
 }
 
 fn command_names() -> String {
@@ -269,14 +262,11 @@ fn unknown_flag(command: &str, flag: &str) -> CommandError {
         true => "takes no value".to_owned(),
         false => format!("is unknown{}", did_you_mean(name_of(flag), names.iter().copied())),
     };
-    CommandError::Usage(format!("the flag {} {what}; `{command}` knows {}", shown(flag), names.join(", ")))
+    Usage(format!("the flag {} {what}; `{command}` knows {}", shown(flag), names.join(", ")))
 }
 
 fn unexpected(command: &str, argument: &str) -> CommandError {
-    CommandError::Usage(format!(
-        "unexpected argument {}; see `cloacinactl {command} --help`",
-        shown(argument)
-    ))
+    Usage(format!("unexpected argument {}; see `cloacinactl {command} --help`", shown(argument)))
 }
 
 /// An argument as it may be repeated in a message: no value of a flag, no password of a URL, one line.

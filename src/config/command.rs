@@ -8,7 +8,7 @@ use super::file::{ConfigFile, lock};
 use super::sources::{Level, Sources};
 use super::table::unknown_key;
 use super::{Flags, SETTINGS, Setting, make_home};
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Runtime, Usage};
 
 /// The value that counts, and a newline. A password in it is not masked: a user who asks for it wants it.
 ///
@@ -26,7 +26,7 @@ pub fn get(home: &Path, key: &str) -> Result<String, CommandError> {
             setting.check(&value, &found.name)?;
             Ok(value + "\n")
         }
-        _ => Err(CommandError::Runtime(format!("`{key}` has no value"))),
+        _ => Err(Runtime(format!("`{key}` has no value"))),
     }
 }
 
@@ -63,7 +63,7 @@ pub fn unset(home: &Path, key: &str) -> Result<(), CommandError> {
 
 /// Other processes leave `config.toml` alone for as long as this is held.
 fn held(home: &Path) -> Result<File, CommandError> {
-    lock(home).map_err(|error| CommandError::Runtime(format!("cannot open {}: {error}", home.display())))
+    lock(home).map_err(|error| Runtime(format!("cannot open {}: {error}", home.display())))
 }
 
 /// `key = value` for every setting that has a value, secrets masked.
@@ -83,5 +83,5 @@ pub fn list(home: &Path) -> Result<String, CommandError> {
 }
 
 fn known(key: &str) -> Result<&'static Setting, CommandError> {
-    Setting::of_key(key).ok_or_else(|| CommandError::Usage(unknown_key(key)))
+    Setting::of_key(key).ok_or_else(|| Usage(unknown_key(key)))
 }

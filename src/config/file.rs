@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item, Value};
 
 use super::table::{Form, Setting, unknown_key};
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::plain_file;
 
 /// Room for many comments.
@@ -45,13 +45,13 @@ impl ConfigFile {
             Err(_) if is_null_device(&path) => Vec::new(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
-                return Err(CommandError::Runtime(format!("cannot read {}: {error}", path.display())));
+                return Err(Runtime(format!("cannot read {}: {error}", path.display())));
             }
         };
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             let (line, column) = position(&String::from_utf8_lossy(error.as_bytes()), at);
-            CommandError::Usage(format!("{}, line {line}, column {column}: not UTF-8", path.display()))
+            Usage(format!("{}, line {line}, column {column}: not UTF-8", path.display()))
         })?;
         let mut file = ConfigFile { path, text: String::new(), entries: BTreeMap::new() };
         file.parse(text)?;
@@ -116,8 +116,7 @@ impl ConfigFile {
     /// # Errors
     /// `Runtime`; the old file is untouched then.
     pub fn write(&self) -> Result<(), CommandError> {
-        self.replace()
-            .map_err(|error| CommandError::Runtime(format!("cannot write {}: {error}", self.path.display())))
+        self.replace().map_err(|error| Runtime(format!("cannot write {}: {error}", self.path.display())))
     }
 
     fn replace(&self) -> io::Result<()> {
@@ -149,7 +148,7 @@ impl ConfigFile {
         let path = self.path.display();
         let wrong = |at: usize, what: &str| {
             let (line, column) = position(&text, at);
-            CommandError::Usage(format!("{path}, line {line}, column {column}: {what}"))
+            Usage(format!("{path}, line {line}, column {column}: {what}"))
         };
         // The error's own display would repeat the line, and with it perhaps a password.
         let document = Document::parse(text.as_str()).map_err(|error| {

@@ -19,7 +19,7 @@ pub use sources::secret_in;
 pub use table::{Form, SETTINGS, Setting};
 pub use values::{count, parse_duration};
 
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::networks::Networks;
 use sources::Sources;
 
@@ -113,7 +113,7 @@ impl Settings {
             let text = "no database URL: give --database-url URL, set DATABASE_URL, or put database_url into \
                         config.toml with `cloacinactl config set database_url URL`; URL is like \
                         postgresql://USER:PASSWORD@HOST:5432/DATABASE";
-            wrong.push(("database_url", CommandError::Usage(text.to_owned())));
+            wrong.push(("database_url", Usage(text.to_owned())));
         }
         Ok((settings, wrong))
     }
@@ -158,13 +158,11 @@ impl Settings {
 /// `Usage` when neither says anything.
 pub fn home(flag: Option<&str>) -> Result<PathBuf, CommandError> {
     match flag {
-        Some("") => Err(CommandError::Usage("`--home` must be the path of a directory".to_owned())),
+        Some("") => Err(Usage("`--home` must be the path of a directory".to_owned())),
         Some(directory) => Ok(PathBuf::from(directory)),
         None => match std::env::var_os("HOME") {
             Some(home) if !home.is_empty() => Ok(PathBuf::from(home).join(".cloacina")),
-            _ => Err(CommandError::Usage(
-                "HOME is not set: say with --home DIR where to keep config.toml".to_owned(),
-            )),
+            _ => Err(Usage("HOME is not set: say with --home DIR where to keep config.toml".to_owned())),
         },
     }
 }
@@ -174,9 +172,8 @@ pub fn home(flag: Option<&str>) -> Result<PathBuf, CommandError> {
 /// # Errors
 /// `Runtime` with path and cause.
 pub fn make_home(home: &Path) -> Result<(), CommandError> {
-    private_directory(home).map_err(|error| {
-        CommandError::Runtime(format!("cannot use {} as the home directory: {error}", home.display()))
-    })
+    private_directory(home)
+        .map_err(|error| Runtime(format!("cannot use {} as the home directory: {error}", home.display())))
 }
 
 /// Where a server with this environment and this `config.toml` listens.

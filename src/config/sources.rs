@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::ConfigFile;
 use super::{Flags, Setting, Settings};
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Usage};
 use crate::plain_file;
 
 /// All places that a setting may come from, but for the environment.
@@ -83,10 +83,9 @@ impl Sources {
         let own = self.at(level, setting)?;
         let Some(file) = setting.file() else { return Ok(own) };
         match (own, self.at(level, file)?) {
-            (Some(own), Some(file)) => Err(CommandError::Usage(format!(
-                "both {} and {} are given; one of them has to go",
-                own.name, file.name
-            ))),
+            (Some(own), Some(file)) => {
+                Err(Usage(format!("both {} and {} are given; one of them has to go", own.name, file.name)))
+            }
             (own, file) => Ok(own.or(file)),
         }
     }
@@ -101,7 +100,7 @@ impl Sources {
                 let value = std::env::var_os(setting.variable).filter(|value| !value.is_empty());
                 let value = value.map(OsString::into_string).transpose();
                 value
-                    .map_err(|_| CommandError::Usage(format!("the value of {name} is not UTF-8")))?
+                    .map_err(|_| Usage(format!("the value of {name} is not UTF-8")))?
                     .map(|value| (value, name))
             }
             Level::File => self.file.value(setting.key).map(|(value, name)| (value.to_owned(), name)),
@@ -122,9 +121,8 @@ impl Sources {
         }
         found.setting.check(&found.value, &found.name)?;
         let path = self.file_of(found);
-        secret_in(&path).map_err(|what| {
-            CommandError::Usage(format!("cannot read {} ({}): {what}", path.display(), found.name))
-        })
+        secret_in(&path)
+            .map_err(|what| Usage(format!("cannot read {} ({}): {what}", path.display(), found.name)))
     }
 
     /// A path in `config.toml` starts where that file is.

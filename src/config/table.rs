@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Settings;
 use super::mask::mask_url;
 use super::values::{address, count, database_url, duration, path, secret, switch};
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Usage};
 use crate::suggestion::did_you_mean;
 use crate::terminal::shown;
 
@@ -100,7 +100,7 @@ impl Setting {
     /// `Usage` that names it and says what would be right, and repeats it unless it is secret.
     pub fn put(&self, settings: &mut Settings, value: &str, name: &str) -> Result<(), CommandError> {
         (self.field.take)(settings, value).map_err(|why| {
-            CommandError::Usage(match self.secrecy {
+            Usage(match self.secrecy {
                 Secrecy::Open => format!("invalid value `{}` for {name}: {why}", shown(value)),
                 Secrecy::Url | Secrecy::Whole => format!("invalid value for {name}: {why}"),
             })

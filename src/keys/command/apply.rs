@@ -13,7 +13,7 @@ use super::super::expiry;
 use super::declaration::{self, Wanted};
 use super::{Load, failed, has_answered, id, tell_servers, until, until_within};
 use crate::cli;
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::plain_file;
 use crate::store::declared::{Declared, KnownKey, Step};
 use crate::store::keys::TABLE;
@@ -52,8 +52,7 @@ pub fn run(settings: Load, file: &str, dry_run: bool) -> Result<(), CommandError
         planned
     };
     let file = shown(file);
-    let plan = planned
-        .map_err(|refusal| CommandError::Runtime(format!("{file}, {refusal}; nothing was changed")))?;
+    let plan = planned.map_err(|refusal| Runtime(format!("{file}, {refusal}; nothing was changed")))?;
     for warning in &plan.warnings {
         cli::remark(&format!("cloacinactl: {file}, {warning}"));
     }
@@ -65,24 +64,24 @@ pub fn run(settings: Load, file: &str, dry_run: bool) -> Result<(), CommandError
     }
     printed?;
     if !is_confirmed {
-        return Err(CommandError::Runtime(format!(
+        return Err(Runtime(format!(
             "{file}: no synchronous standby has confirmed this, so a failover may undo it: apply it again, until one has"
         )));
     }
     match plan.dead {
         0 => Ok(()),
-        dead => Err(CommandError::Runtime(format!(
+        dead => Err(Runtime(format!(
             "{file}: {dead} of its keys were revoked or rotated for good; take them out, and declare new ones instead"
         ))),
     }
 }
 
 fn read(file: &str) -> Result<Vec<Wanted>, CommandError> {
-    let unreadable = |error: io::Error| CommandError::Usage(format!("cannot read {}: {error}", shown(file)));
+    let unreadable = |error: io::Error| Usage(format!("cannot read {}: {error}", shown(file)));
     // A shell's `<(…)` is a pipe, and may be waited for.
     let bytes =
         File::open(file).and_then(|file| plain_file::read_from(file, MOST_BYTES)).map_err(unreadable)?;
-    declaration::read(&bytes).map_err(|wrong| CommandError::Usage(format!("{}, {wrong}", shown(file))))
+    declaration::read(&bytes).map_err(|wrong| Usage(format!("{}, {wrong}", shown(file))))
 }
 
 /// What is to be done, and what is to be said of it.

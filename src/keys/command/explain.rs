@@ -7,7 +7,7 @@ use super::super::expiry;
 use super::{Load, failed, until};
 use crate::auth::api_key::{self, KeyHash};
 use crate::cli;
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Runtime};
 use crate::store::Store;
 use crate::store::keys::{Lookup, TABLE};
 use crate::terminal::shown;
@@ -50,7 +50,7 @@ fn read() -> Result<Vec<u8>, CommandError> {
         }
         false => limited.read_to_end(&mut bytes),
     }
-    .map_err(|error| CommandError::Runtime(format!("cannot read the key from stdin: {error}")))?;
+    .map_err(|error| Runtime(format!("cannot read the key from stdin: {error}")))?;
     Ok(bytes)
 }
 

@@ -19,7 +19,7 @@ use super::{ALREADY_ROTATED, expiry};
 use crate::auth::Permission;
 use crate::auth::api_key::Plaintext;
 use crate::cli::{self, KeysAction};
-use crate::command_error::CommandError;
+use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::config::Settings;
 use crate::random;
 use crate::store::keys::{NewKey, Revocation, Rotated, Successor, TABLE, Undone, Unlogged};
@@ -65,11 +65,11 @@ pub fn run(
             Err(RecvTimeoutError::Timeout) if answered_by().is_none_or(|at| Instant::now() < at) => {}
             Err(RecvTimeoutError::Timeout) => {
                 let outcome = if may_change { format!("; {OUTCOME_UNKNOWN}") } else { String::new() };
-                return Err(CommandError::Runtime(format!("the database does not answer{outcome}")));
+                return Err(Runtime(format!("the database does not answer{outcome}")));
             }
             Err(RecvTimeoutError::Disconnected) => match carrying_out.join() {
                 Err(panic) => std::panic::resume_unwind(panic),
-                Ok(()) => return Err(CommandError::Runtime("internal error: no outcome".to_owned())),
+                Ok(()) => return Err(Runtime("internal error: no outcome".to_owned())),
             },
         }
     }
@@ -147,7 +147,7 @@ fn hand_over(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), CommandErro
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{}", key.reveal()).and_then(|()| stdout.flush()).map_err(|error| {
         let undone = undo(store, id);
-        CommandError::Runtime(format!("the new key {id} could not be written to stdout ({error}); {undone}"))
+        Runtime(format!("the new key {id} could not be written to stdout ({error}); {undone}"))
     })
 }
 
@@ -167,16 +167,16 @@ fn revoke(settings: Load, id: &str) -> Result<(), CommandError> {
     let store = Store::to_change(&settings()?, &[TABLE])?;
     let revocation = store.revoke(id, until()).map_err(failed)?;
     if revocation.value == Revocation::Unknown {
-        return Err(CommandError::Runtime(format!("there is no key {id}")));
+        return Err(Runtime(format!("there is no key {id}")));
     }
     // For an earlier revocation as well: the command that made it may not have waited to the end.
     tell_servers(&store)?;
     match revocation.value {
-        _ if !revocation.is_confirmed => Err(CommandError::Runtime(format!(
+        _ if !revocation.is_confirmed => Err(Runtime(format!(
             "{id} is revoked, but no synchronous standby has confirmed that: revoke it again, until one has"
         ))),
         Revocation::Revoked(name) => cli::print(&format!("revoked {} {id}\n", shown(&name))),
-        _ => Err(CommandError::Runtime(format!("the key {id} has been revoked before"))),
+        _ => Err(Runtime(format!("the key {id} has been revoked before"))),
     }
 }
 
@@ -199,17 +199,15 @@ fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandE
     let made = match rotated.value {
         // A failover may bring the old key back as it was, so it is brought back here.
         Rotated::Now(_) if !rotated.is_confirmed => {
-            return Err(CommandError::Runtime(format!(
+            return Err(Runtime(format!(
                 "no synchronous standby has confirmed the rotation of {old}; {}",
                 undo(&store, id)
             )));
         }
         Rotated::Now(made) => made,
-        Rotated::Earlier => return Err(CommandError::Runtime(format!("{ALREADY_ROTATED}: {old}"))),
+        Rotated::Earlier => return Err(Runtime(format!("{ALREADY_ROTATED}: {old}"))),
         Rotated::NotValid => {
-            return Err(CommandError::Runtime(format!(
-                "there is no valid key {old}: unknown, revoked or expired"
-            )));
+            return Err(Runtime(format!("there is no valid key {old}: unknown, revoked or expired")));
         }
     };
     // The key comes first: the old one has ended or will, whether or not all servers can be told.
@@ -233,25 +231,23 @@ fn id() -> Result<Uuid, CommandError> {
 }
 
 fn no_random_bytes<E>(_: E) -> CommandError {
-    CommandError::Runtime("the system has no random bytes".to_owned())
+    Runtime("the system has no random bytes".to_owned())
 }
 
 fn key_id(text: &str) -> Result<Uuid, CommandError> {
     // In the hyphenated form only, as in the server's paths. The text is not repeated: it may be a key.
     let id = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
     id.ok_or_else(|| {
-        CommandError::Usage(
-            "invalid key ID format: it is like a1b2c3d4-e5f6-7890-abcd-ef1234567890".to_owned(),
-        )
+        Usage("invalid key ID format: it is like a1b2c3d4-e5f6-7890-abcd-ef1234567890".to_owned())
     })
 }
 
 fn wrong(flag: &str, line: &str) -> CommandError {
-    CommandError::Usage(format!("invalid value for `{flag}`: {line}"))
+    Usage(format!("invalid value for `{flag}`: {line}"))
 }
 
 fn failed(error: StoreError) -> CommandError {
-    CommandError::Runtime(match error {
+    Runtime(match error {
         StoreError::Unavailable(text) => format!("the database is not available: {text}"),
         StoreError::Refused(text) => format!("the database refused: {text}"),
         StoreError::Unknown(text) => format!("lost the database: {text}; {OUTCOME_UNKNOWN}"),
