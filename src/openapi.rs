@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::auth::Scope;
 use crate::http::router::Route;
-use crate::routes::{Endpoint, Handler, is_under_auth};
+use crate::routes::{Endpoint, is_under_auth};
 
 /// Each with one tag, its room's. The first one is the frame that takes up the others.
 const PARTS: &[&str] = &[include_str!("openapi.json"), include_str!("keys/openapi.json")];
@@ -90,10 +90,7 @@ fn assembled(table: &[Route<Endpoint>], parts: &[Value]) -> Value {
 
 /// Adds to an operation what follows from its row.
 fn complete(operation: &mut Value, row: &Route<Endpoint>) {
-    let scope = match row.endpoint.handler {
-        Handler::Public(_) => None,
-        Handler::Worker(scope, _) | Handler::Cached(scope, _) => Some(scope),
-    };
+    let scope = row.endpoint.handler.scope();
     let (first, rest) = row.endpoint.summary.split_at(1);
     operation["summary"] = (first.to_uppercase() + rest).into();
     if scope.is_none() {
@@ -207,10 +204,7 @@ mod tests {
             let summary = operation["summary"].as_str().unwrap();
             assert!(summary.eq_ignore_ascii_case(row.endpoint.summary), "{place}");
 
-            let scope = match row.endpoint.handler {
-                Handler::Public(_) => None,
-                Handler::Worker(scope, _) | Handler::Cached(scope, _) => Some(scope),
-            };
+            let scope = row.endpoint.handler.scope();
             let security = operation.get("security").unwrap_or(&document["security"]);
             let expected = if scope.is_some() { json!([{ "bearer": [] }]) } else { json!([]) };
             assert_eq!(*security, expected, "{place}");

@@ -32,6 +32,16 @@ pub enum Handler {
     Cached(Scope, fn(&App, &Call<'_>) -> Result<Response, Error>),
 }
 
+impl Handler {
+    /// Which keys it takes; `None` where no key is needed.
+    pub fn scope(self) -> Option<Scope> {
+        match self {
+            Public(_) => None,
+            Worker(scope, _) | Cached(scope, _) => Some(scope),
+        }
+    }
+}
+
 use Handler::{Cached, Public, Worker};
 use Scope::{AnyKey, ServerAdmin, ServerKey};
 

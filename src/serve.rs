@@ -26,7 +26,7 @@ use crate::maintenance;
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::reload::{self, Reload};
-use crate::routes::{Handler, ROUTES};
+use crate::routes::ROUTES;
 use crate::signals;
 use crate::store::invalidation::LONGEST_WAIT_FOR_SERVERS;
 use crate::store::{self, Store};
@@ -187,7 +187,7 @@ fn announce(address: SocketAddr) {
     for route in ROUTES {
         let method = if route.method == "DELETE" { "DEL" } else { route.method };
         let path = route.pattern.replace('{', ":").replace('}', "");
-        let auth = if matches!(route.endpoint.handler, Handler::Public(_)) { "" } else { " (auth required)" };
+        let auth = if route.endpoint.handler.scope().is_none() { "" } else { " (auth required)" };
         block += &format!("  {method} {path} -- {}{auth}\n", route.endpoint.summary);
     }
     logging::write_stdout(block);
