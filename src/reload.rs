@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::auth::lease::LONGEST_WAIT_FOR_SERVERS;
 use crate::command_error::CommandError;
 use crate::config::{self, Setting, Settings, Wrong};
 use crate::http::connection::{Deadlines, Rules};
 use crate::http::worker_pool::ServerContext;
-use crate::store::invalidation::LONGEST_WAIT_FOR_SERVERS;
 
 /// The settings that the running server follows; all others need a restart.
 const FOLLOWED: &[&str] =

@@ -8,10 +8,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use postgres::Transaction;
+use postgres::Client;
 
 use crate::app::App;
 use crate::auth::Auth;
+use crate::auth::lease::LONGEST_WAIT_FOR_SERVERS;
 use crate::background::Background;
 use crate::command_error::CommandError;
 use crate::config::{self, Settings, Wrong};
@@ -20,7 +21,7 @@ use crate::http::listener;
 use crate::http::router::Service;
 use crate::http::server_status::ServerStatus;
 use crate::http::worker_pool::{self, CompletionQueue, Counts, Queue, ServerContext};
-use crate::keys::bootstrap;
+use crate::keys::{self, bootstrap};
 use crate::logging;
 use crate::maintenance;
 use crate::metrics::Metrics;
@@ -28,8 +29,7 @@ use crate::openapi;
 use crate::reload::{self, Reload};
 use crate::routes::ROUTES;
 use crate::signals;
-use crate::store::invalidation::LONGEST_WAIT_FOR_SERVERS;
-use crate::store::{self, Store};
+use crate::store::Store;
 use crate::systemd::SystemdNotifier;
 
 /// Descriptors that are not clients: sessions, log, socket pairs, the poll itself, and some to spare.
@@ -65,11 +65,11 @@ pub fn serve(
         None => listener::reserve(settings.bind)?,
     };
     let metrics = Arc::new(Metrics::new()?);
-    let first = |transaction: Transaction<'_>| {
-        bootstrap::run(transaction, &settings.home, settings.bootstrap_key.as_deref())
+    let set_up = |client: &mut Client, limit| {
+        bootstrap::run(client, limit, &settings.home, settings.bootstrap_key.as_deref())
     };
-    let tables = &[store::keys::TABLE];
-    let store = Arc::new(Store::start(settings, Arc::clone(&metrics), tables, first)?);
+    let tables = &[keys::store::TABLE];
+    let store = Arc::new(Store::start(settings, Arc::clone(&metrics), tables, set_up)?);
     let status = Arc::new(ServerStatus::new(Arc::clone(&metrics)));
     status.access_log.store(settings.access_log, Ordering::Relaxed);
     let auth = Auth::new(Arc::clone(&store), settings.cache_size, settings.cache_ttl, metrics)

@@ -13,7 +13,7 @@ use crate::cli;
 use crate::command_error::CommandError::{self, Runtime};
 use crate::config::{Flags, Settings};
 use crate::http::listener;
-use crate::keys::bootstrap;
+use crate::keys::{self, bootstrap};
 use crate::store::preflight::{self as database, Finding};
 
 /// Prints a line for each thing that is in order on stdout, and one for each that is not on stderr. The exit code is 2
@@ -64,7 +64,7 @@ fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
         }));
     }
     if let Some(settings) = settings.as_ref().filter(|_| is_right("database_url")) {
-        findings.extend(database::database(settings));
+        findings.extend(database::database(settings, &[keys::store::TABLE], keys::preflight::look));
     }
     findings
 }

@@ -7,11 +7,11 @@ use time::OffsetDateTime;
 
 use super::api_key::{self, KeyHash};
 use super::principal::{DatabaseClock, NAME_CHARACTERS};
+use super::store::Lookup;
 use super::{Auth, Principal, Scope};
 use crate::error::Error;
 use crate::metrics::AuthFailure;
 use crate::store::StoreError;
-use crate::store::keys::Lookup;
 
 impl Auth {
     /// The principal of a valid key; what is refused is counted. The lookup is by a hash of the key, so its time tells

@@ -8,7 +8,7 @@ use lru::LruCache;
 
 use super::Principal;
 use super::api_key::KeyHash;
-use crate::store::invalidation::since_boot;
+use super::lease::since_boot;
 
 /// Keys that were found valid, each for at most the TTL, and none unless the cache may be trusted now.
 pub struct Cache {

@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Auth;
+use super::lease::{LEASE, since_boot};
+use super::listener::{Invalidation, Listener};
 use crate::postgres_link::ConnectError;
-use crate::store::invalidation::{Invalidation, LEASE, Listener, since_boot};
 
 /// How often the database is asked for news when it sends none. Well below a lease.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -27,7 +28,7 @@ pub fn watch(auth: &Auth, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         auth.cache.distrust();
         let asked = since_boot();
-        match auth.store.listener(auth.server) {
+        match Listener::open(&auth.store.factory, auth.server) {
             Ok(mut listener) => {
                 if is_down {
                     log::info!("the link to the database is back; keys are cached again");

@@ -6,7 +6,11 @@ mod authenticate;
 mod cache;
 pub mod invalidation;
 mod last_use;
+pub mod lease;
+mod listener;
+mod other_servers;
 mod principal;
+pub mod store;
 pub mod undelivered;
 pub mod waiting_responses;
 

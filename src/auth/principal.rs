@@ -6,7 +6,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::store::invalidation::since_boot;
+use super::lease::since_boot;
 
 /// Longest name of a key, in characters.
 pub const NAME_CHARACTERS: usize = 255;

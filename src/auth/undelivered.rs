@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::store::Undone;
 use crate::store::Store;
-use crate::store::keys::Undone;
 
 /// How long a key is looked for that is not there: a commit may hang for as long as a standby is away.
 const LOOKED_FOR: Duration = Duration::from_secs(600);

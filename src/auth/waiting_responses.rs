@@ -7,8 +7,9 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::Auth;
+use super::lease::LONGEST_LEASE;
+use super::other_servers::{Announced, LOOK_LIMIT};
 use crate::store::StoreError;
-use crate::store::invalidation::{Announced, LONGEST_LEASE, LOOK_LIMIT};
 
 /// Between two looks at the other servers: first, and once they have not caught up for a while.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -77,13 +78,12 @@ impl WaitingResponses {
     fn take(&self, count: usize, seen_by_all: Option<i64>) -> (Vec<Waiting>, Option<i64>) {
         let now = Instant::now();
         let mut responses = self.responses();
-        let knows = |announced: &Announced| {
-            announced.number.zip(seen_by_all).is_some_and(|(number, seen)| seen >= number)
-        };
         let over: Vec<_> = responses
-            .extract_if(..count, |waiting| knows(&waiting.announced) || waiting.announced.until <= now)
+            .extract_if(..count, |waiting| {
+                waiting.announced.is_seen(seen_by_all) || waiting.announced.until <= now
+            })
             .collect();
-        let missed = over.iter().filter(|waiting| !knows(&waiting.announced));
+        let missed = over.iter().filter(|waiting| !waiting.announced.is_seen(seen_by_all));
         let missed = missed.filter_map(|waiting| waiting.announced.number).max();
         (over, missed)
     }

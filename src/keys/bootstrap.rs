@@ -4,18 +4,21 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use postgres::Transaction;
+use postgres::{Client, Transaction};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use super::store::{self as rows, NewKey};
 use crate::auth::Permission;
 use crate::auth::api_key::{self, Plaintext};
 use crate::command_error::CommandError;
 use crate::plain_file;
+use crate::postgres_link::describe;
 use crate::random;
-use crate::store::keys as rows;
-use crate::store::keys::{NewKey, Unlogged};
+use crate::store::locks::{self, Stopped};
+use crate::store::{Unlogged, migrations};
 
 pub const FILE: &str = "bootstrap-key";
 /// Where the file is written before it gets its name. One name, so that a killed start leaves one file at most.
@@ -23,6 +26,7 @@ const UNFINISHED: &str = ".bootstrap-key.new";
 /// More than a key has; something else may be in the file, and is put aside.
 const MOST_BYTES: u64 = 64 * 1024;
 const NAME: &str = "bootstrap";
+const NOT_MADE: &str = "cannot make the bootstrap key";
 
 /// Whether the key that the owner chose can be one.
 ///
@@ -48,20 +52,30 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes the first key and its file, if there is no key at all, and commits. One server at a time: the transaction has
-/// the lock.
+/// Migrates, and makes the first key and its file if there is no key at all. Other servers may be doing the same; for
+/// their locks it waits for `limit` each.
 ///
 /// # Errors
-/// The file or the row could not be written. The database is unchanged then.
-pub fn run(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) -> Result<(), CommandError> {
-    let failed = |error: postgres::Error| {
-        CommandError::Runtime(format!(
-            "cannot make the bootstrap key: {}",
-            crate::postgres_link::describe(&error)
-        ))
-    };
+/// A migration failed, or the file or the row could not be written. The database is unchanged then.
+pub fn run(
+    client: &mut Client,
+    limit: Duration,
+    home: &Path,
+    chosen: Option<&str>,
+) -> Result<(), CommandError> {
+    let mut make = |transaction: Transaction<'_>| make(transaction, home, chosen);
+    migrations::run(client, limit, &mut make)?;
+    let is_empty = rows::is_empty(client)
+        .map_err(|error| CommandError::Runtime(format!("{NOT_MADE}: {}", describe(&error))))?;
+    if is_empty { locks::with_locks(client, NOT_MADE, limit, make) } else { Ok(()) }
+}
+
+/// Makes them as part of the running transaction, and commits. One server at a time: the transaction takes the lock.
+fn make(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) -> Result<(), Stopped> {
+    let failed = |error: postgres::Error| Stopped::by(NOT_MADE, &error);
+    rows::lock(&mut transaction).map_err(failed)?;
     if !rows::is_empty(&mut transaction).map_err(failed)? {
-        return Ok(());
+        return transaction.commit().map_err(failed);
     }
     let path = home.join(FILE);
     let key = first_key(&path, chosen)?;

@@ -11,14 +11,14 @@ use super::ALREADY_ROTATED;
 use super::expiry::format_rfc3339;
 use super::listing::{self, Page, cursor};
 use super::request_body::{self, CreateKey, End};
+use super::store::{NewKey, Revocation, Rotated, Successor};
 use crate::app::{App, Call};
 use crate::auth::Permission;
 use crate::auth::api_key::Plaintext;
 use crate::error::Error;
 use crate::http::response::Response;
 use crate::random;
-use crate::store::StoreError;
-use crate::store::keys::{NewKey, Revocation, Rotated, Successor, Unlogged};
+use crate::store::{StoreError, Unlogged};
 
 /// `POST /auth/keys`: makes a key and shows it, this once.
 pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {

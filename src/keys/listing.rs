@@ -5,9 +5,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::expiry;
+use super::store::Position;
+use crate::auth::store::KeyRow;
 use crate::config::count;
 use crate::error::Error;
-use crate::store::keys::{KeyRow, Position};
 use crate::terminal::start_of;
 
 const LARGEST_PAGE: usize = 1000;

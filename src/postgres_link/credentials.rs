@@ -36,7 +36,7 @@ pub fn authorities(path: &Path) -> Result<Authorities, CommandError> {
 /// Whom the system trusts. What cannot be read of it is left out.
 ///
 /// # Errors
-/// `Usage` when that is nobody.
+/// `Usage` when it trusts none.
 pub fn authorities_of_system() -> Result<Authorities, CommandError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();

@@ -39,6 +39,12 @@ pub enum Stopped {
     Failed(CommandError),
 }
 
+impl From<CommandError> for Stopped {
+    fn from(error: CommandError) -> Stopped {
+        Stopped::Failed(error)
+    }
+}
+
 impl Stopped {
     /// What became of a statement: `what` could not be done.
     pub fn by(what: &str, error: &postgres::Error) -> Stopped {

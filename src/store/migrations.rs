@@ -5,7 +5,6 @@ use std::time::Duration;
 use postgres::{Client, Transaction};
 use refinery::Migration;
 
-use super::keys;
 use super::locks::{self, EARLIER_RELEASES, Stopped};
 use super::schema::{self, Schema};
 use crate::command_error::CommandError;
@@ -159,31 +158,27 @@ fn check_hashes(client: &mut Client, schema: &Schema) -> Result<(), CommandError
     }
 }
 
-/// Brings the schema up to what this binary needs, unless another server does so first. Where there is no key then,
-/// `first` makes it and commits: a file that it cannot write leaves the database unchanged.
+/// Brings the schema up to what this binary needs, unless another server does so first. `and_then` works in the same
+/// transaction and commits it: what it cannot do leaves the database unchanged.
 ///
 /// # Errors
-/// A statement failed, or another session kept a lock for longer than `limit`; nothing has changed then.
+/// As `state`; a statement failed, or another session kept a lock for longer than `limit`; nothing has changed then.
 pub fn run(
     client: &mut Client,
     limit: Duration,
-    mut first: impl FnMut(Transaction<'_>) -> Result<(), CommandError>,
+    mut and_then: impl FnMut(Transaction<'_>) -> Result<(), Stopped>,
 ) -> Result<(), CommandError> {
-    let (_, schema) = state(client)?;
+    let (State::Behind { .. }, schema) = state(client)? else { return Ok(()) };
     let known = known();
     let failed = |error: postgres::Error| Stopped::by(NOTHING_CHANGED, &error);
     let applied = locks::with_locks(client, NOTHING_CHANGED, limit, |mut transaction| {
         let unapplied = lock(&mut transaction, &schema, &known).map_err(failed)?;
         migrate(&mut transaction, unapplied).map_err(failed)?;
-        // Where another server has migrated, it has made the first key too.
-        if !unapplied.is_empty() {
-            keys::lock(&mut transaction).map_err(failed)?;
-            if keys::is_empty(&mut transaction).map_err(failed)? {
-                first(transaction).map_err(Stopped::Failed)?;
-                return Ok(unapplied);
-            }
+        // Where another server has migrated, it has done the rest too.
+        match unapplied.is_empty() {
+            true => transaction.commit().map_err(failed)?,
+            false => and_then(transaction)?,
         }
-        transaction.commit().map_err(failed)?;
         Ok(unapplied)
     })?;
     for migration in applied {

@@ -1,23 +1,22 @@
 //! The database behind a pool of sessions: what runs on them, within which time, and what it means when that fails.
 
 mod database_status;
-pub mod declared;
-pub mod invalidation;
-pub mod keys;
-mod locks;
-mod migrations;
+pub mod locks;
+pub mod migrations;
 mod open;
 mod pool;
 pub mod preflight;
 mod probe;
-mod schema;
+pub mod schema;
 mod session;
+mod unlogged;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
+use time::OffsetDateTime;
 
 use crate::command_error::CommandError;
 use crate::metrics::Metrics;
@@ -29,6 +28,8 @@ pub use database_status::Trouble;
 use pool::Sessions;
 use probe::Probe;
 use session::Session;
+pub use session::TableStatements;
+pub use unlogged::Unlogged;
 
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
 const READ_AGAIN_FOR: Duration = Duration::from_secs(2);
@@ -49,7 +50,8 @@ pub const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 /// The database, behind a pool of sessions.
 pub struct Store {
     pool: r2d2::Pool<Sessions>,
-    factory: Arc<SessionFactory>,
+    /// Makes the sessions of the pool, and those that are not of it.
+    pub factory: Arc<SessionFactory>,
     running: cancel::Watched,
     metrics: Arc<Metrics>,
     /// What requests find out, and the looks.
@@ -62,7 +64,7 @@ pub struct Store {
 pub enum StoreError {
     /// The database is down, too slow, or does not take work now.
     Unavailable(String),
-    /// It refused what we asked: a bug, or a table that somebody has changed.
+    /// It refused what we asked: a bug, or a table that another program has changed.
     Refused(String),
     /// The session broke during a change: it is not known whether the database carried that out.
     Unknown(String),
@@ -118,7 +120,7 @@ impl Store {
 
     /// Runs a statement that may be run again: on a session that turns out to be dead, the next one is tried. All of it
     /// is over at `until`, unless the database is silent.
-    fn read<T>(
+    pub fn read<T>(
         &self,
         until: Instant,
         mut read: impl FnMut(&mut Session) -> Result<T, postgres::Error>,
@@ -145,7 +147,7 @@ impl Store {
     /// # Errors
     /// `Unknown` when the session broke: PostgreSQL may end one between a commit and the word of it. All other errors
     /// say that nothing was changed.
-    fn write<T>(
+    pub fn write<T>(
         &self,
         until: Instant,
         mut write: impl FnMut(&mut Session) -> Result<T, postgres::Error>,
@@ -171,6 +173,11 @@ impl Store {
                 _ => return Err(StoreError::from(error)),
             }
         }
+    }
+
+    /// The database's clock, which decides when a key ends.
+    pub fn now(&self, until: Instant) -> Result<OffsetDateTime, StoreError> {
+        self.read(until, |session| session.query_one("SELECT now()", &[])?.try_get(0))
     }
 
     /// Whether it was cancelled comes with the result: a commit that is cancelled while it waits for a standby is done.

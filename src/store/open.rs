@@ -1,15 +1,14 @@
-//! From a database URL to a store: wait for a PostgreSQL that is coming up, migrate, make the first key.
+//! From a database URL to a store: wait for a PostgreSQL that is coming up, and look whether it is as it should be.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postgres::{Client, Transaction};
+use postgres::Client;
 
-use super::locks::{self, Stopped};
 use super::migrations::State;
 use super::pool::{self, SESSION_WAIT};
 use super::session::{Session, TableStatements};
-use super::{COMMAND_LIMIT, Store, keys, migrations};
+use super::{COMMAND_LIMIT, Store, migrations};
 use crate::command_error::CommandError;
 use crate::config::Settings;
 use crate::metrics::Metrics;
@@ -18,8 +17,8 @@ use crate::postgres_link::{Connector, NewSession, SessionFactory, describe};
 const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 impl Store {
-    /// Connects, migrates, and opens the pool with one session. Where there is no key yet, `first` makes it and commits,
-    /// together with the migrations, while no other server may do the same.
+    /// Connects, has the database set up, and opens the pool with one session. `set_up` gets for how long it may wait for
+    /// each lock.
     ///
     /// # Errors
     /// One line that says which database, and why not.
@@ -27,11 +26,11 @@ impl Store {
         settings: &Settings,
         metrics: Arc<Metrics>,
         tables: &[TableStatements],
-        first: impl FnMut(Transaction<'_>) -> Result<(), CommandError>,
+        set_up: impl FnOnce(&mut Client, Duration) -> Result<(), CommandError>,
     ) -> Result<Store, CommandError> {
         let factory = factory(settings, SESSION_WAIT, settings.database_timeout)?;
         let mut new_session = connect(&factory, settings.database_wait)?;
-        prepare(&mut new_session.client, settings.database_wait, first)?;
+        set_up(&mut new_session.client, settings.database_wait)?;
         let session = first_session(&factory, new_session, tables)?;
         let pool = pool::open(&factory, session, settings.pool_size);
         let store = Store::new(pool, factory, metrics)?;
@@ -128,26 +127,6 @@ pub fn factory(
 ) -> Result<Arc<SessionFactory>, CommandError> {
     let connector = Connector::new(&settings.database_url, settings.database_url_file.clone())?;
     Ok(Arc::new(SessionFactory::new(connector, session_wait, statement_timeout)))
-}
-
-/// Migrates, and makes the first key. Other servers may be doing the same; for their locks it waits for `limit` each.
-fn prepare(
-    client: &mut Client,
-    limit: Duration,
-    mut first: impl FnMut(Transaction<'_>) -> Result<(), CommandError>,
-) -> Result<(), CommandError> {
-    const WHAT: &str = "cannot make the bootstrap key";
-    let failed = |error: postgres::Error| CommandError::Runtime(format!("{WHAT}: {}", describe(&error)));
-    if migrations::state(client)?.0 != State::Current {
-        migrations::run(client, limit, &mut first)?;
-    }
-    if !keys::is_empty(client).map_err(failed)? {
-        return Ok(());
-    }
-    locks::with_locks(client, WHAT, limit, |mut transaction| {
-        keys::lock(&mut transaction).map_err(|error| Stopped::by(WHAT, &error))?;
-        first(transaction).map_err(Stopped::Failed)
-    })
 }
 
 /// A connection that takes writes, to a database that may still be coming up, or a standby that is to be promoted.

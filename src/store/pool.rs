@@ -18,7 +18,7 @@ const ERROR_LINE_EVERY: Duration = Duration::from_secs(30);
 /// r2d2's view of the sessions.
 pub struct Sessions {
     factory: Arc<SessionFactory>,
-    /// There already when the pool is opened, so that nobody waits for another one.
+    /// There already when the pool is opened, so that no request waits for another one.
     first: Mutex<Option<Session>>,
 }
 

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::keys;
+use postgres::Client;
+
 use super::migrations::{self, State};
 use super::open;
 use super::pool::SESSION_WAIT;
 use super::schema::Schema;
-use super::session::Session;
+use super::session::{Session, TableStatements};
 use crate::command_error::CommandError;
 use crate::config::Settings;
 use crate::postgres_link::{describe, first_value, is_true};
@@ -15,14 +16,17 @@ use crate::postgres_link::{describe, first_value, is_true};
 /// A line about something that is in order, or what is wrong with it.
 pub type Finding = Result<String, CommandError>;
 
+/// What is in our tables, a line each, where they are as they should be or will be after a migration.
+pub type LookAtRows = fn(&mut Client, &Schema, State) -> Result<Vec<String>, postgres::Error>;
+
 /// Waits for no database that is still coming up.
-pub fn database(settings: &Settings) -> Vec<Finding> {
+pub fn database(settings: &Settings, tables: &[TableStatements], look_at_rows: LookAtRows) -> Vec<Finding> {
     let connected = open::factory(settings, SESSION_WAIT, Duration::ZERO).and_then(|factory| {
         let session = Session::new(open::connect(&factory, Duration::ZERO)?);
         Ok((session, factory.connector.place.clone()))
     });
     match connected {
-        Ok((session, place)) => Look { session, place, findings: Vec::new() }.around(),
+        Ok((session, place)) => Look { session, place, findings: Vec::new() }.around(tables, look_at_rows),
         Err(failure) => vec![Err(failure)],
     }
 }
@@ -34,8 +38,8 @@ struct Look {
 }
 
 impl Look {
-    fn around(mut self) -> Vec<Finding> {
-        if let Err(error) = self.look() {
+    fn around(mut self, tables: &[TableStatements], look_at_rows: LookAtRows) -> Vec<Finding> {
+        if let Err(error) = self.look(tables, look_at_rows) {
             self.wrong(&describe(&error));
         }
         self.findings
@@ -49,7 +53,7 @@ impl Look {
         self.findings.push(Err(CommandError::Runtime(format!("{}: {what}", self.place))));
     }
 
-    fn look(&mut self) -> Result<(), postgres::Error> {
+    fn look(&mut self, tables: &[TableStatements], look_at_rows: LookAtRows) -> Result<(), postgres::Error> {
         let client = &mut self.session.client;
         let version = first_value(client, "SELECT current_setting('server_version')")?.unwrap_or_default();
         let is_old = is_true(client, "SELECT current_setting('server_version_num')::int < 150000")?;
@@ -64,26 +68,26 @@ impl Look {
         // The same look as that of a start, so that both say the same.
         match migrations::state(&mut self.session.client) {
             Err(failure) => self.wrong(&failure.to_string()),
-            Ok((State::Current, schema)) => {
-                self.look_at_schema();
-                self.look_at_keys(&schema, true)?;
-            }
-            Ok((State::Behind { from: 0, .. }, schema)) if !schema.has_keys => {
-                self.look_at_others(&schema)?
-            }
-            Ok((State::Behind { from, to }, schema)) => {
-                match from {
-                    0 => self.fine("has a table api_keys of another server, which is adopted"),
-                    _ => self.fine(&format!("is migrated from version {from} to {to}")),
+            Ok((state, schema)) => {
+                match state {
+                    State::Current => self.look_at_tables(tables),
+                    State::Behind { from: 0, .. } if schema.has_keys => {
+                        self.fine("has a table api_keys of another server, which is adopted");
+                    }
+                    State::Behind { from: 0, .. } => self.look_at_others(&schema)?,
+                    State::Behind { from, to } => {
+                        self.fine(&format!("is migrated from version {from} to {to}"));
+                    }
                 }
-                self.look_at_keys(&schema, false)?;
+                let found = look_at_rows(&mut self.session.client, &schema, state)?;
+                found.iter().for_each(|found| self.fine(found));
             }
         }
         Ok(())
     }
 
-    fn look_at_schema(&mut self) {
-        match self.session.prepare_all(&[keys::TABLE]) {
+    fn look_at_tables(&mut self, tables: &[TableStatements]) {
+        match self.session.prepare_all(tables) {
             Ok(()) => self.fine("needs no migration: its schema is that of this program"),
             Err((table, error)) => {
                 self.wrong(&format!("the table {table} is not as expected: {}", describe(&error)))
@@ -108,23 +112,6 @@ impl Look {
             }
         };
         self.fine(&format!("{found}; the server's tables are made in schema {}", schema.name));
-        self.fine("has no key, so a bootstrap key is made");
-        Ok(())
-    }
-
-    fn look_at_keys(&mut self, schema: &Schema, is_migrated: bool) -> Result<(), postgres::Error> {
-        match keys::is_empty(&mut self.session.client)? {
-            true => self.fine("has no key, so a bootstrap key is made"),
-            false => self.fine("has keys, so no bootstrap key is made"),
-        }
-        let tenants = keys::count_tenants(&mut self.session.client, schema, is_migrated)?;
-        if tenants > 0 {
-            self.fine(&format!(
-                "has {tenants} {} of tenants (with tenant_id, or admin without is_admin): here they open only \
-                 /auth/whoami and their own revocation",
-                if tenants == 1 { "key" } else { "keys" }
-            ));
-        }
         Ok(())
     }
 }

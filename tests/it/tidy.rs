@@ -20,7 +20,6 @@ const LONG: &[(&str, usize, &str)] = &[
     ("src/http/connection.rs", 594, "to be divided into reading, writing and time-outs"),
     ("src/http/head.rs", 405, "the grammar of a request's head in one piece"),
     ("src/http/worker_pool.rs", 367, "to be divided"),
-    ("src/store/keys.rs", 476, "every statement about keys"),
 ];
 
 /// Names that told a reader nothing, or something wrong: as a part of any identifier or file name.
@@ -42,10 +41,6 @@ const KNOWN_COMMENTS: &[&str] = &[
     "src/http/forwarded.rs",
     "src/http/listener.rs",
     "src/http/worker_pool.rs",
-    "src/postgres_link/credentials.rs",
-    "src/store/invalidation.rs",
-    "src/store/mod.rs",
-    "src/store/pool.rs",
 ];
 const KNOWN_IMPORTS: &[&str] = &[];
 

@@ -10,13 +10,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::super::expiry;
+use super::super::store::TABLE;
+use super::super::store::declared::{Declared, KnownKey, Step};
 use super::declaration::{self, Wanted};
 use super::{Load, failed, has_answered, id, tell_servers, until, until_within};
 use crate::cli;
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::plain_file;
-use crate::store::declared::{Declared, KnownKey, Step};
-use crate::store::keys::TABLE;
 use crate::store::{COMMAND_LIMIT, Store};
 use crate::terminal::shown;
 

@@ -4,12 +4,13 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
 use super::super::expiry;
+use super::super::store::TABLE;
 use super::{Load, failed, until};
 use crate::auth::api_key::{self, KeyHash};
+use crate::auth::store::Lookup;
 use crate::cli;
 use crate::command_error::CommandError::{self, Runtime};
 use crate::store::Store;
-use crate::store::keys::{Lookup, TABLE};
 use crate::terminal::shown;
 
 // The help text of `keys explain` promises these.

@@ -7,11 +7,12 @@ use time::OffsetDateTime;
 
 use super::super::expiry;
 use super::super::listing;
+use super::super::store::Position;
 use super::{failed, has_answered, until};
+use crate::auth::store::KeyRow;
 use crate::cli;
 use crate::command_error::CommandError::{self, Runtime};
 use crate::store::Store;
-use crate::store::keys::{KeyRow, Position};
 use crate::terminal::{is_obeyed, shown};
 
 /// Rows that are fetched at once.

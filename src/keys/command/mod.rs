@@ -15,15 +15,16 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::request_body::{End, check_name, read_grace};
+use super::store::{NewKey, Revocation, Rotated, Successor, TABLE};
 use super::{ALREADY_ROTATED, expiry};
 use crate::auth::Permission;
 use crate::auth::api_key::Plaintext;
+use crate::auth::store::Undone;
 use crate::cli::{self, KeysAction};
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::config::Settings;
 use crate::random;
-use crate::store::keys::{NewKey, Revocation, Rotated, Successor, TABLE, Undone, Unlogged};
-use crate::store::{COMMAND_LIMIT, Store, StoreError};
+use crate::store::{COMMAND_LIMIT, Store, StoreError, Unlogged};
 use crate::terminal::shown;
 
 /// By when the database has to have answered what the action asks of it now. `None`: nothing has been asked of it yet.

@@ -6,9 +6,8 @@ use postgres::{GenericClient, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::keys::Unlogged;
-use super::keys::never_if_far;
-use super::{Committed, Store, StoreError};
+use crate::auth::store::never_if_far;
+use crate::store::{Committed, Store, StoreError, Unlogged};
 
 /// A row that a file declared, or whose hash one now declares.
 pub struct KnownKey {

@@ -1,0 +1,89 @@
+//! Keys page by page.
+
+use std::time::Instant;
+
+use postgres::Row;
+use postgres::types::FromSql;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::auth::store::{KeyRow, columns, created_at, key_row, never_if_far};
+use crate::store::{Store, StoreError};
+
+/// Where a page begins: after this row, in the order newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub created_at: OffsetDateTime,
+    pub id: Uuid,
+}
+
+pub const LIST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM api_keys WHERE (",
+    created_at!(),
+    ", id) < ($1, $2) AND ($3 OR revoked_at IS NULL) ORDER BY ",
+    created_at!(),
+    " DESC, id DESC LIMIT $4"
+);
+pub const LIST_FIRST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM api_keys WHERE $1 OR revoked_at IS NULL ORDER BY ",
+    created_at!(),
+    " DESC, id DESC LIMIT $2"
+);
+
+/// Rows of a page, as PostgreSQL sent them: a thousand copies of each text would only be thrown away.
+pub struct Rows(Vec<Row>);
+
+impl Rows {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    /// One after another.
+    ///
+    /// # Errors
+    /// A value is not of the type that we expect.
+    pub fn iter<'a, T: FromSql<'a>>(&'a self) -> impl Iterator<Item = Result<KeyRow<T>, StoreError>> {
+        self.0.iter().map(|row| Ok(key_row(row)?))
+    }
+
+    /// Where the last row stands.
+    ///
+    /// # Errors
+    /// As `iter`.
+    pub fn end(&self) -> Result<Option<Position>, StoreError> {
+        let position = |row: &Row| Ok(Position { id: row.try_get(0)?, created_at: row.try_get(3)? });
+        self.0.last().map(position).transpose()
+    }
+}
+
+impl Store {
+    /// At most `limit` rows, newest first.
+    ///
+    /// # Errors
+    /// See `StoreError`.
+    pub fn list(
+        &self,
+        after: Option<Position>,
+        with_revoked: bool,
+        limit: i64,
+        until: Instant,
+    ) -> Result<Rows, StoreError> {
+        self.read(until, |session| {
+            let rows = match after {
+                Some(Position { created_at, id }) => {
+                    session.query(LIST, &[&created_at, &id, &with_revoked, &limit])?
+                }
+                None => session.query(LIST_FIRST, &[&with_revoked, &limit])?,
+            };
+            Ok(Rows(rows))
+        })
+    }
+}

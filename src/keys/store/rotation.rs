@@ -1,0 +1,103 @@
+//! A new key in the place of an old one.
+
+use std::time::Instant;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::store::{Committed, Store, StoreError, Unlogged};
+
+/// A new key that takes an old one's place; name, permissions and lifetime are the old one's.
+pub struct Successor<'a> {
+    pub id: Uuid,
+    /// Lowercase hex SHA-256 of the whole key.
+    pub hash: &'a str,
+    pub prefix: &'a str,
+    /// For how long the old key goes on working; 0 revokes it.
+    pub grace_seconds: f64,
+    /// Longest life of a new key.
+    pub longest_seconds: Option<f64>,
+}
+
+/// What a rotation made.
+#[derive(Debug)]
+pub struct Rotation {
+    pub name: String,
+    pub permissions: String,
+    pub created_at: OffsetDateTime,
+    pub expires_at: Option<OffsetDateTime>,
+    pub old_expires_at: OffsetDateTime,
+}
+
+/// What a rotation met.
+#[derive(Debug)]
+pub enum Rotated {
+    Now(Rotation),
+    /// It has its successor already, whether or not it still works.
+    Earlier,
+    /// Unknown, revoked or expired.
+    NotValid,
+}
+
+/// The old key's lifetime is that of its creation; it is written for older servers, which rotate a rotated key again. It
+/// is counted in seconds, since days are not of one length where clocks are put forward and back; in whole ones and
+/// upwards, since ends are cut down to whole seconds, and a key that is rotated often must not lose one each time. Where
+/// another program wrote no past moment of creation, it is what is left.
+///
+/// The row is locked before it is looked at, so of several rotations at once one makes a key. The others see what that
+/// one has written: PostgreSQL reads a row again when it had to wait for its lock.
+pub const ROTATE: &str = "WITH old AS (
+         SELECT id, COALESCE(name::text, '') AS name, COALESCE(permissions::text, '') AS permissions, expires_at,
+                tenant_id, is_admin,
+                make_interval(secs => ceil(extract(epoch FROM
+                    CASE WHEN expires_at > now() AND expires_at < '10000-01-01T00:00:00Z' THEN expires_at END
+                    - CASE WHEN created_at > '1970-01-01T00:00:00Z' THEN LEAST(created_at, now()) ELSE now() END))) AS lifetime,
+                rotated_at IS NOT NULL AS was_rotated,
+                rotated_at IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS may_rotate
+         FROM api_keys WHERE id = $1 FOR UPDATE
+     ), ended AS (
+         UPDATE api_keys SET revoked_at = CASE WHEN $5::float8 = 0 THEN now() END, rotated_at = now(), lifetime = old.lifetime,
+                expires_at = LEAST(old.expires_at, date_trunc('second', now() + make_interval(secs => $5)))
+         FROM old WHERE api_keys.id = old.id AND may_rotate RETURNING api_keys.expires_at
+     ), made AS (
+         INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, tenant_id, is_admin, expires_at, rotated_from)
+         SELECT $2::uuid, $3::text, $4::text, name, permissions, now(), tenant_id, is_admin,
+                CASE WHEN ends < '10000-01-01T00:00:00Z' THEN date_trunc('second', ends)
+                     WHEN ends IS NOT NULL THEN '9999-12-31T23:59:59Z' END, id
+         FROM old, LATERAL (SELECT LEAST(now() + lifetime, now() + make_interval(secs => $6::float8)) AS ends) AS bounded
+         WHERE may_rotate RETURNING name::text, permissions::text, created_at, expires_at
+     ), told AS (SELECT pg_notify('api_key_changes', '') FROM made)
+     SELECT made.name, made.permissions, made.created_at, made.expires_at, ended.expires_at, old.was_rotated,
+            (SELECT count(*) FROM told)
+     FROM old LEFT JOIN made ON true LEFT JOIN ended ON true";
+
+impl Store {
+    /// Makes a key in the place of a valid one that has no successor yet. Committed when this returns; other servers
+    /// may still have to hear of it.
+    ///
+    /// # Errors
+    /// See `StoreError`.
+    pub fn rotate(
+        &self,
+        id: Uuid,
+        successor: &Successor<'_>,
+        until: Instant,
+    ) -> Result<Committed<Rotated>, StoreError> {
+        let Successor { id: new, hash, prefix, grace_seconds, longest_seconds } = successor;
+        self.write(until, |session| {
+            let row = session
+                .query_opt(ROTATE, &[&id, new, &Unlogged(hash), prefix, grace_seconds, longest_seconds])?;
+            let Some(row) = row else { return Ok(Rotated::NotValid) };
+            let Some(name) = row.try_get(0)? else {
+                return Ok(if row.try_get(5)? { Rotated::Earlier } else { Rotated::NotValid });
+            };
+            Ok(Rotated::Now(Rotation {
+                name,
+                permissions: row.try_get(1)?,
+                created_at: row.try_get(2)?,
+                expires_at: row.try_get(3)?,
+                old_expires_at: row.try_get(4)?,
+            }))
+        })
+    }
+}
