@@ -186,9 +186,7 @@ fn reads_go_on_while_changes_and_the_use_of_keys_wait_for_a_lock() {
     let server = Start::on(&database).arguments(["--pool-size", "2", "--database-timeout", "5s"]).serving();
     let admin = server.bootstrap_key();
     wait_for("the pool to be full", || (server.metric("cloacina_db_pool_size", &[]) >= 2.0).then_some(()));
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN SHARE MODE").unwrap();
+    let lock = database.hold("LOCK TABLE api_keys IN SHARE MODE");
     let mut creation = create(&server, &admin, "locked");
     wait_until_waiting_for(&database, "Lock", 1);
     // The use of a key, which has not been written yet, with every one of them.
@@ -196,7 +194,7 @@ fn reads_go_on_while_changes_and_the_use_of_keys_wait_for_a_lock() {
         server.get("/auth/keys", Some(&admin)).expect_status(200);
     }
     creation.receive("POST").expect(503, UNAVAILABLE);
-    lock.rollback().unwrap();
+    lock.release();
 }
 
 /// Neither a server's link, without which it remembers no key, nor what it writes of the use of keys.
@@ -291,9 +289,7 @@ fn a_command_whose_database_falls_silent_says_that_the_outcome_is_unknown() {
     let database = Database::new();
     drop(Server::start(&database));
     let wire = Wire::start(database.host_and_port());
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN SHARE MODE").unwrap();
+    let lock = database.hold("LOCK TABLE api_keys IN SHARE MODE");
     let url = database.url_through(wire.port);
     let directory = Directory::new();
     let file = directory.join("keys.toml");
@@ -305,7 +301,7 @@ fn a_command_whose_database_falls_silent_says_that_the_outcome_is_unknown() {
             [&create[..], &apply].map(|arguments| scope.spawn(|| keys_command::keys_at(&url, arguments, "")));
         wait_until_waiting_for(&database, "Lock", 2);
         assert!(wire.go_dead("") >= 2);
-        lock.rollback().unwrap();
+        lock.release();
         commands.map(|command| command.join().unwrap())
     });
     let said = "the database does not answer; the outcome is unknown: list keys before trying again";
@@ -379,13 +375,11 @@ fn a_key_of_which_nobody_knows_whether_it_was_made_is_revoked_again() {
          $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
          CREATE TRIGGER holding BEFORE INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION hold()",
     );
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("SELECT pg_advisory_xact_lock(1)").unwrap();
+    let lock = database.hold("SELECT pg_advisory_xact_lock(1)");
     let mut creation = create(&server, &admin, "cut-creation");
     // Once the statement has been sent. Others may wait for the lock too, such as the writing of last uses.
     wait_for("the creation to be under way", || (wire.go_dead("cut-creation") == 1).then_some(()));
-    lock.rollback().unwrap();
+    lock.release();
     wait_for("the key to be made", || (rows_named(&database, "cut-creation") == 1).then_some(()));
     wire.cut();
     creation.receive("POST").expect(503, UNKNOWN);
@@ -401,9 +395,7 @@ fn changes_that_wait_for_a_lock() {
     let server = Start::on(&database).arguments(["--database-timeout", "2s"]).serving();
     let admin = server.bootstrap_key();
     let (id, key) = server.create_key(&admin, "locked");
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.execute("SELECT FROM api_keys WHERE id::text = $1 FOR UPDATE", &[&id]).unwrap();
+    let lock = database.hold(&format!("SELECT FROM api_keys WHERE id::text = '{id}' FOR UPDATE"));
     let mut changes: Vec<_> = (0..8)
         .map(|_| {
             let mut change = Connection::open(server.address);
@@ -420,7 +412,7 @@ fn changes_that_wait_for_a_lock() {
         assert!([UNAVAILABLE, OVERLOADED].contains(&response.text()), "{}", response.text());
     }
     assert_eq!(waiting_for(&database, "Lock"), 0, "no session waits for an answer that nobody wants");
-    lock.rollback().unwrap();
+    lock.release();
     assert!(server.knows(&key), "a change that was refused was not made");
 }
 
@@ -431,9 +423,7 @@ fn a_request_that_waited_too_long_gives_way() {
     let server = Start::on(&database).arguments(["--workers", "1", "--database-timeout", "1m"]).serving();
     let admin = server.bootstrap_key();
     server.wait_for_pool();
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let lock = database.lock_keys();
     let list = http::request("GET", "/auth/keys", Some(&admin), None);
     let mut clients: Vec<_> = (0..4).map(|_| Connection::open(server.address)).collect();
     clients[0].send(&list);
@@ -444,7 +434,7 @@ fn a_request_that_waited_too_long_gives_way() {
     });
     // Longer than half a second, which they have to have waited.
     std::thread::sleep(Duration::from_millis(700));
-    lock.rollback().unwrap();
+    lock.release();
     clients[0].receive("GET").expect_status(200);
     clients[1].receive("GET").expect(503, OVERLOADED);
     clients[2].receive("GET").expect(503, OVERLOADED);

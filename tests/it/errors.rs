@@ -421,9 +421,7 @@ fn a_hung_database_is_503() {
     let mut server = Start::on(&database).arguments(["--database-timeout", "1s"]).serving();
     let admin = server.bootstrap_key();
     server.wait_for_pool();
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let lock = database.lock_keys();
     for path in ["/auth/keys", "/auth/keys?limit=2"] {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine\r\nAuthorization: Bearer {admin}\r\n\r\n"
@@ -435,7 +433,7 @@ fn a_hung_database_is_503() {
         response.expect(503, &body("database unavailable"));
         server.expect_well("a lookup that hung");
     }
-    lock.rollback().unwrap();
+    lock.release();
     wait_for("the server to answer again", || {
         (server.get("/auth/keys", Some(&admin)).status == 200).then_some(())
     });
@@ -449,9 +447,7 @@ fn a_full_queue_is_503() {
         .serving();
     let admin = server.bootstrap_key();
     server.wait_for_pool();
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let lock = database.lock_keys();
     let request = http::request("GET", "/auth/keys", Some(&admin), None);
     // One is at work, and one waits.
     let mut admitted = [Connection::open(server.address), Connection::open(server.address)];
@@ -472,7 +468,7 @@ fn a_full_queue_is_503() {
     assert_eq!(server.metric("cloacina_http_rejected_total", &[("reason", "overloaded")]), 6.0);
     // What needs no worker is answered all the while.
     server.expect_well("its queue filled");
-    lock.rollback().unwrap();
+    lock.release();
     admitted[0].receive("GET").expect_status(200);
     // A request that has waited for long is turned away as well: how long this one did depends on the machine.
     let waited = admitted[1].receive("GET");

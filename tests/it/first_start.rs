@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::keys::hash;
 use crate::support::directory::Directory;
 use crate::support::postgres::Database;
-use crate::support::server::{Server, Start};
+use crate::support::server::{Server, Start, Starting};
 use crate::support::wire::Wire;
 use crate::support::{Seeded, wait_for};
 
@@ -43,16 +43,19 @@ fn killed_at_random_points() {
     assert_eq!(killed, 16);
 }
 
+/// A first start that waits, because the row of its key does not reach the database.
+fn held_at_the_insertion(database: &Database, home: &Directory) -> (Wire, Starting) {
+    let wire = Wire::start(database.host_and_port());
+    let start = Start::without_database().database_url(&database.url_through(wire.port)).home(home);
+    let starting = wire.hold_when("INSERT INTO api_keys", || start.starting());
+    (wire, starting)
+}
+
 /// Killed when the row is about to be committed: its key is on disk by then, whole, and becomes the first key.
 #[test]
 fn killed_just_before_the_commit() {
-    let database = Database::new();
-    let home = Directory::new();
-    let wire = Wire::start(database.host_and_port());
-    let url = database.url_through(wire.port);
-    let starting = wire.hold_when("INSERT INTO api_keys", || {
-        Start::without_database().database_url(&url).home(&home).starting()
-    });
+    let (database, home) = (Database::new(), Directory::new());
+    let (wire, starting) = held_at_the_insertion(&database, &home);
     assert!(!home.join("bootstrap-key").exists(), "the row could still be refused");
     wire.hold_when("COMMIT", || wire.let_all_through());
     let written = fs::read_to_string(home.join("bootstrap-key")).unwrap();
@@ -73,13 +76,8 @@ fn killed_just_before_the_commit() {
 /// The file cannot be written any more when the row is about to be committed.
 #[test]
 fn a_home_that_goes_away_meanwhile() {
-    let database = Database::new();
-    let home = Directory::new();
-    let wire = Wire::start(database.host_and_port());
-    let url = database.url_through(wire.port);
-    let starting = wire.hold_when("INSERT INTO api_keys", || {
-        Start::without_database().database_url(&url).home(&home).starting()
-    });
+    let (database, home) = (Database::new(), Directory::new());
+    let (wire, starting) = held_at_the_insertion(&database, &home);
     fs::remove_dir_all(home.path()).unwrap();
     wire.let_all_through();
     let ended = starting.ended().expect_code(1);

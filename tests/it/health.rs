@@ -210,9 +210,7 @@ fn ready_says_when_it_is_shutting_down() {
     let key = server.bootstrap_key();
     // A request that holds the drain up, on a worker that waits for a lock.
     server.wait_for_pool();
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let lock = database.lock_keys();
     let mut waiting = Connection::open(server.address);
     waiting.send(&http::request("GET", "/auth/keys", Some(&key), None));
     wait_for("the request to be under way", || {
@@ -229,7 +227,7 @@ fn ready_says_when_it_is_shutting_down() {
         Some(response)
     });
     refused.expect(503, r#"{"status":"not ready","reason":"shutting down"}"#);
-    lock.rollback().unwrap();
+    lock.release();
     // The request that was under way gets its answer, and then the server goes.
     waiting.receive("GET").expect_status(200);
     drop(watcher);

@@ -133,9 +133,7 @@ fn a_mistyped_key_is_refused_without_asking_the_database() {
     let (_, key) = server.create_key(&admin, "typed");
     let misses = server.metric("cloacina_auth_cache_misses_total", &[]);
     // Nobody can read the table now; only who does not ask it can answer.
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let lock = database.lock_keys();
     let mut mistyped = 0;
     for place in [4, 20, 46, 47, 52] {
         let mut bytes = key.clone().into_bytes();
@@ -144,7 +142,7 @@ fn a_mistyped_key_is_refused_without_asking_the_database() {
         server.get("/auth/keys", Some(&wrong)).expect(401, INVALID);
         mistyped += 1;
     }
-    lock.rollback().unwrap();
+    lock.release();
     assert_eq!(server.metric("cloacina_auth_failures_total", &[("reason", "checksum")]), f64::from(mistyped));
     assert_eq!(server.metric("cloacina_auth_cache_misses_total", &[]), misses);
     assert!(server.lets_in(&key));

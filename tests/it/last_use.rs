@@ -141,15 +141,13 @@ fn a_locked_row_holds_up_nothing() {
     let server = Server::start(&database);
     let admin = server.bootstrap_key();
     let (id, key) = server.create_key(&admin, "locked");
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute(&format!("SELECT FROM api_keys WHERE id = '{id}' FOR UPDATE")).unwrap();
+    let lock = database.hold(&format!("SELECT FROM api_keys WHERE id = '{id}' FOR UPDATE"));
     for _ in 0..5 {
         assert!(server.knows(&key));
         let_a_batch_pass(&server, &database, &admin);
     }
     assert_eq!(last_used(&database, &id), None);
-    lock.rollback().unwrap();
+    lock.release();
     written(&database, &id);
 }
 

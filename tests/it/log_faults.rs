@@ -146,9 +146,7 @@ fn a_failure_that_nobody_reads() {
         .serving();
     let key = server.bootstrap_key();
     server.wait_for_pool();
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let lock = database.lock_keys();
     let mut stuck = http::Connection::open(server.address);
     stuck.send(&http::request("GET", "/auth/keys", Some(&key), None));
     wait_for("the request to be under way", || {
@@ -157,7 +155,7 @@ fn a_failure_that_nobody_reads() {
     server.signal("TERM");
     let ended = server.ended();
     assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
-    lock.rollback().unwrap();
+    lock.release();
     // A start that fails ends too, though its words are not read.
     let failing = Start::without_database()
         .database_url("postgresql://u@127.0.0.1:1/d?connect_timeout=1")

@@ -108,16 +108,14 @@ fn all_in_use() {
     let admin = server.bootstrap_key();
     // Where a look takes a second, as on a busy machine, the database counts as away, and reads are given up: once more.
     wait_for("a request to outlast the lock", || {
-        let mut other = database.client();
-        let mut lock = other.transaction().unwrap();
-        lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+        let lock = database.lock_keys();
         let mut held = Connection::open(server.address);
         held.send(&http::request("GET", "/auth/keys", Some(&admin), None));
         wait_for("/ready to say that all sessions are busy", || {
             let response = server.get("/ready", None);
             (response.status == 503 && response.text() == BUSY).then_some(())
         });
-        lock.rollback().unwrap();
+        lock.release();
         let status = held.receive("GET").status;
         wait_for("/ready to say so", || (server.get("/ready", None).status == 200).then_some(()));
         (status == 200).then_some(())
@@ -142,14 +140,12 @@ fn all_in_use_and_no_more_to_be_had() {
     database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1"));
     // New sessions are refused by now, which says nothing of those that there are.
     expect_for(Duration::from_secs(5), || server.get("/ready", None).expect_status(200));
-    let mut other = database.client();
-    let mut lock = other.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let lock = database.lock_keys();
     let mut held = Connection::open(server.address);
     held.send(&http::request("GET", "/auth/keys", Some(&admin), None));
     wait_for("/ready to say something else", || (server.get("/ready", None).status != 200).then_some(()));
     expect_for(Duration::from_secs(5), || server.get("/ready", None).expect(503, BUSY));
-    lock.rollback().unwrap();
+    lock.release();
     assert_eq!(held.receive("GET").status, 200);
     wait_for("/ready to say so", || (server.get("/ready", None).status == 200).then_some(()));
 }

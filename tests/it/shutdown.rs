@@ -129,9 +129,7 @@ fn a_second_signal_ends_it_at_once() {
     let server = Start::on(&database).arguments(["--database-timeout", "10m"]).serving();
     let key = server.bootstrap_key();
     server.wait_for_pool();
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let lock = database.lock_keys();
     let _stuck = stuck_request(&database, &server, &key);
     server.signal("TERM");
     wait_for("the first signal to be taken", || server.stderr().contains("draining").then_some(()));
@@ -142,7 +140,7 @@ fn a_second_signal_ends_it_at_once() {
     let ended = server.ended();
     assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
     assert!(began.elapsed() < Duration::from_secs(10), "the drain would have taken 30 s");
-    lock.rollback().unwrap();
+    lock.release();
 }
 
 #[test]
@@ -152,9 +150,7 @@ fn the_drain_has_an_end() {
         Start::on(&database).arguments(["--database-timeout", "10m", "--shutdown-timeout", "2s"]).serving();
     let key = server.bootstrap_key();
     server.wait_for_pool();
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let lock = database.lock_keys();
     let mut stuck = stuck_request(&database, &server, &key);
     let began = Instant::now();
     let ended = server.terminate();
@@ -162,7 +158,7 @@ fn the_drain_has_an_end() {
     assert!(ended.last_words().contains("1 connections were cut off"), "{ended:#?}");
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     stuck.expect_end();
-    lock.rollback().unwrap();
+    lock.release();
 }
 
 /// The deadline is one for all of the drain, whatever still waits for a database that does not answer.

@@ -171,9 +171,7 @@ fn a_failover_while_the_pool_is_busy() {
         left_behind.get("/auth/verify", Some(&admin)).expect_status(204);
         (left_behind.metric("cloacina_auth_cache_hits_total", &[]) > 4.0).then_some(())
     });
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let lock = database.lock_keys();
     let mut held = Connection::open(left_behind.address);
     held.send(&http::request("GET", "/auth/keys", Some(&admin), None));
     wait_for("the pool to be busy", || (left_behind.get("/ready", None).status == 503).then_some(()));
@@ -181,7 +179,7 @@ fn a_failover_while_the_pool_is_busy() {
     wire.switch(place(&standby));
     other.delete(&format!("/auth/keys/{id}"), &admin).expect_status(200);
     assert_ne!(left_behind.get("/auth/verify", Some(&key)).status, 204, "a revoked key is let in");
-    lock.rollback().unwrap();
+    lock.release();
     wait_until_well(&left_behind, &admin);
     left_behind.get("/auth/verify", Some(&key)).expect_status(401);
 }

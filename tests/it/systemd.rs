@@ -58,9 +58,7 @@ fn stopping_is_said_before_the_last_answer() {
     let server = under(&supervisor, Start::on(&database)).serving();
     supervisor.expect("READY=1");
     let key = server.bootstrap_key();
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").unwrap();
+    let lock = database.lock_keys();
     let mut asked = Connection::open(server.address);
     asked.send(&http::request("GET", "/auth/keys", Some(&key), None));
     wait_for("the request to be under way", || {
@@ -68,7 +66,7 @@ fn stopping_is_said_before_the_last_answer() {
     });
     server.signal("TERM");
     supervisor.expect("STOPPING=1");
-    lock.rollback().unwrap();
+    lock.release();
     asked.receive("GET").expect_status(200);
     server.ended().expect_code(0);
 }

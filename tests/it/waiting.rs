@@ -116,16 +116,14 @@ fn an_answer_does_not_wait_until_the_dead_server_is_forgotten() {
     let admin = server.bootstrap_key();
     let ids = keys_to_revoke(&database, 1);
     add_dead_server(&database);
-    let mut locker = database.client();
-    let mut lock = locker.transaction().unwrap();
-    lock.batch_execute("SELECT FROM auth_caches WHERE seen = 0 FOR UPDATE").unwrap();
+    let lock = database.hold("SELECT FROM auth_caches WHERE seen = 0 FOR UPDATE");
     server.delete(&format!("/auth/keys/{}", ids[0]), &admin).expect_status(200);
     let log = wait_for("the server to give up forgetting the other", || {
         Some(server.log()).filter(|log| log.contains("could not ask whether other servers know"))
     });
     let at = |text: &str| log.find(text).unwrap_or_else(|| panic!("{text}: {log}"));
     assert!(at("DELETE") < at("could not ask"), "{log}");
-    lock.rollback().unwrap();
+    lock.release();
 }
 
 #[test]

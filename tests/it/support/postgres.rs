@@ -125,6 +125,18 @@ impl Database {
         self.client().batch_execute(statements).unwrap();
     }
 
+    /// Runs a statement that locks something, which stays so until it is released.
+    pub fn hold(&self, statement: &str) -> Lock {
+        let mut session = self.client();
+        session.batch_execute(&format!("BEGIN; {statement}")).unwrap();
+        Lock(session)
+    }
+
+    /// Has whatever reads or writes keys wait.
+    pub fn lock_keys(&self) -> Lock {
+        self.hold("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE")
+    }
+
     /// Whether the server has made its table yet.
     pub fn has_keys_table(&self) -> bool {
         self.value("SELECT to_regclass('api_keys') IS NOT NULL")
@@ -157,6 +169,15 @@ impl Database {
             }
         }
         contents
+    }
+}
+
+/// A transaction that holds a lock.
+pub struct Lock(Client);
+
+impl Lock {
+    pub fn release(mut self) {
+        self.0.batch_execute("ROLLBACK").unwrap();
     }
 }
 
