@@ -65,10 +65,10 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, CommandError> {
             logging::start_without_file(invocation.verbose);
             return serve_check::check(home()?, flags);
         }
-        Command::ConfigGet(key) => cli::print(&config::command::get(&home()?, &key)?)?,
-        Command::ConfigSet(key, value) => config::command::set(&home()?, &key, &value)?,
-        Command::ConfigUnset(key) => config::command::unset(&home()?, &key)?,
-        Command::ConfigList => cli::print(&config::command::list(&home()?)?)?,
+        Command::ConfigGet(key) => cli::print(&cli::config::get(&home()?, &key)?)?,
+        Command::ConfigSet(key, value) => cli::config::set(&home()?, &key, &value)?,
+        Command::ConfigUnset(key) => cli::config::unset(&home()?, &key)?,
+        Command::ConfigList => cli::print(&cli::config::list(&home()?)?)?,
         Command::Keys(action, flags) => {
             logging::start_without_file(invocation.verbose);
             let settings =

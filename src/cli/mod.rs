@@ -1,6 +1,7 @@
 //! The command line: what was asked for, and how the program speaks to the terminal.
 
 pub mod completions;
+pub mod config;
 mod flags;
 pub mod health;
 mod help;
@@ -81,7 +82,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, CommandError> {
             let checks = given.switch("--check");
             if checks { Command::Check(given.settings) } else { Command::Serve(given.settings) }
         }
-        Some("config") => config(&operands("config", arguments, literal)?)?,
+        Some("config") => config::parse(&operands("config", arguments, literal)?)?,
         Some("keys") => {
             let (action, flags) = keys::parse(arguments, literal)?;
             Command::Keys(action, flags)
@@ -119,24 +120,6 @@ pub fn print_error(failure: &CommandError) {
 /// Prints a line on stderr, where that is still possible: for people, beside the result.
 pub fn remark(line: &str) {
     logging::write_stderr(format!("{line}\n").as_bytes());
-}
-
-fn config(operands: &[String]) -> Result<Command, CommandError> {
-    const ACTIONS: &str = "`config get KEY`, `config set KEY VALUE`, `config unset KEY` or `config list`";
-    let usage = |text: &str| Err(Usage(text.to_owned()));
-    // Operands are not repeated: they may be halves of a password with a space in it.
-    match operands.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["get", key] => Ok(Command::ConfigGet((*key).to_owned())),
-        ["set", key, value] => Ok(Command::ConfigSet((*key).to_owned(), (*value).to_owned())),
-        ["unset", key] => Ok(Command::ConfigUnset((*key).to_owned())),
-        ["list"] => Ok(Command::ConfigList),
-        ["get", ..] => usage("`config get` takes one KEY"),
-        ["set", ..] => usage("`config set` takes one KEY and one VALUE (quote a value that has spaces)"),
-        ["unset", ..] => usage("`config unset` takes one KEY"),
-        ["list", ..] => usage("`config list` takes no argument"),
-        [] => usage(&format!("`config` needs an action: {ACTIONS}")),
-        [other, ..] => Err(unknown_action("config", other, ACTIONS)),
-    }
 }
 
 fn completions(operands: &[String]) -> Result<String, CommandError> {

@@ -1,10 +1,9 @@
 //! Every setting once: flag, then environment, then `config.toml`, then default.
 
-pub mod command;
 pub mod database_url;
-mod file;
+pub mod file;
 mod mask;
-mod sources;
+pub mod sources;
 mod table;
 mod values;
 
@@ -16,7 +15,7 @@ use std::time::Duration;
 pub use file::{position, private_directory};
 pub use mask::mask_url;
 pub use sources::secret_in;
-pub use table::{Form, SETTINGS, Setting};
+pub use table::{Form, SETTINGS, Setting, unknown_key};
 pub use values::{count, parse_duration};
 
 use crate::command_error::CommandError::{self, Runtime, Usage};

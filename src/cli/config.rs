@@ -4,11 +4,33 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::path::Path;
 
-use super::file::{ConfigFile, lock};
-use super::sources::{Level, Sources};
-use super::table::unknown_key;
-use super::{Flags, SETTINGS, Setting, make_home};
+use super::{Command, unknown_action};
 use crate::command_error::CommandError::{self, Runtime, Usage};
+use crate::config::file::{ConfigFile, lock};
+use crate::config::sources::{Level, Sources};
+use crate::config::{Flags, SETTINGS, Setting, make_home, unknown_key};
+
+/// Reads what follows `config`.
+///
+/// # Errors
+/// `Usage` that says what would be right.
+pub fn parse(operands: &[String]) -> Result<Command, CommandError> {
+    const ACTIONS: &str = "`config get KEY`, `config set KEY VALUE`, `config unset KEY` or `config list`";
+    let usage = |text: &str| Err(Usage(text.to_owned()));
+    // Operands are not repeated: they may be halves of a password with a space in it.
+    match operands.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["get", key] => Ok(Command::ConfigGet((*key).to_owned())),
+        ["set", key, value] => Ok(Command::ConfigSet((*key).to_owned(), (*value).to_owned())),
+        ["unset", key] => Ok(Command::ConfigUnset((*key).to_owned())),
+        ["list"] => Ok(Command::ConfigList),
+        ["get", ..] => usage("`config get` takes one KEY"),
+        ["set", ..] => usage("`config set` takes one KEY and one VALUE (quote a value that has spaces)"),
+        ["unset", ..] => usage("`config unset` takes one KEY"),
+        ["list", ..] => usage("`config list` takes no argument"),
+        [] => usage(&format!("`config` needs an action: {ACTIONS}")),
+        [other, ..] => Err(unknown_action("config", other, ACTIONS)),
+    }
+}
 
 /// The value that counts, and a newline. A password in it is not masked: a user who asks for it wants it.
 ///
