@@ -23,6 +23,7 @@ use super::credentials;
 use super::stream::{Limit, Stream, silent};
 use crate::command_error::CommandError;
 use crate::config::database_url::{DatabaseUrl, Roots, SslMode};
+use crate::terminal::shown;
 
 /// Makes the TLS of every connection to one database.
 #[derive(Clone)]
@@ -197,9 +198,8 @@ impl Handshake {
                 };
             }
         }
-        let server = ServerName::try_from(name.clone()).map_err(|_| {
-            Refusal(format!("`{}` is no name that a certificate can have", name.escape_debug()))
-        })?;
+        let server = ServerName::try_from(name.clone())
+            .map_err(|_| Refusal(format!("`{}` is no name that a certificate can have", shown(&name))))?;
         match TlsConnector::from(Arc::clone(&tls.config)).connect(server, stream).await {
             Ok(stream) => Ok(Stream::tls(stream, limit)),
             Err(error) => Err(tls.explain(error, &name)),
