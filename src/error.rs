@@ -38,7 +38,7 @@ impl From<StoreError> for Error {
         match error {
             StoreError::Unavailable(_) => Error::Unavailable(error),
             StoreError::Unknown(_) => Error::OutcomeUnknown(Some(error)),
-            StoreError::Refused(_) => Error::Internal(error.to_string().into()),
+            StoreError::Refused(_) => Error::Internal(error.into()),
         }
     }
 }

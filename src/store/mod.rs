@@ -1,6 +1,7 @@
 //! The database behind a pool of sessions: what runs on them, within which time, and what it means when that fails.
 
 mod database_status;
+mod error;
 pub mod locks;
 pub mod migrations;
 mod open;
@@ -11,7 +12,6 @@ pub mod schema;
 mod session;
 mod unlogged;
 
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,10 @@ use time::OffsetDateTime;
 
 use crate::command_error::CommandError;
 use crate::metrics::Metrics;
-use crate::postgres_link::{
-    SessionFactory, cancel, describe, ends_session, first_value, is_fatal, is_passing,
-};
+use crate::postgres_link::{SessionFactory, cancel, first_value};
 use database_status::DatabaseStatus;
 pub use database_status::Trouble;
+pub use error::{Cause, StoreError};
 use pool::Sessions;
 use probe::Probe;
 use session::Session;
@@ -59,45 +58,12 @@ pub struct Store {
     probe: Mutex<Probe>,
 }
 
-/// Why a statement was not answered. Neither text has a key, a hash or a password in it.
-#[derive(Debug)]
-pub enum StoreError {
-    /// The database is down, too slow, or does not take work now.
-    Unavailable(String),
-    /// It refused what we asked: a bug, or a table that another program has changed.
-    Refused(String),
-    /// The session broke during a change: it is not known whether the database carried that out.
-    Unknown(String),
-}
-
 /// A change that was carried out.
 #[derive(Debug)]
 pub struct Committed<T> {
     pub value: T,
     /// `false`: the wait for a synchronous standby was given up, so a failover may undo the change.
     pub is_confirmed: bool,
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StoreError::Unavailable(text) | StoreError::Refused(text) | StoreError::Unknown(text) => {
-                formatter.write_str(text)
-            }
-        }
-    }
-}
-
-impl From<postgres::Error> for StoreError {
-    fn from(error: postgres::Error) -> StoreError {
-        let text = describe(&error);
-        let is_passing = match error.code() {
-            Some(code) => is_fatal(&error) || is_passing(code),
-            // Else it is a value that is not what we expect.
-            None => ends_session(&error),
-        };
-        if is_passing { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
-    }
 }
 
 impl Store {
@@ -169,7 +135,7 @@ impl Store {
             match error.code() {
                 Some(&SqlState::READ_ONLY_SQL_TRANSACTION) if Instant::now() < again_until => {}
                 Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => return Err(StoreError::from(error)),
-                _ if is_dead => return Err(StoreError::Unknown(describe(&error))),
+                _ if is_dead => return Err(StoreError::Unknown(Cause::Driver(error))),
                 _ => return Err(StoreError::from(error)),
             }
         }
@@ -216,7 +182,7 @@ impl Store {
             match answer {
                 // The session is given up: what is sent on it now would fail, with an unknown outcome.
                 Ok(_) if is_cancelled => {
-                    return Err(StoreError::Unavailable("the request's time was over".to_owned()));
+                    return Err(StoreError::Unavailable(Cause::TimeOver));
                 }
                 Ok(read_only) if read_only.as_deref() == Some("off") => return Ok(session),
                 // Others of its age are read-only as well.
@@ -249,7 +215,7 @@ impl Store {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(StoreError::Unavailable("the request's time was over".to_owned()));
+                return Err(StoreError::Unavailable(Cause::TimeOver));
             }
             let patience =
                 if self.status.is_down() { SESSION_WAIT_WHEN_DOWN } else { self.factory.session_wait };
@@ -259,7 +225,7 @@ impl Store {
                     self.status.has_no_session();
                 }
                 self.status.look_now();
-                StoreError::Unavailable(format!("no session within {:?}: {error}", asked.elapsed()))
+                StoreError::Unavailable(Cause::NoSession(asked.elapsed(), error))
             })?;
             if self.factory.is_current(session.epoch()) {
                 self.metrics.pool_wait_seconds.observe(asked.elapsed().as_secs_f64());

@@ -249,9 +249,9 @@ fn wrong(flag: &str, line: &str) -> CommandError {
 
 fn failed(error: StoreError) -> CommandError {
     Runtime(match error {
-        StoreError::Unavailable(text) => format!("the database is not available: {text}"),
-        StoreError::Refused(text) => format!("the database refused: {text}"),
-        StoreError::Unknown(text) => format!("lost the database: {text}; {OUTCOME_UNKNOWN}"),
+        StoreError::Unavailable(cause) => format!("the database is not available: {cause}"),
+        StoreError::Refused(cause) => format!("the database refused: {cause}"),
+        StoreError::Unknown(cause) => format!("lost the database: {cause}; {OUTCOME_UNKNOWN}"),
     })
 }
 

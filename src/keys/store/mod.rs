@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::auth::store::{FIND, never_if_far};
 use crate::postgres_link::is_true;
-use crate::store::{Committed, Store, StoreError, TableStatements, Unlogged};
+use crate::store::{Cause, Committed, Store, StoreError, TableStatements, Unlogged};
 pub use pages::Position;
 use pages::{LIST, LIST_FIRST};
 use rotation::ROTATE;
@@ -118,7 +118,7 @@ impl Store {
                 (false, true) => Some(Revocation::Earlier),
             })
         })?;
-        let refused = || StoreError::Refused(format!("the table did not take the revocation of {id}"));
+        let refused = || StoreError::Refused(Cause::NotTaken(format!("the revocation of {id}")));
         Ok(Committed { value: value.ok_or_else(refused)?, is_confirmed })
     }
 
