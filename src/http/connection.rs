@@ -10,15 +10,17 @@ use mio::Token;
 use mio::net::TcpStream;
 
 use super::chunked::Chunks;
+use super::completions::Completion;
 use super::error::Error;
 use super::forwarded;
 use super::head::{self, Body, Head};
 use super::peer::{Peer, Stage};
+use super::queue::Job;
 use super::request::RequestInfo;
 use super::response::{self, Response};
 use super::router::Routed;
 use super::server_status::PROBE;
-use super::worker_pool::{Completion, Job, ServerContext};
+use super::worker_pool::ServerContext;
 use crate::metrics::Rejection;
 use crate::networks::Networks;
 

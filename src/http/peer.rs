@@ -151,3 +151,17 @@ impl Peer {
         Ok(written)
     }
 }
+
+#[cfg(test)]
+impl Peer {
+    /// A client's end, and the peer that a worker answers to.
+    pub fn for_tests() -> (std::net::TcpStream, std::sync::Arc<Peer>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let (stream, address) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = TcpStream::from_std(stream);
+        (client, std::sync::Arc::new(Peer::new(stream, address, Token(2))))
+    }
+}

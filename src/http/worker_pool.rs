@@ -1,187 +1,29 @@
-//! The fixed pool and its bounded queue. Each worker pulls its requests from a tiny_http connection of its own, over
-//! a socket pair that no client can reach, and answers in one write.
+//! The fixed pool. Each worker pulls its requests from a tiny_http connection of its own and answers in one write.
 
-use std::collections::VecDeque;
-use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mio::{Token, Waker};
-use prometheus::IntGauge;
-
-use super::connection::Rules;
+use super::completions::{Completion, CompletionQueue};
 use super::error::Error;
-use super::peer::{Peer, Stage};
+use super::peer::Peer;
+use super::queue::{Job, Queue};
 use super::request::{Request, RequestInfo};
 use super::response::{self, Response};
-use super::router::{Routed, Service};
+use super::router::Service;
 use super::server_status::ServerStatus;
+use super::tiny_http_pair::TinyHttpPair;
 use super::waiters::Waiter;
 use crate::background::restart_on_panic;
 use crate::metrics::Rejection;
-use crate::random;
 
 /// A request that waited for longer, while others wait behind it, is turned away instead of served: a request that
 /// comes now is served soon. One that no other waits behind was late for another reason, such as a busy machine, and is
 /// served.
 const QUEUE_WAIT_LIMIT: Duration = Duration::from_millis(500);
-/// A worker's own socket pair never blocks for long, unless something is very wrong.
-const PAIR_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A vetted request on its way to a worker.
-pub struct Job {
-    pub peer: Arc<Peer>,
-    /// `Head::plain_request`.
-    pub plain: Vec<u8>,
-    /// Beside it, since tiny_http takes every line apart letter by letter.
-    pub authorization: Option<String>,
-    pub content_type: Option<String>,
-    pub has_content_coding: bool,
-    /// `None` for the server's own probe.
-    pub routed: Option<Routed>,
-    pub info: RequestInfo,
-}
-
-/// What a worker tells the event loop when the event loop has something left to do with the connection.
-pub struct Completion {
-    pub token: Token,
-    /// What the socket would not take at once.
-    pub rest: Vec<u8>,
-    pub close: bool,
-}
-
-/// First in, first out, with a bound. One lock, one condition, and no thread woken that would find nothing to do.
-pub struct Queue {
-    state: Mutex<QueueState>,
-    filled: Condvar,
-    limit: usize,
-    /// How many wait in this queue and in others that share it.
-    depth: IntGauge,
-}
-
-struct QueueState {
-    jobs: VecDeque<Job>,
-    /// How many workers have taken since the start.
-    taken: u64,
-    closed: bool,
-    /// Workers that wait, also those that were woken and have not come to it yet.
-    waiting: usize,
-    /// Those of them that were woken.
-    woken: usize,
-}
-
-impl Queue {
-    pub fn new(limit: usize, depth: IntGauge) -> Queue {
-        let state = QueueState { jobs: VecDeque::new(), taken: 0, closed: false, waiting: 0, woken: 0 };
-        Queue { state: Mutex::new(state), filled: Condvar::new(), limit, depth }
-    }
-
-    fn state(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Appends a job; `false` when the queue is full.
-    pub fn push(&self, job: Job) -> bool {
-        let mut state = self.state();
-        // While every worker waits for the database, those whom the event loop has answered itself keep nobody out.
-        while state.jobs.len() >= self.limit
-            && state.jobs.front().is_some_and(|oldest| oldest.peer.stage() != Some(Stage::Queued))
-        {
-            state.jobs.pop_front();
-            self.depth.dec();
-        }
-        if state.jobs.len() >= self.limit {
-            return false;
-        }
-        state.jobs.push_back(job);
-        self.depth.inc();
-        // A wake-up costs more than most requests, and whoever is at work comes back for the next job by himself.
-        let wakes = state.woken < state.waiting.min(state.jobs.len());
-        state.woken += usize::from(wakes);
-        drop(state);
-        if wakes {
-            self.filled.notify_one();
-        }
-        true
-    }
-
-    /// Waits for a job, and says whether others wait behind it; `None` once the queue is closed and empty.
-    fn pop(&self) -> Option<(Job, bool)> {
-        let mut state = self.state();
-        loop {
-            if let Some(job) = state.jobs.pop_front() {
-                state.taken += 1;
-                self.depth.dec();
-                return Some((job, !state.jobs.is_empty()));
-            }
-            if state.closed {
-                return None;
-            }
-            state.waiting += 1;
-            state = self.filled.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
-            state.waiting -= 1;
-            // Not by one of ours, should the system wake it for no reason: then somebody is woken once too often.
-            state.woken = state.woken.saturating_sub(1);
-        }
-    }
-
-    /// Lets the workers end once they have done what is queued.
-    pub fn close(&self) {
-        self.state().closed = true;
-        self.filled.notify_all();
-    }
-
-    /// How many jobs workers have taken so far: it stands still when they do.
-    pub fn taken(&self) -> u64 {
-        self.state().taken
-    }
-}
-
-/// Where workers leave word for the event loop.
-pub struct CompletionQueue {
-    done: Mutex<Vec<Completion>>,
-    rules: Mutex<Option<Rules>>,
-    waker: Waker,
-}
-
-impl CompletionQueue {
-    pub fn new(waker: Waker) -> CompletionQueue {
-        CompletionQueue { done: Mutex::new(Vec::new()), rules: Mutex::new(None), waker }
-    }
-
-    fn post(&self, done: Completion) {
-        self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(done);
-        self.wake();
-    }
-
-    /// Has the event loop go by these from now on.
-    pub fn post_rules(&self, rules: Rules) {
-        *self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(rules);
-        self.wake();
-    }
-
-    /// The rules that were posted last, once.
-    pub fn collect_rules(&self) -> Option<Rules> {
-        self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
-    }
-
-    /// Makes the event loop look around: also at whether we are draining.
-    pub fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            log::error!("cannot wake the event loop: {error}");
-        }
-    }
-
-    /// All that was posted since the last time.
-    pub fn collect(&self) -> Vec<Completion> {
-        std::mem::take(&mut *self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
-    }
-}
 
 /// What all workers share.
 pub struct ServerContext {
@@ -197,7 +39,7 @@ pub struct ServerContext {
 
 #[cfg(test)]
 impl ServerContext {
-    /// With nobody in it yet, and the poll that its completions wakes.
+    /// With no request in it yet, and the poll that its completions wake.
     pub fn for_tests(queue: usize, service: Arc<dyn Service>) -> (mio::Poll, Arc<ServerContext>) {
         let (poll, waker) = super::event_loop::prepare().unwrap();
         let status = Arc::new(ServerStatus::new(Arc::new(crate::metrics::Metrics::new().unwrap())));
@@ -237,26 +79,26 @@ pub fn start(
     counts: Counts,
     directory: &Path,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let lines = Line::open(directory, counts.reads + counts.changes)?;
-    lines
+    let pairs = TinyHttpPair::open(directory, counts.reads + counts.changes)?;
+    pairs
         .into_iter()
         .enumerate()
-        .map(|(number, line)| {
+        .map(|(number, pair)| {
             let server = Arc::clone(server);
             let directory = directory.to_owned();
             let changes = number >= counts.reads;
             let name =
                 if changes { format!("change-{}", number - counts.reads) } else { format!("read-{number}") };
-            let mut line = Some(line);
+            let mut pair = Some(pair);
             std::thread::Builder::new().name(name).spawn(move || {
                 let queue = if changes { &server.changes } else { &server.reads };
-                restart_on_panic(|| work(&server, queue, line.take(), &directory));
+                restart_on_panic(|| work(&server, queue, pair.take(), &directory));
             })
         })
         .collect()
 }
 
-fn work(server: &Arc<ServerContext>, queue: &Queue, mut line: Option<Line>, directory: &Path) {
+fn work(server: &Arc<ServerContext>, queue: &Queue, mut pair: Option<TinyHttpPair>, directory: &Path) {
     let mut out = Vec::new();
     while let Some((job, has_followers)) = queue.pop() {
         if !job.peer.begin() {
@@ -266,15 +108,15 @@ fn work(server: &Arc<ServerContext>, queue: &Queue, mut line: Option<Line>, dire
             server.status.metrics.rejected(Rejection::Overloaded);
             Error::Overloaded.response()
         } else {
-            if line.is_none() {
-                let opened =
-                    Line::open(directory, 1).inspect_err(|error| log::error!("no socket pair: {error}"));
-                line = opened.ok().and_then(|mut lines| lines.pop());
+            if pair.is_none() {
+                let opened = TinyHttpPair::open(directory, 1)
+                    .inspect_err(|error| log::error!("no socket pair: {error}"));
+                pair = opened.ok().and_then(|mut pairs| pairs.pop());
             }
-            match answer(server, line.as_mut(), &job) {
+            match answer(server, pair.as_mut(), &job) {
                 Ok(response) => response,
                 Err(error) => {
-                    line = None;
+                    pair = None;
                     log::error!(request_id = &*job.info.request_id; "internal error: {error}");
                     Error::Internal.response()
                 }
@@ -290,10 +132,10 @@ fn work(server: &Arc<ServerContext>, queue: &Queue, mut line: Option<Line>, dire
 
 /// Pulls the request out of tiny_http and has it handled. What went wrong beyond a handler's own errors comes back
 /// as text for the log; the tiny_http connection must not be used again then.
-fn answer(server: &ServerContext, line: Option<&mut Line>, job: &Job) -> Result<Response, String> {
-    let line = line.ok_or("no tiny_http connection")?;
+fn answer(server: &ServerContext, pair: Option<&mut TinyHttpPair>, job: &Job) -> Result<Response, String> {
+    let pair = pair.ok_or("no tiny_http connection")?;
     catch_unwind(AssertUnwindSafe(|| {
-        let mut request = line.pull(&job.plain)?;
+        let mut request = pair.pull(&job.plain)?;
         let mut body = Vec::new();
         request
             .as_reader()
@@ -347,7 +189,7 @@ fn write(
     let close = !info.keep_alive || server.status.is_draining();
     out.clear();
     response::encode(response, info.framing(close, true), out);
-    // Counted before the client can see the answer, so that whoever asks for metrics next finds it there.
+    // Counted before the client can see the answer, so that a client that asks for metrics next finds it there.
     let now = Instant::now();
     server.status.metrics.requests_in_flight.dec();
     server.status.answered(info, response, now.duration_since(info.at));
@@ -363,92 +205,18 @@ fn write(
     is_there
 }
 
-/// A tiny_http connection and our own end of its socket pair.
-struct Line {
-    ours: UnixStream,
-    requests: Box<dyn Iterator<Item = Result<tiny_http::Request, String>> + Send>,
-}
-
-impl Line {
-    /// Makes pairs through tiny_http's public accept function: it wants a listener, so one stands in `directory` for a
-    /// moment, behind mode 0700.
-    fn open(directory: &Path, count: usize) -> io::Result<Vec<Line>> {
-        let room = directory.join(format!(".line-{}", random::uuid()?));
-        std::fs::DirBuilder::new().mode(0o700).create(&room)?;
-        let opened = Line::open_in(&room, count);
-        let removed = std::fs::remove_dir_all(&room);
-        opened.and_then(|lines| removed.map(|()| lines))
-    }
-
-    fn open_in(room: &Path, count: usize) -> io::Result<Vec<Line>> {
-        let path = room.join("s");
-        let listener = tiny_http::Listener::from(UnixListener::bind(&path)?);
-        let no_tls = tiny_http::SslContextWrap::build_ssl_capabilities(None).map_err(io::Error::other)?;
-        let open = |_| {
-            let ours = UnixStream::connect(&path)?;
-            ours.set_write_timeout(Some(PAIR_TIMEOUT))?;
-            let theirs = tiny_http::Server::accept_connection(&listener, &no_tls)?;
-            let requests = theirs.ok_or_else(|| io::Error::other("tiny_http made no connection"))?;
-            let requests = requests.map(|request| request.map_err(|error| error.to_string()));
-            Ok(Line { ours, requests: Box::new(requests) })
-        };
-        (0..count).map(open).collect()
-    }
-
-    fn pull(&mut self, plain: &[u8]) -> Result<tiny_http::Request, String> {
-        self.ours.write_all(plain).map_err(|error| format!("cannot feed tiny_http: {error}"))?;
-        self.requests.next().unwrap_or_else(|| Err("tiny_http's connection has ended".to_owned()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
-    use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::http::router::{TEST_ROUTE, TestService};
+    use crate::http::router::TestService;
 
     const ONE_EACH: Counts = Counts { reads: 1, changes: 1 };
 
-    /// A client's end, and the peer that a worker answers to.
-    fn connection() -> (TcpStream, Arc<Peer>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let (stream, address) = listener.accept().unwrap();
-        stream.set_nonblocking(true).unwrap();
-        let stream = mio::net::TcpStream::from_std(stream);
-        (client, Arc::new(Peer::new(stream, address, Token(2))))
-    }
-
-    fn job(peer: Arc<Peer>, path: &str, request_id: &str) -> Job {
-        peer.hand_over();
-        let info = RequestInfo {
-            request_id: request_id.into(),
-            method: "GET",
-            route: "/test",
-            keep_alive: false,
-            is_1_0: false,
-            client: peer.address.ip(),
-            at: Instant::now(),
-            deadline: Instant::now() + Duration::from_secs(10),
-        };
-        let plain = format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes();
-        Job {
-            peer,
-            plain,
-            authorization: None,
-            content_type: None,
-            has_content_coding: false,
-            routed: Some(TEST_ROUTE),
-            info,
-        }
-    }
-
     fn ask(server: &ServerContext, path: &str) -> String {
-        let (mut client, peer) = connection();
-        assert!(server.reads.push(job(peer, path, "the-id")));
+        let (mut client, peer) = Peer::for_tests();
+        assert!(server.reads.push(Job::for_tests(peer, path, "the-id")));
         let mut answer = [0; 4096];
         let count = client.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..count]).into_owned()
@@ -493,8 +261,8 @@ mod tests {
         };
         let (_poll, server) = ServerContext::for_tests(8, Arc::new(TestService(handle)));
         let workers = start(&server, Counts { reads: 1, changes: 0 }, &std::env::temp_dir()).unwrap();
-        let (client, peer) = connection();
-        assert!(server.reads.push(job(peer, "/dies", "the-id")));
+        let (client, peer) = Peer::for_tests();
+        assert!(server.reads.push(Job::for_tests(peer, "/dies", "the-id")));
         assert!(ask(&server, "/fine").starts_with("HTTP/1.1 200 "), "by the same one");
         drop(client);
         server.close();
@@ -511,8 +279,8 @@ mod tests {
         let (_poll, server) = ServerContext::for_tests(8, Arc::new(TestService(handle)));
         let workers = start(&server, ONE_EACH, &std::env::temp_dir()).unwrap();
         let done_with = |path, keep_alive| {
-            let (client, peer) = connection();
-            let mut job = job(Arc::clone(&peer), path, "the-id");
+            let (client, peer) = Peer::for_tests();
+            let mut job = Job::for_tests(Arc::clone(&peer), path, "the-id");
             job.info.keep_alive = keep_alive;
             assert!(server.reads.push(job));
             let deadline = Instant::now() + Duration::from_secs(10);
@@ -533,31 +301,5 @@ mod tests {
         assert!(peer.event_loop_turn().is_none(), "the connection is still to be ended");
         server.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
-    }
-
-    #[test]
-    fn who_was_given_up_keeps_nobody_out() {
-        let queue = Queue::new(2, IntGauge::new("depth", "depth").unwrap());
-        let ((_one, first), (_two, second), (_three, third)) = (connection(), connection(), connection());
-        assert!(
-            queue.push(job(Arc::clone(&first), "/", "1")) && queue.push(job(Arc::clone(&second), "/", "2"))
-        );
-        assert!(!queue.push(job(Arc::clone(&third), "/", "3")));
-        assert_eq!(first.take_back(Instant::now(), |_| true), Some(Stage::Queued));
-        assert!(queue.push(job(Arc::clone(&third), "/", "3")));
-        let order = [queue.pop(), queue.pop()].map(|popped| popped.unwrap().0.info.request_id);
-        assert_eq!(order, ["2".into(), "3".into()]);
-    }
-
-    #[test]
-    fn the_queue_is_bounded_and_keeps_its_order() {
-        let queue = Queue::new(2, IntGauge::new("depth", "depth").unwrap());
-        let (_client, peer) = connection();
-        let push = |id| queue.push(job(Arc::clone(&peer), "/", id));
-        assert_eq!([push("1"), push("2"), push("3")], [true, true, false]);
-        assert_eq!(queue.depth.get(), 2);
-        queue.close();
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|(job, _)| job.info.request_id).collect();
-        assert_eq!(order, ["1".into(), "2".into()]);
     }
 }
