@@ -107,7 +107,7 @@ fn chunk_size(line: &[u8]) -> Result<(usize, usize), Error> {
     size.map(|size| (size, line.len() - digits + leading_zeros)).ok_or(Error::ContentTooLarge(BODY_LIMIT))
 }
 
-/// A trailer is a field line that nobody here reads; it still has to be one.
+/// A trailer is a field line that no handler reads; it still has to be one.
 fn check_trailer(line: &[u8]) -> Result<(), Error> {
     let name_end = line.iter().position(|byte| *byte == b':').unwrap_or(0);
     let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);

@@ -43,9 +43,9 @@ mod tests {
             ("127.0.0.1", Some("198.51.100.7, 192.0.2.1"), "192.0.2.1"),
             ("127.0.0.1", Some("198.51.100.7,192.0.2.1,10.0.0.1,10.0.0.2"), "192.0.2.1"),
             ("127.0.0.1", Some("198.51.100.7, 192.0.2.1 ,\tfd00::1"), "192.0.2.1"),
-            // All are ours: whoever was first.
+            // All are ours: the first of them.
             ("127.0.0.1", Some("10.0.0.3, 10.0.0.2"), "10.0.0.3"),
-            // Malformed: the last that somebody trusted has vouched for.
+            // Malformed: the last address that a trusted proxy has named.
             ("127.0.0.1", Some("192.0.2.1, unknown"), "127.0.0.1"),
             ("127.0.0.1", Some("192.0.2.1, unknown, 10.0.0.1"), "10.0.0.1"),
             ("127.0.0.1", Some("192.0.2.1,,10.0.0.1"), "10.0.0.1"),

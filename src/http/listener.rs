@@ -23,7 +23,7 @@ pub fn passed() -> Result<Option<TcpListener>, CommandError> {
              and Accept=no)"
         ))
     };
-    // Without it the variable is for somebody else (sd_listen_fds(3)).
+    // Without it the variable is for another process (sd_listen_fds(3)).
     if std::env::var_os("LISTEN_PID").is_none() {
         return Ok(None);
     }
@@ -43,7 +43,7 @@ pub fn passed() -> Result<Option<TcpListener>, CommandError> {
     Ok(Some(listener))
 }
 
-/// Binds without listening: a taken port is known before the database is touched, and nobody is let in before it is
+/// Binds without listening: a taken port is known before the database is touched, and no client is let in before it is
 /// ready. Accepted sockets inherit `TCP_NODELAY` from it.
 ///
 /// # Errors
@@ -52,10 +52,10 @@ pub fn reserve(bind: SocketAddr) -> Result<Socket, CommandError> {
     bound(bind).map_err(|error| failure(bind, &error))
 }
 
-/// Whether somebody listens there now; nothing is kept of the address.
+/// Whether another process listens there now; nothing is kept of the address.
 ///
 /// # Errors
-/// One line that names the address, when nobody could listen there.
+/// One line that names the address, when no process could listen there.
 pub fn is_taken(bind: SocketAddr) -> Result<bool, CommandError> {
     match bound(bind) {
         Ok(_) => Ok(false),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use mio::Token;
 use mio::net::TcpStream;
 
-/// A client's socket. At any moment either the event loop or one worker may write to it; `Turn` says who.
+/// A client's socket. At any time either the event loop or one worker may write to it; `Turn` says who.
 pub struct Peer {
     /// Non-blocking.
     pub stream: TcpStream,
@@ -19,7 +19,7 @@ pub struct Peer {
 
 #[derive(Debug, Clone, Copy)]
 enum Turn {
-    /// The event loop reads on. The moment is when the last answer was given.
+    /// The event loop reads on. The instant is when the last answer was given.
     EventLoop { since: Instant },
     /// A request waits for its answer. `wakes` is set when the client has sent more meanwhile, so that the event loop, which
     /// left it unread, is told when it may go on.
@@ -149,19 +149,5 @@ impl Peer {
             }
         }
         Ok(written)
-    }
-}
-
-#[cfg(test)]
-impl Peer {
-    /// A client's end, and the peer that a worker answers to.
-    pub fn for_tests() -> (std::net::TcpStream, std::sync::Arc<Peer>) {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
-        let (stream, address) = listener.accept().unwrap();
-        stream.set_nonblocking(true).unwrap();
-        let stream = TcpStream::from_std(stream);
-        (client, std::sync::Arc::new(Peer::new(stream, address, Token(2))))
     }
 }

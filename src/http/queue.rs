@@ -23,34 +23,6 @@ pub struct Job {
     pub info: RequestInfo,
 }
 
-#[cfg(test)]
-impl Job {
-    /// GET, answered by a connection that ends.
-    pub fn for_tests(peer: Arc<Peer>, path: &str, request_id: &str) -> Job {
-        use std::time::{Duration, Instant};
-        peer.hand_over();
-        let info = RequestInfo {
-            request_id: request_id.into(),
-            method: "GET",
-            route: "/test",
-            keep_alive: false,
-            is_1_0: false,
-            client: peer.address.ip(),
-            at: Instant::now(),
-            deadline: Instant::now() + Duration::from_secs(10),
-        };
-        Job {
-            peer,
-            plain: format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes(),
-            authorization: None,
-            content_type: None,
-            has_content_coding: false,
-            routed: Some(super::router::TEST_ROUTE),
-            info,
-        }
-    }
-}
-
 /// First in, first out, with a bound. One lock, one condition, and no thread woken that would find nothing to do.
 pub struct Queue {
     state: Mutex<QueueState>,
@@ -135,40 +107,5 @@ impl Queue {
     /// How many jobs workers have taken so far: it stands still when they do.
     pub fn taken(&self) -> u64 {
         self.state().taken
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-
-    #[test]
-    fn a_request_that_was_given_up_keeps_no_other_out() {
-        let queue = Queue::new(2, IntGauge::new("depth", "depth").unwrap());
-        let ((_one, first), (_two, second), (_three, third)) =
-            (Peer::for_tests(), Peer::for_tests(), Peer::for_tests());
-        assert!(
-            queue.push(Job::for_tests(Arc::clone(&first), "/", "1"))
-                && queue.push(Job::for_tests(Arc::clone(&second), "/", "2"))
-        );
-        assert!(!queue.push(Job::for_tests(Arc::clone(&third), "/", "3")));
-        assert_eq!(first.take_back(Instant::now(), |_| true), Some(Stage::Queued));
-        assert!(queue.push(Job::for_tests(Arc::clone(&third), "/", "3")));
-        let order = [queue.pop(), queue.pop()].map(|popped| popped.unwrap().0.info.request_id);
-        assert_eq!(order, ["2".into(), "3".into()]);
-    }
-
-    #[test]
-    fn the_queue_is_bounded_and_keeps_its_order() {
-        let queue = Queue::new(2, IntGauge::new("depth", "depth").unwrap());
-        let (_client, peer) = Peer::for_tests();
-        let push = |id| queue.push(Job::for_tests(Arc::clone(&peer), "/", id));
-        assert_eq!([push("1"), push("2"), push("3")], [true, true, false]);
-        assert_eq!(queue.depth.get(), 2);
-        queue.close();
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|(job, _)| job.info.request_id).collect();
-        assert_eq!(order, ["1".into(), "2".into()]);
     }
 }

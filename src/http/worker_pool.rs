@@ -208,15 +208,54 @@ fn write(
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream};
+
+    use mio::Token;
+    use prometheus::IntGauge;
 
     use super::*;
-    use crate::http::router::TestService;
+    use crate::http::peer::Stage;
+    use crate::http::router::{TEST_ROUTE, TestService};
 
     const ONE_EACH: Counts = Counts { reads: 1, changes: 1 };
 
+    /// A client's end, and the peer that a worker answers to.
+    fn connection() -> (TcpStream, Arc<Peer>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let (stream, address) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = mio::net::TcpStream::from_std(stream);
+        (client, Arc::new(Peer::new(stream, address, Token(2))))
+    }
+
+    fn job(peer: Arc<Peer>, path: &str, request_id: &str) -> Job {
+        peer.hand_over();
+        let info = RequestInfo {
+            request_id: request_id.into(),
+            method: "GET",
+            route: "/test",
+            keep_alive: false,
+            is_1_0: false,
+            client: peer.address.ip(),
+            at: Instant::now(),
+            deadline: Instant::now() + Duration::from_secs(10),
+        };
+        Job {
+            peer,
+            plain: format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes(),
+            authorization: None,
+            content_type: None,
+            has_content_coding: false,
+            routed: Some(TEST_ROUTE),
+            info,
+        }
+    }
+
     fn ask(server: &ServerContext, path: &str) -> String {
-        let (mut client, peer) = Peer::for_tests();
-        assert!(server.reads.push(Job::for_tests(peer, path, "the-id")));
+        let (mut client, peer) = connection();
+        assert!(server.reads.push(job(peer, path, "the-id")));
         let mut answer = [0; 4096];
         let count = client.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..count]).into_owned()
@@ -261,8 +300,8 @@ mod tests {
         };
         let (_poll, server) = ServerContext::for_tests(8, Arc::new(TestService(handle)));
         let workers = start(&server, Counts { reads: 1, changes: 0 }, &std::env::temp_dir()).unwrap();
-        let (client, peer) = Peer::for_tests();
-        assert!(server.reads.push(Job::for_tests(peer, "/dies", "the-id")));
+        let (client, peer) = connection();
+        assert!(server.reads.push(job(peer, "/dies", "the-id")));
         assert!(ask(&server, "/fine").starts_with("HTTP/1.1 200 "), "by the same one");
         drop(client);
         server.close();
@@ -279,8 +318,8 @@ mod tests {
         let (_poll, server) = ServerContext::for_tests(8, Arc::new(TestService(handle)));
         let workers = start(&server, ONE_EACH, &std::env::temp_dir()).unwrap();
         let done_with = |path, keep_alive| {
-            let (client, peer) = Peer::for_tests();
-            let mut job = Job::for_tests(Arc::clone(&peer), path, "the-id");
+            let (client, peer) = connection();
+            let mut job = job(Arc::clone(&peer), path, "the-id");
             job.info.keep_alive = keep_alive;
             assert!(server.reads.push(job));
             let deadline = Instant::now() + Duration::from_secs(10);
@@ -301,5 +340,32 @@ mod tests {
         assert!(peer.event_loop_turn().is_none(), "the connection is still to be ended");
         server.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
+    }
+
+    #[test]
+    fn a_request_that_was_given_up_keeps_no_other_out() {
+        let queue = Queue::new(2, IntGauge::new("depth", "depth").unwrap());
+        let ((_one, first), (_two, second), (_three, third)) = (connection(), connection(), connection());
+        assert!(
+            queue.push(job(Arc::clone(&first), "/", "1")) && queue.push(job(Arc::clone(&second), "/", "2"))
+        );
+        assert!(!queue.push(job(Arc::clone(&third), "/", "3")));
+        assert_eq!(first.take_back(Instant::now(), |_| true), Some(Stage::Queued));
+        assert!(queue.push(job(Arc::clone(&third), "/", "3")));
+        let order = [queue.pop(), queue.pop()].map(|popped| popped.unwrap().0.info.request_id);
+        assert_eq!(order, ["2".into(), "3".into()]);
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_keeps_its_order() {
+        let depth = IntGauge::new("depth", "depth").unwrap();
+        let queue = Queue::new(2, depth.clone());
+        let (_client, peer) = connection();
+        let push = |id| queue.push(job(Arc::clone(&peer), "/", id));
+        assert_eq!([push("1"), push("2"), push("3")], [true, true, false]);
+        assert_eq!(depth.get(), 2);
+        queue.close();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|(job, _)| job.info.request_id).collect();
+        assert_eq!(order, ["1".into(), "2".into()]);
     }
 }
