@@ -5,6 +5,7 @@ pub mod completions;
 pub mod connection;
 pub mod error;
 pub mod event_loop;
+pub mod fields;
 pub mod forwarded;
 pub mod head;
 pub mod listener;
