@@ -116,6 +116,25 @@ fn metrics_have_the_promised_families() {
     });
 }
 
+/// Each status by its own name, those of refused requests too.
+#[test]
+fn the_status_label_is_the_status() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    for (request, status) in [
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9000)), "414"),
+        ("GET https://a/health HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "421"),
+        ("GET /health HTTP/1.1\r\nHost: a\r\nExpect: else\r\n\r\n".to_owned(), "417"),
+        ("GET /health HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(), "505"),
+    ] {
+        let request = request.replace("Host: a", "Host: a\r\nConnection: close");
+        let answer = String::from_utf8(http::raw(server.address, request.as_bytes())).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert_eq!(server.metric("cloacina_http_requests_total", &[("status", status)]), 1.0, "{status}");
+    }
+    assert_eq!(server.metric("cloacina_http_requests_total", &[("status", "500")]), 0.0);
+}
+
 #[test]
 fn the_route_label_is_a_pattern() {
     let database = Database::new();
