@@ -42,7 +42,7 @@ impl Listener {
     /// # Errors
     /// There is no session that takes writes, or it broke.
     pub fn open(factory: &Arc<SessionFactory>, server: Uuid) -> Result<Listener, ConnectError> {
-        let NewSession { mut client, limit, epoch } = factory.create()?;
+        let NewSession { mut client, limit, epoch } = factory.create(Duration::MAX)?;
         limit.set(Some(Instant::now() + LEASE));
         // Nothing that is written here may wait for a synchronous standby: with another primary, it is all made anew.
         client.batch_execute(&format!("SET synchronous_commit = local; LISTEN {CHANNEL}"))?;

@@ -54,17 +54,15 @@ impl SessionFactory {
         let _ = self.started.set(());
     }
 
-    /// A connection that takes writes, to the server that takes them now.
+    /// A connection that takes writes, to the server that takes them now. `limit` is for all hosts together.
     ///
     /// When that is another server than the last time, every connection made before this one began is of no use: its
     /// server may not hear of changes any more. This one is as old as those, since it may itself be the one that came
     /// late.
-    pub fn create(&self) -> Result<NewSession, ConnectError> {
-        self.create_with(self.statement_timeout, Duration::MAX)
-    }
-
-    /// The same, with this limit for all hosts together.
-    pub fn create_within(&self, limit: Duration) -> Result<NewSession, ConnectError> {
+    ///
+    /// # Errors
+    /// Those of the last host; that one is read-only before all others.
+    pub fn create(&self, limit: Duration) -> Result<NewSession, ConnectError> {
         self.create_with(self.statement_timeout, limit)
     }
 

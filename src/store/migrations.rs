@@ -1,4 +1,5 @@
-//! The files in `migrations/`, embedded, run in one transaction by one server at a time.
+//! The files in `migrations/`, embedded, run in one transaction by one server at a time. They are numbered across all
+//! modules, so what one of them needs of a table that was there before is looked at here.
 
 use std::time::Duration;
 

@@ -32,7 +32,7 @@ impl ManageConnection for Sessions {
             return Ok(first);
         }
         self.factory.wait_for_start();
-        Ok(Session::new(self.factory.create()?))
+        Ok(Session::new(self.factory.create(Duration::MAX)?))
     }
 
     fn is_valid(&self, session: &mut Session) -> Result<(), ConnectError> {

@@ -23,11 +23,16 @@ pub type LookAtRows = fn(&mut Client, &Schema, State) -> Result<Vec<String>, pos
 pub fn database(settings: &Settings, tables: &[TableStatements], look_at_rows: LookAtRows) -> Vec<Finding> {
     let connected = open::factory(settings, SESSION_WAIT, Duration::ZERO).and_then(|factory| {
         let session = Session::new(open::connect(&factory, Duration::ZERO)?);
-        Ok((session, factory.connector.place.clone()))
+        Ok(Look { session, place: factory.connector.place.clone(), findings: Vec::new() })
     });
     match connected {
-        Ok((session, place)) => Look { session, place, findings: Vec::new() }.around(tables, look_at_rows),
-        Err(failure) => vec![Err(failure)],
+        Ok(mut look) => {
+            if let Err(error) = look.look(tables, look_at_rows) {
+                look.wrong(&describe(&error));
+            }
+            look.findings
+        }
+        Err(error) => vec![Err(error)],
     }
 }
 
@@ -38,13 +43,6 @@ struct Look {
 }
 
 impl Look {
-    fn around(mut self, tables: &[TableStatements], look_at_rows: LookAtRows) -> Vec<Finding> {
-        if let Err(error) = self.look(tables, look_at_rows) {
-            self.wrong(&describe(&error));
-        }
-        self.findings
-    }
-
     fn fine(&mut self, what: &str) {
         self.findings.push(Ok(format!("{} {what}", self.place)));
     }

@@ -24,7 +24,7 @@ impl Probe {
             let is_new = self.session.is_none();
             let mut session = match self.session.take() {
                 Some(session) => session,
-                None => factory.create_within(limit).map_err(|error| {
+                None => factory.create(limit).map_err(|error| {
                     log::debug!("cannot look at the database: {error}");
                     match error {
                         ConnectError::ReadOnly => Trouble::ReadOnly,
@@ -82,7 +82,7 @@ impl Store {
     /// to a standby, says nothing of those that there are.
     pub fn see_whether_it_is_the_same_server(&self, limit: Duration) {
         self.factory.wait_for_start();
-        match self.factory.create_within(limit) {
+        match self.factory.create(limit) {
             // Its end takes no longer either.
             Ok(session) => session.limit.set(Some(Instant::now() + limit)),
             Err(error) => log::debug!("cannot make a session to see where it leads: {error}"),

@@ -1,4 +1,5 @@
-//! Which schema our tables are in, and whether what has their names there is ours. Changes nothing.
+//! Which schema our tables are in, and whether what has their names there is ours. Changes nothing. The migrations make
+//! all tables in one schema, so all are looked at together, in the one query of a start.
 
 use postgres::Client;
 
