@@ -16,7 +16,6 @@ mod networks;
 mod openapi;
 mod plain_file;
 mod postgres_link;
-mod random;
 mod rate_limit;
 mod reload;
 mod routes;

@@ -74,8 +74,7 @@ pub fn serve(
     let store = Arc::new(Store::start(settings, Arc::clone(&metrics), tables, set_up)?);
     let status = Arc::new(ServerStatus::new(Arc::clone(&metrics)));
     status.access_log.store(settings.access_log, Ordering::Relaxed);
-    let auth = Auth::new(Arc::clone(&store), settings.cache_size, settings.cache_ttl, metrics)
-        .map_err(|error| runtime("the system has no random bytes", &error))?;
+    let auth = Auth::new(Arc::clone(&store), settings.cache_size, settings.cache_ttl, metrics);
     let openapi = openapi::document(ROUTES)
         .map_err(|error| runtime("cannot put together the OpenAPI document", &error))?
         .leak();

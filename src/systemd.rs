@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use crate::background::restart_on_panic;
 use crate::http::worker_pool::ServerContext;
-use crate::random;
 
 /// How long the first answer may take before it is asked for again.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
@@ -71,14 +72,14 @@ impl SystemdNotifier {
     /// Its thread is not joined: it may wait for an answer from a listening socket that is left to our successor.
     ///
     /// # Errors
-    /// No thread, or no random bytes.
+    /// The system has no thread left.
     pub fn watch(
         self: Arc<Self>,
         server: &Arc<ServerContext>,
         address: SocketAddr,
         longest_wait: Duration,
     ) -> io::Result<()> {
-        let probe = Probe::new(address)?;
+        let probe = Probe::new(address);
         server.status.expect_probe(&probe.path);
         let server = Arc::clone(server);
         let run = move || restart_on_panic(|| self.run(&server, &probe, Progress::new(longest_wait)));
@@ -137,9 +138,9 @@ struct Probe {
 }
 
 impl Probe {
-    fn new(address: SocketAddr) -> io::Result<Probe> {
-        let path = format!("/watchdog-{}", random::uuid()?);
-        Ok(Probe { path, addresses: from_here(address) })
+    fn new(address: SocketAddr) -> Probe {
+        let path = format!("/watchdog-{}", Uuid::new_v4());
+        Probe { path, addresses: from_here(address) }
     }
 
     /// Any answer will do, 503 in a busy worker's stead included: whether workers move is looked at apart. So will an
@@ -262,7 +263,7 @@ mod tests {
     /// What a probe makes of a listener that accepts, answers this, and closes or does not.
     fn probed(answer: Option<&'static [u8]>) -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let probe = Probe::new(listener.local_addr().unwrap()).unwrap();
+        let probe = Probe::new(listener.local_addr().unwrap());
         let (done, wait) = mpsc::channel::<()>();
         let server = thread::spawn(move || {
             let (mut client, _) = listener.accept().unwrap();
@@ -285,10 +286,10 @@ mod tests {
         assert!(probed(Some(b"SSH-2.0-OpenSSH\r\n")).is_err());
         assert!(probed(None).is_err(), "accepted, and never answered");
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(Probe::new(gone).unwrap().ask(SHORT).is_err());
+        assert!(Probe::new(gone).ask(SHORT).is_err());
         // The kernel completes the connection, and no program accepts it.
         let hung = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(Probe::new(hung.local_addr().unwrap()).unwrap().ask(SHORT).is_err());
+        assert!(Probe::new(hung.local_addr().unwrap()).ask(SHORT).is_err());
     }
 
     #[test]

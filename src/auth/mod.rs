@@ -14,14 +14,12 @@ pub mod store;
 pub mod undelivered;
 pub mod waiting_responses;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::metrics::Metrics;
-use crate::random;
 use crate::store::Store;
 use cache::Cache;
 use last_use::LastUsedRecorder;
@@ -44,24 +42,16 @@ pub struct Auth {
 
 impl Auth {
     /// A cache of 0 entries is none.
-    ///
-    /// # Errors
-    /// The system has no random bytes.
-    pub fn new(
-        store: Arc<Store>,
-        cache_entries: usize,
-        cache_ttl: Duration,
-        metrics: Arc<Metrics>,
-    ) -> io::Result<Auth> {
-        Ok(Auth {
+    pub fn new(store: Arc<Store>, cache_entries: usize, cache_ttl: Duration, metrics: Arc<Metrics>) -> Auth {
+        Auth {
             store,
             cache: Cache::new(cache_entries, cache_ttl),
-            server: random::uuid()?,
+            server: Uuid::new_v4(),
             last_used: LastUsedRecorder::default(),
             waiting: Arc::default(),
             undelivered: Arc::default(),
             metrics,
-        })
+        }
     }
 
     /// Forgets every key. To be called once a change of keys was tried, whether or not it is known to be committed, and

@@ -71,7 +71,7 @@ pub fn prepare() -> io::Result<(Poll, Waker)> {
 
 impl EventLoop {
     /// # Errors
-    /// The listener cannot be watched, or the system has no random bytes.
+    /// The listener cannot be watched.
     pub fn new(
         poll: Poll,
         listener: TcpListener,
@@ -86,7 +86,7 @@ impl EventLoop {
             listener: Some(listener),
             connections: HashMap::new(),
             next_token: FIRST_CONNECTION,
-            context: ConnectionContext::new(server, limits.rules)?,
+            context: ConnectionContext::new(server, limits.rules),
             limit: limits.connections,
             held: 0,
             has_successor: limits.has_successor,

@@ -1,6 +1,5 @@
 //! A whole request, as handlers see it, and what is known of it besides.
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -61,33 +60,5 @@ impl RequestInfo {
             keep_alive_1_0: self.is_1_0,
             no_store,
         }
-    }
-}
-
-/// Fresh UUIDs (version 4) without a system call for each: a random start, then a counter, mixed.
-pub struct RequestIds {
-    random: [u8; 16],
-    count: u64,
-}
-
-impl RequestIds {
-    /// # Errors
-    /// The system has no random bytes.
-    pub fn new() -> io::Result<RequestIds> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        Ok(RequestIds { random, count: 0 })
-    }
-
-    pub fn fresh(&mut self) -> String {
-        self.count = self.count.wrapping_add(1);
-        let mut bytes = self.random;
-        // An odd multiplier maps different counts to different words, so no id comes twice.
-        let mixed = self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
-        for (byte, mixed) in bytes[8..].iter_mut().zip(mixed) {
-            *byte ^= mixed;
-        }
-        bytes[7] ^= mixed[0];
-        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::random;
+use uuid::Uuid;
 
 /// A worker's own socket pair never blocks for long, unless something is very wrong.
 const PAIR_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,7 +21,7 @@ impl TinyHttpPair {
     /// Makes pairs through tiny_http's public accept function: it wants a listener, so one stands in `directory` for a
     /// moment, behind mode 0700.
     pub fn open(directory: &Path, count: usize) -> io::Result<Vec<TinyHttpPair>> {
-        let room = directory.join(format!(".pair-{}", random::uuid()?));
+        let room = directory.join(format!(".pair-{}", Uuid::new_v4()));
         std::fs::DirBuilder::new().mode(0o700).create(&room)?;
         let opened = TinyHttpPair::open_in(&room, count);
         let removed = std::fs::remove_dir_all(&room);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use postgres::{Client, Transaction};
 use time::OffsetDateTime;
 use time::macros::format_description;
+use uuid::Uuid;
 
 use super::store::{self as rows, NewKey};
 use crate::auth::Permission;
@@ -16,7 +17,6 @@ use crate::auth::api_key::{self, Plaintext};
 use crate::command_error::CommandError;
 use crate::plain_file;
 use crate::postgres_link::describe;
-use crate::random;
 use crate::store::locks::{self, Stopped};
 use crate::store::{Unlogged, migrations};
 
@@ -81,7 +81,7 @@ fn make(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) -> 
     let key = first_key(&path, chosen)?;
     let hash = key.hash();
     let row = NewKey {
-        id: random::uuid().map_err(|_| CommandError::Runtime("the system has no random bytes".to_owned()))?,
+        id: Uuid::new_v4(),
         hash: Unlogged(hash.as_str()),
         prefix: key.shown(),
         name: NAME,

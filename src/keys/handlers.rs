@@ -17,7 +17,6 @@ use crate::auth::Permission;
 use crate::auth::api_key::Plaintext;
 use crate::error::Error;
 use crate::http::response::Response;
-use crate::random;
 use crate::store::{StoreError, Unlogged};
 
 /// `POST /auth/keys`: makes a key and shows it, this once.
@@ -27,7 +26,7 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let key = Plaintext::generate()?;
     let hash = key.hash();
     let new = NewKey {
-        id: random::uuid()?,
+        id: Uuid::new_v4(),
         hash: Unlogged(hash.as_str()),
         prefix: key.shown(),
         name: &asked.name,
@@ -144,7 +143,7 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let key = Plaintext::generate()?;
     let hash = key.hash();
     let successor = Successor {
-        id: random::uuid()?,
+        id: Uuid::new_v4(),
         hash: hash.as_str(),
         prefix: key.shown(),
         grace_seconds: grace.as_seconds_f64(),

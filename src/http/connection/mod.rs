@@ -16,7 +16,7 @@ use self::read::Receiving;
 use super::completions::Completion;
 use super::error::Error;
 use super::peer::{Peer, Stage};
-use super::request::{RequestIds, RequestInfo};
+use super::request::RequestInfo;
 use super::worker_pool::ServerContext;
 use crate::metrics::Rejection;
 use crate::networks::Networks;
@@ -56,21 +56,11 @@ pub struct ConnectionContext {
     pub draining: Option<Instant>,
     /// One read goes here first; connections keep only what they must.
     scratch: Box<[u8]>,
-    request_ids: RequestIds,
 }
 
 impl ConnectionContext {
-    /// # Errors
-    /// The system has no random bytes.
-    pub fn new(server: Arc<ServerContext>, rules: Rules) -> io::Result<ConnectionContext> {
-        let request_ids = RequestIds::new()?;
-        Ok(ConnectionContext {
-            server,
-            rules,
-            draining: None,
-            scratch: vec![0; 16 * 1024].into_boxed_slice(),
-            request_ids,
-        })
+    pub fn new(server: Arc<ServerContext>, rules: Rules) -> ConnectionContext {
+        ConnectionContext { server, rules, draining: None, scratch: vec![0; 16 * 1024].into_boxed_slice() }
     }
 
     fn reject(&self, reason: Rejection) {

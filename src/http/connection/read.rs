@@ -4,6 +4,8 @@ use std::io::{self, Read as _};
 use std::mem;
 use std::time::Instant;
 
+use uuid::Uuid;
+
 use super::{Connection, ConnectionContext, KEPT_BUFFER, Phase};
 use crate::http::chunked::Chunks;
 use crate::http::error::Error;
@@ -40,7 +42,7 @@ impl Receiving {
         let info = RequestInfo {
             request_id: match &head.request_id {
                 Some(theirs) => theirs.as_str().into(),
-                None => context.request_ids.fresh().into(),
+                None => Uuid::new_v4().to_string().into(),
             },
             method: head.method,
             route,

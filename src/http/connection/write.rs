@@ -6,6 +6,8 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::read::Receiving;
 use super::{Connection, ConnectionContext, KEPT_BUFFER, NextAction, Phase};
 use crate::http::error::Error;
@@ -101,7 +103,7 @@ impl Connection {
         };
         let now = Instant::now();
         let info = RequestInfo {
-            request_id: request_id.unwrap_or_else(|| context.request_ids.fresh().into()),
+            request_id: request_id.unwrap_or_else(|| Uuid::new_v4().to_string().into()),
             method: if is_head { "HEAD" } else { head::OTHER_METHOD },
             route: "malformed",
             keep_alive: false,

@@ -13,7 +13,7 @@ use super::super::expiry;
 use super::super::store::TABLE;
 use super::super::store::declared::{Declared, KnownKey, Step};
 use super::declaration::{self, Wanted};
-use super::{Load, failed, has_answered, id, tell_servers, until, until_within};
+use super::{Load, failed, has_answered, tell_servers, until, until_within};
 use crate::cli;
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::plain_file;
@@ -28,8 +28,6 @@ const TIME_FOR_A_KEY: Duration = Duration::from_millis(500);
 pub fn run(settings: Load, file: &str, dry_run: bool) -> Result<(), CommandError> {
     let wanted = read(file)?;
     let hashes: Vec<&str> = wanted.iter().map(|key| key.hash.as_str()).collect();
-    // Made before the transaction begins: for want of random bytes, nothing is begun.
-    let ids = wanted.iter().map(|_| id()).collect::<Result<Vec<_>, _>>()?;
     let settings = settings()?;
     let store =
         if dry_run { Store::to_look(&settings, &[TABLE])? } else { Store::to_change(&settings, &[TABLE])? };
@@ -38,7 +36,7 @@ pub fn run(settings: Load, file: &str, dry_run: bool) -> Result<(), CommandError
     let mut is_confirmed = true;
     let plan = |known: &[KnownKey]| {
         let plan = Plan { is_dry: dry_run, ..Plan::default() };
-        plan.filled(&wanted, &ids, known, settings.max_key_lifetime, now)
+        plan.filled(&wanted, known, settings.max_key_lifetime, now)
     };
     let planned = if dry_run {
         plan(&store.known_keys(&hashes, until_within(limit)).map_err(failed)?)
@@ -60,7 +58,7 @@ pub fn run(settings: Load, file: &str, dry_run: bool) -> Result<(), CommandError
     let printed = cli::print(&format!("{}unchanged {}\n", plan.report, plan.unchanged));
     if !dry_run {
         // Also when nothing has changed: the command that made the change may not have waited to the end.
-        tell_servers(&store)?;
+        tell_servers(&store);
     }
     printed?;
     if !is_confirmed {
@@ -100,24 +98,21 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// `ids` are for keys that have to be made; there is one for each wanted key.
-    ///
     /// # Errors
     /// Why nothing at all may be done.
     fn filled(
         mut self,
         wanted: &'a [Wanted],
-        ids: &[Uuid],
         known: &[KnownKey],
         max_lifetime: Duration,
         now: OffsetDateTime,
     ) -> Result<Plan<'a>, String> {
         let by_hash: HashMap<&str, &KnownKey> = known.iter().map(|key| (key.hash.as_str(), key)).collect();
-        for (wanted, id) in wanted.iter().zip(ids) {
+        for wanted in wanted {
             match by_hash.get(wanted.hash.as_str()) {
                 None => {
                     check_lifetime(wanted, max_lifetime, now)?;
-                    self.create(wanted, *id);
+                    self.create(wanted);
                 }
                 Some(key) if !key.is_declared => {
                     return Err(format!(
@@ -152,7 +147,8 @@ impl<'a> Plan<'a> {
         Ok(self)
     }
 
-    fn create(&mut self, wanted: &'a Wanted, id: Uuid) {
+    fn create(&mut self, wanted: &'a Wanted) {
+        let id = Uuid::new_v4();
         self.steps.push(Step::Create { hash: wanted.hash.as_str(), row: row(wanted, id) });
         // The id of a key that is only planned is not the one that it will have.
         let id = if self.is_dry { String::new() } else { format!(" {id}") };

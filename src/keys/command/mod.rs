@@ -23,7 +23,6 @@ use crate::auth::store::Undone;
 use crate::cli::{self, KeysAction};
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::config::Settings;
-use crate::random;
 use crate::store::{COMMAND_LIMIT, Store, StoreError, Unlogged};
 use crate::terminal::shown;
 
@@ -122,7 +121,7 @@ fn create(
     let now = store.now(until()).map_err(failed)?;
     let end = asked.map(End::ExpiresIn);
     let expires_at = End::bounded(end, longest, now).map_err(|line| wrong("--expires-in", &line))?;
-    let (id, key) = (id()?, Plaintext::generate().map_err(no_random_bytes)?);
+    let (id, key) = (Uuid::new_v4(), Plaintext::generate().map_err(no_random_bytes)?);
     let hash = key.hash();
     let new = NewKey {
         id,
@@ -171,7 +170,7 @@ fn revoke(settings: Load, id: &str) -> Result<(), CommandError> {
         return Err(Runtime(format!("there is no key {id}")));
     }
     // For an earlier revocation as well: the command that made it may not have waited to the end.
-    tell_servers(&store)?;
+    tell_servers(&store);
     match revocation.value {
         _ if !revocation.is_confirmed => Err(Runtime(format!(
             "{id} is revoked, but no synchronous standby has confirmed that: revoke it again, until one has"
@@ -184,7 +183,7 @@ fn revoke(settings: Load, id: &str) -> Result<(), CommandError> {
 fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandError> {
     let old = key_id(old)?;
     let grace = read_grace(grace.unwrap_or("0s")).map_err(|line| wrong("--grace", line))?;
-    let (id, key) = (id()?, Plaintext::generate().map_err(no_random_bytes)?);
+    let (id, key) = (Uuid::new_v4(), Plaintext::generate().map_err(no_random_bytes)?);
     let hash = key.hash();
     let settings = settings()?;
     let longest = settings.max_key_lifetime;
@@ -215,20 +214,16 @@ fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandE
     let until = expiry::format_rfc3339(made.old_expires_at);
     cli::remark(&format!("rotated {} {old} to {id}; the old key ends {until}", shown(&made.name)));
     let printed = hand_over(&store, id, &key);
-    tell_servers(&store).and(printed)
+    tell_servers(&store);
+    printed
 }
 
 /// Waits until no server lets anybody in by what it knew before this call.
-fn tell_servers(store: &Store) -> Result<(), CommandError> {
+fn tell_servers(store: &Store) {
     // It takes no longer than `BESIDE_ANSWER`, and is not part of what was asked before.
     until();
     // An id that no server has: all of them have to be told.
-    store.wait_for_servers(id()?);
-    Ok(())
-}
-
-fn id() -> Result<Uuid, CommandError> {
-    random::uuid().map_err(no_random_bytes)
+    store.wait_for_servers(Uuid::new_v4());
 }
 
 fn no_random_bytes<E>(_: E) -> CommandError {
