@@ -134,7 +134,7 @@ mod tests {
         let mut chunks = Chunks::default();
         let mut taken = 0;
         for end in (piece..).step_by(piece).map(|end| end.min(input.len())) {
-            let (more, done) = chunks.take(&input[taken..end]).map_err(|error| error.status())?;
+            let (more, done) = chunks.take(&input[taken..end]).map_err(|error| error.response().status)?;
             taken += more;
             if done {
                 return Ok((chunks.body, taken));

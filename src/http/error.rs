@@ -44,50 +44,34 @@ pub enum Error {
 }
 
 impl Error {
-    pub fn status(&self) -> u16 {
+    fn status_and_text(&self) -> (u16, Cow<'_, str>) {
         match self {
-            Error::BadRequest(_) | Error::TlsOnPlainPort => 400,
-            Error::MalformedAuthorization => 401,
-            Error::NoSuchPath => 404,
-            Error::MethodNotAllowed(_) => 405,
-            Error::RequestTimeout => 408,
-            Error::ContentTooLarge(_) => 413,
-            Error::UriTooLong => 414,
-            Error::ExpectationFailed => 417,
-            Error::MisdirectedRequest => 421,
-            Error::HeadTooLarge => 431,
-            Error::Internal => 500,
-            Error::NotImplemented(_) => 501,
-            Error::NoAnswer | Error::OutcomeUnknown | Error::Overloaded => 503,
-            Error::VersionNotSupported => 505,
-        }
-    }
-
-    fn message(&self) -> Cow<'_, str> {
-        match self {
-            Error::BadRequest(line) => line.into(),
-            Error::NotImplemented(line) => (*line).into(),
-            Error::TlsOnPlainPort => "this port speaks plain HTTP, not TLS".into(),
-            Error::MalformedAuthorization => MALFORMED_AUTHORIZATION.into(),
-            Error::NoSuchPath => "not found".into(),
-            Error::MethodNotAllowed(_) => "method not allowed".into(),
-            Error::RequestTimeout => "request took too long to arrive".into(),
-            Error::ContentTooLarge(limit) => format!("request body is larger than {limit} bytes").into(),
-            Error::UriTooLong => "request target is too long".into(),
-            Error::ExpectationFailed => "unknown expectation: only 100-continue is supported".into(),
-            Error::MisdirectedRequest => "https is not served on this connection".into(),
-            Error::HeadTooLarge => "request header block is too large".into(),
-            Error::Internal => "internal error".into(),
-            Error::NoAnswer => "database unavailable".into(),
-            Error::OutcomeUnknown => OUTCOME_UNKNOWN.into(),
-            Error::Overloaded => "server is overloaded".into(),
-            Error::VersionNotSupported => "only HTTP/1.0 and HTTP/1.1 are supported".into(),
+            Error::BadRequest(line) => (400, line.into()),
+            Error::TlsOnPlainPort => (400, "this port speaks plain HTTP, not TLS".into()),
+            Error::MalformedAuthorization => (401, MALFORMED_AUTHORIZATION.into()),
+            Error::NoSuchPath => (404, "not found".into()),
+            Error::MethodNotAllowed(_) => (405, "method not allowed".into()),
+            Error::RequestTimeout => (408, "request took too long to arrive".into()),
+            Error::ContentTooLarge(limit) => {
+                (413, format!("request body is larger than {limit} bytes").into())
+            }
+            Error::UriTooLong => (414, "request target is too long".into()),
+            Error::ExpectationFailed => (417, "unknown expectation: only 100-continue is supported".into()),
+            Error::MisdirectedRequest => (421, "https is not served on this connection".into()),
+            Error::HeadTooLarge => (431, "request header block is too large".into()),
+            Error::Internal => (500, "internal error".into()),
+            Error::NotImplemented(line) => (501, (*line).into()),
+            Error::NoAnswer => (503, "database unavailable".into()),
+            Error::OutcomeUnknown => (503, OUTCOME_UNKNOWN.into()),
+            Error::Overloaded => (503, "server is overloaded".into()),
+            Error::VersionNotSupported => (505, "only HTTP/1.0 and HTTP/1.1 are supported".into()),
         }
     }
 
     /// The answer, with the field lines that its status asks for.
     pub fn response(&self) -> Response {
-        let response = Response::error(self.status(), &self.message());
+        let (status, text) = self.status_and_text();
+        let response = Response::error(status, &text);
         match self {
             Error::MalformedAuthorization => response.header("WWW-Authenticate", CHALLENGE),
             Error::MethodNotAllowed(allow) => response.header("Allow", allow.clone()),

@@ -293,7 +293,7 @@ mod tests {
         match read_head(input.as_bytes()) {
             Ok(Some(_)) => 200,
             Ok(None) => 100,
-            Err(error) => error.status(),
+            Err(error) => error.response().status,
         }
     }
 

@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::waiters::Waiter;
 
 /// One answer, before it is known how the connection goes on.
-#[derive(Debug)]
 pub struct Response {
     pub status: u16,
     pub content_type: Option<&'static str>,
@@ -27,7 +26,7 @@ pub struct Response {
 }
 
 /// Takes an answer that is ready and has to wait.
-pub struct Park(pub Box<dyn FnOnce(Waiter) + Send>);
+pub type Park = Box<dyn FnOnce(Waiter) + Send>;
 
 /// Makes good that an answer was lost, once it is dropped: an answer that was given disarms it.
 pub struct IfLost(Option<Box<dyn FnOnce() + Send>>);
@@ -47,18 +46,6 @@ impl Drop for IfLost {
     }
 }
 
-impl fmt::Debug for Park {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Park")
-    }
-}
-
-impl fmt::Debug for IfLost {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("IfLost")
-    }
-}
-
 impl Response {
     /// A compact JSON body. Fields appear in the order of the type's own declaration.
     ///
@@ -70,11 +57,7 @@ impl Response {
 
     /// `{"error":"<message>"}`.
     pub fn error(status: u16, message: &str) -> Response {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            error: &'a str,
-        }
-        let body = serde_json::to_vec(&Body { error: message }).unwrap_or_default();
+        let body = json!({ "error": message }).to_string().into_bytes();
         let response = Response::bytes(status, "application/json", body);
         if status == 503 { response.header("Retry-After", "1") } else { response }
     }
@@ -97,7 +80,7 @@ impl Response {
 
     /// The same answer, to be given once the thread that `park` hands it to completes it.
     pub fn parked(mut self, park: impl FnOnce(Waiter) + Send + 'static) -> Response {
-        self.park = Some(Park(Box::new(park)));
+        self.park = Some(Box::new(park));
         self
     }
 

@@ -161,7 +161,7 @@ mod tests {
     ];
 
     fn found(method: &str, path: &str) -> Result<&'static str, u16> {
-        find(TABLE, method, path).map(|routed| routed.pattern).map_err(|(error, _)| error.status())
+        find(TABLE, method, path).map(|routed| routed.pattern).map_err(|(error, _)| error.response().status)
     }
 
     #[test]

@@ -169,7 +169,7 @@ mod tests {
         let read = |method, target: &str| {
             read(method, target)
                 .map(|target| (target.path_and_query, target.is_https))
-                .map_err(|error| error.status())
+                .map_err(|error| error.response().status)
         };
         let longest = format!("/{}", "p".repeat(TARGET_LIMIT - 1));
         for (method, target, path_and_query, is_https) in [

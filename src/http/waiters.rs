@@ -21,7 +21,7 @@ impl Waiter {
     pub fn park(server: &Arc<ServerContext>, peer: Arc<Peer>, info: RequestInfo, mut response: Response) {
         let Some(park) = response.park.take() else { return };
         if peer.park() {
-            (park.0)(Waiter { server: Arc::clone(server), peer, info, response });
+            park(Waiter { server: Arc::clone(server), peer, info, response });
         }
     }
 
