@@ -11,26 +11,34 @@ use super::store::Lookup;
 use super::{Auth, Principal, Scope};
 use crate::error::Error;
 use crate::metrics::AuthFailure;
-use crate::store::StoreError;
 
 impl Auth {
-    /// The principal of a valid key; what is refused is counted. The lookup is by a hash of the key, so its time tells
-    /// nothing of the key itself.
+    /// The principal of a valid key. The lookup is by a hash of the key, so its time tells nothing of the key itself.
     ///
     /// # Errors
     /// `MalformedAuthorization`, `InvalidKey`, `Unavailable`.
     pub fn authenticate(&self, authorization: Option<&str>, until: Instant) -> Result<Arc<Principal>, Error> {
-        self.identify(authorization, until).map_err(|refusal| match refusal {
-            Refusal::Store(error) => error.into(),
-            Refusal::Because(reason) => {
-                self.metrics.auth_failed(reason);
-                log::debug!(reason:? = reason; "not let in");
-                match reason {
-                    AuthFailure::Malformed => Error::MalformedAuthorization,
-                    _ => Error::InvalidKey,
-                }
+        let key = authorization.and_then(bearer).ok_or_else(|| self.refuse(AuthFailure::Malformed))?;
+        if api_key::looks_like_ours(key) && api_key::is_mistyped(key) {
+            return Err(self.refuse(AuthFailure::Checksum));
+        }
+        let hash = KeyHash::of(key);
+        let principal = match self.cache.get(&hash) {
+            Ok(principal) => {
+                self.metrics.cache_hits.inc();
+                principal
             }
-        })
+            Err(generation) => {
+                self.metrics.cache_misses.inc();
+                let found = self.store.find(hash.as_str(), until)?;
+                let (principal, ends) = valid(found).map_err(|reason| self.refuse(reason))?;
+                let principal = Arc::new(principal);
+                self.cache.put(generation, hash, Arc::clone(&principal), ends);
+                principal
+            }
+        };
+        self.last_used.record(&principal);
+        Ok(principal)
     }
 
     /// The principal of a key that is in the cache, without any wait.
@@ -49,41 +57,21 @@ impl Auth {
         if principal.has(scope) { Ok(()) } else { Err(self.forbid()) }
     }
 
-    fn identify(&self, authorization: Option<&str>, until: Instant) -> Result<Arc<Principal>, Refusal> {
-        let key = authorization.and_then(bearer).ok_or(Refusal::Because(AuthFailure::Malformed))?;
-        if api_key::looks_like_ours(key) && api_key::is_mistyped(key) {
-            return Err(Refusal::Because(AuthFailure::Checksum));
-        }
-        let hash = KeyHash::of(key);
-        let principal = match self.cache.get(&hash) {
-            Ok(principal) => {
-                self.metrics.cache_hits.inc();
-                principal
-            }
-            Err(generation) => {
-                self.metrics.cache_misses.inc();
-                let found = self.store.find(hash.as_str(), until).map_err(Refusal::Store)?;
-                let (principal, ends) = valid(found).map_err(Refusal::Because)?;
-                let principal = Arc::new(principal);
-                self.cache.put(generation, hash, Arc::clone(&principal), ends);
-                principal
-            }
-        };
-        self.last_used.record(&principal);
-        Ok(principal)
-    }
-
     /// For handlers that find out for themselves that a principal may not do what it asks for.
     pub fn forbid(&self) -> Error {
-        self.metrics.auth_failed(AuthFailure::Permission);
-        log::debug!(reason:? = AuthFailure::Permission; "not let in");
-        Error::InsufficientPermissions
+        self.refuse(AuthFailure::Permission)
     }
-}
 
-enum Refusal {
-    Because(AuthFailure),
-    Store(StoreError),
+    /// The error of a request that is not let in, which is counted.
+    fn refuse(&self, reason: AuthFailure) -> Error {
+        self.metrics.auth_failed(reason);
+        log::debug!(reason:? = reason; "not let in");
+        match reason {
+            AuthFailure::Malformed => Error::MalformedAuthorization,
+            AuthFailure::Permission => Error::InsufficientPermissions,
+            _ => Error::InvalidKey,
+        }
+    }
 }
 
 /// The owner of a valid key, and when its life has run out, `since_boot`. The database's clock alone decides: from that
