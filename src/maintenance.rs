@@ -65,7 +65,7 @@ fn maintain(app: &App, stop: &AtomicBool) {
     while !stops {
         // Looked at first: what was answered until then is in the last writing.
         stops = stop.load(Ordering::Acquire);
-        app.auth.write_last_used(limit);
+        app.auth.last_used.write(&app.store, limit);
         app.auth.undelivered.undo(&app.store, limit);
         if Instant::now() >= next_count && !stops {
             next_count = Instant::now() + COUNT_EVERY;

@@ -212,7 +212,7 @@ fn finish(
     let joined = Arc::clone(app);
     let join = move || {
         workers.into_iter().for_each(|thread| _ = thread.join());
-        joined.auth.finish_responses(until - THREADS_END);
+        joined.auth.waiting.finish(until - THREADS_END);
         let _ = done.send(());
         watchers.stop().into_iter().for_each(|thread| _ = thread.join());
         joined.auth.undelivered.undo(&joined.store, joined.settings.database_timeout);

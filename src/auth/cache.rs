@@ -79,8 +79,8 @@ impl Cache {
         }
     }
 
-    /// Forgets all keys, and what lookups that are under way will find. Called once a change is committed and before
-    /// the client that made it is answered.
+    /// Forgets all keys, and what lookups that are under way will find. To be called once a change
+    /// of keys was tried, whether or not it is known to be committed, and before its client is answered.
     pub fn clear(&self) {
         self.state().forget();
     }

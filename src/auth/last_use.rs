@@ -43,7 +43,7 @@ impl LastUsedRecorder {
         self.pending().insert(principal.id, now);
     }
 
-    /// Writes what was noted; keeps what the database does not take now.
+    /// Writes what was noted; keeps what the database does not take within the limit.
     pub fn write(&self, store: &Store, limit: Duration) {
         let batch = std::mem::take(&mut *self.pending());
         if batch.is_empty() {

@@ -30,11 +30,11 @@ use waiting_responses::WaitingResponses;
 /// What lets principals in.
 pub struct Auth {
     store: Arc<Store>,
-    cache: Cache,
+    pub cache: Cache,
     /// This process among those that share the database.
-    server: Uuid,
-    last_used: LastUsedRecorder,
-    waiting: Arc<WaitingResponses>,
+    pub server: Uuid,
+    pub last_used: LastUsedRecorder,
+    pub waiting: Arc<WaitingResponses>,
     /// New keys whose clients could not be given them.
     pub undelivered: Arc<UndeliveredKeys>,
     metrics: Arc<Metrics>,
@@ -52,16 +52,5 @@ impl Auth {
             undelivered: Arc::default(),
             metrics,
         }
-    }
-
-    /// Forgets every key. To be called once a change of keys was tried, whether or not it is known to be committed, and
-    /// before its client is answered.
-    pub fn forget_keys(&self) {
-        self.cache.clear();
-    }
-
-    /// Writes down when keys were last used; what cannot be written within the limit is kept for the next time.
-    pub fn write_last_used(&self, limit: Duration) {
-        self.last_used.write(&self.store, limit);
     }
 }

@@ -2,7 +2,7 @@
 //! thread watches for all of them together.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -27,45 +27,23 @@ struct Waiting {
     complete: Box<dyn FnOnce() + Send>,
 }
 
-/// A change that other servers were told of, and may not know yet.
-pub struct Announcement {
-    announced: Announced,
-    waiting: Arc<WaitingResponses>,
-}
-
-impl Announcement {
-    /// Calls `complete` on a thread of its own once no other server lets a key in by what it read before the change. It
-    /// is dropped instead where the server ends before that.
-    pub fn when_known(self, complete: impl FnOnce() + Send + 'static) {
-        let waiting = Waiting { announced: self.announced, complete: Box::new(complete) };
-        self.waiting.responses().push(waiting);
-        if let Some(watcher) = self.waiting.watcher.get() {
-            watcher.unpark();
-        }
-    }
-}
-
-impl Auth {
-    /// Tells other servers of a change that is committed. `None`: none of them remembers keys.
-    pub fn announce(&self, deadline: Instant) -> Option<Announcement> {
-        let announced = self.store.announce(self.server, deadline)?;
-        Some(Announcement { announced, waiting: Arc::clone(&self.waiting) })
-    }
-
-    /// Lets the responses that wait be given until this moment, once no request is carried out any more.
-    pub fn finish_responses(&self, until: Instant) {
-        self.waiting.finish(until);
-    }
-}
-
 impl WaitingResponses {
     fn responses(&self) -> MutexGuard<'_, Vec<Waiting>> {
         self.responses.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Calls `complete` on a thread of its own once no other server lets a key in by what it read before the change. It
+    /// is dropped instead where the server ends before that.
+    pub fn add(&self, announced: Announced, complete: impl FnOnce() + Send + 'static) {
+        self.responses().push(Waiting { announced, complete: Box::new(complete) });
+        if let Some(watcher) = self.watcher.get() {
+            watcher.unpark();
+        }
+    }
+
     /// Waits until every answer is given, or until this moment: those that still wait then are lost. No more may be
     /// added.
-    fn finish(&self, until: Instant) {
+    pub fn finish(&self, until: Instant) {
         while !self.responses().is_empty() && Instant::now() < until {
             thread::sleep(LONGEST_PAUSE);
         }

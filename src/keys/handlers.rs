@@ -91,7 +91,7 @@ pub fn revoke_self(app: &App, call: &Call<'_>) -> Result<Response, Error> {
 fn revoke_key(app: &App, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
     let revocation = app.store.revoke(id, call.request.deadline);
     // Also when it failed: it may have been carried out all the same.
-    app.auth.forget_keys();
+    app.auth.cache.clear();
     let revocation = revocation?;
     if let Revocation::Revoked(name) = &revocation.value {
         log_change(call, "key revoked", id, name);
@@ -109,10 +109,9 @@ fn revoke_key(app: &App, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
 
 /// The answer to a change that is committed, to be given once no other server lets anybody in by what it knew before.
 fn once_servers_know(app: &App, call: &Call<'_>, response: Response) -> Response {
-    match app.auth.announce(call.request.deadline) {
-        Some(announcement) => response.parked(|waiter| announcement.when_known(|| waiter.complete())),
-        None => response,
-    }
+    let Some(announced) = app.store.announce(app.auth.server, call.request.deadline) else { return response };
+    let waiting = Arc::clone(&app.auth.waiting);
+    response.parked(move |waiter| waiting.add(announced, || waiter.complete()))
 }
 
 /// A new key that no client was given must not stay valid, nor a key that it replaced stay dead.
@@ -151,7 +150,7 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     };
     let rotation = app.store.rotate(id, &successor, call.request.deadline);
     // The old key's end has come nearer, for all that is remembered of it here and elsewhere.
-    app.auth.forget_keys();
+    app.auth.cache.clear();
     let rotation = rotation.map_err(|error| lost(app, successor.id, error))?;
     let made = match rotation.value {
         // A failover may bring the old key back as it was, so it is brought back here.
