@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use postgres::Client;
 
+use super::connect_error::ConnectError;
 use super::text_query::rows;
 
 /// Settings that any role may set, each with the value that statements and migrations rely on. One that a version of
@@ -51,10 +52,6 @@ pub const TRUSTED_OWNERS: &str = include_str!("trusted.sql");
 
 /// What the server said.
 pub struct Pinned {
-    /// A standby, or read-only for this user or database.
-    pub is_read_only: bool,
-    /// In which the database stores texts.
-    pub encoding: String,
     /// As the session has it now.
     pub search_path: String,
     /// Differs between two servers, the two of a failover included.
@@ -74,28 +71,20 @@ pub enum Path<'a> {
 /// Pins a new session's settings.
 ///
 /// # Errors
-/// The session broke, or a setting cannot be set.
+/// The session broke, a setting cannot be set, the server is read-only for us, or stores texts in another encoding.
 pub fn pin(
     client: &mut Client,
     statement_timeout: Duration,
     path: &Path<'_>,
-) -> Result<Pinned, postgres::Error> {
+) -> Result<Pinned, ConnectError> {
     let rows = rows(client, &statements(statement_timeout, path))?;
-    let Some(row) = rows.last() else {
-        return Ok(Pinned {
-            is_read_only: true,
-            encoding: String::new(),
-            search_path: String::new(),
-            instance: String::new(),
-        });
-    };
+    let row = rows.last().ok_or(ConnectError::ReadOnly)?;
     let text = |index| Ok::<_, postgres::Error>(row.try_get(index)?.unwrap_or_default().to_owned());
-    Ok(Pinned {
-        is_read_only: text(0)? == "t",
-        encoding: text(1)?,
-        search_path: text(2)?,
-        instance: text(3)?,
-    })
+    match (text(0)?, text(1)?) {
+        (is_read_only, _) if is_read_only == "t" => Err(ConnectError::ReadOnly),
+        (_, encoding) if encoding != "UTF8" => Err(ConnectError::Encoding(encoding)),
+        _ => Ok(Pinned { search_path: text(2)?, instance: text(3)? }),
+    }
 }
 
 /// Imposed time-outs of statements and transactions count at once, so they are the first to go. The transaction is READ

@@ -10,7 +10,7 @@ use postgres::{CancelToken, Client};
 use super::connect_error::ConnectError;
 use super::host_route::{HANDSHAKE, HostRoute, encryptions};
 use super::password_file::PasswordFile;
-use super::pinned::{self, Path, Pinned};
+use super::pinned::{self, Path};
 use super::stream::Limit;
 use super::tls::Tls;
 use crate::command_error::CommandError;
@@ -21,7 +21,8 @@ pub struct Connected {
     pub client: Client,
     /// For how long the driver waits on it.
     pub limit: Limit,
-    pub pinned: Pinned,
+    /// Differs between two servers, the two of a failover included.
+    pub instance: String,
 }
 
 /// What a URL says about where to connect, and how.
@@ -168,14 +169,8 @@ impl Routes {
         };
         let pinned = pinned::pin(&mut client, statement_timeout, &path)?;
         limit.set(None);
-        if pinned.is_read_only {
-            return Err(ConnectError::ReadOnly);
-        }
-        if pinned.encoding != "UTF8" {
-            return Err(ConnectError::Encoding(pinned.encoding));
-        }
-        let _ = self.search_path.set(pinned.search_path.clone());
-        Ok(Connected { client, limit, pinned })
+        let _ = self.search_path.set(pinned.search_path);
+        Ok(Connected { client, limit, instance: pinned.instance })
     }
 
     /// Asks PostgreSQL to cancel what runs on a session.

@@ -74,14 +74,14 @@ impl SessionFactory {
     fn create_with(&self, statement_timeout: Duration, limit: Duration) -> Result<NewSession, ConnectError> {
         // Read first: a loss while we connect makes this connection an old one.
         let epoch = self.epoch.load(Ordering::Acquire);
-        let Connected { client, limit, pinned } = self.connector.connect(statement_timeout, limit)?;
-        let mut instance = self.instance.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if *instance != pinned.instance {
-            if !instance.is_empty() {
+        let Connected { client, limit, instance } = self.connector.connect(statement_timeout, limit)?;
+        let mut last = self.instance.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if *last != instance {
+            if !last.is_empty() {
                 log::warn!("another PostgreSQL server answers now; sessions on the last one are given up");
                 self.epoch.fetch_add(1, Ordering::AcqRel);
             }
-            *instance = pinned.instance;
+            *last = instance;
         }
         Ok(NewSession { client, limit, epoch })
     }
