@@ -9,7 +9,7 @@ use crate::http::error;
 use crate::http::error::{MALFORMED_AUTHORIZATION, OUTCOME_UNKNOWN};
 use crate::http::request::Request;
 use crate::http::response::{CHALLENGE, Response};
-use crate::http::router::{self, Route, Routed, Service};
+use crate::http::router::{self, BodyKind, Route, Routed, Service};
 use crate::keys::expiry::format_rfc3339;
 use crate::keys::handlers as keys;
 use crate::server_endpoints;
@@ -51,7 +51,7 @@ const fn row(
     handler: Handler,
     summary: &'static str,
 ) -> Route<Endpoint> {
-    Route { method, pattern, endpoint: Endpoint { handler, summary } }
+    Route { method, pattern, body: BodyKind::Json, endpoint: Endpoint { handler, summary } }
 }
 
 /// The first row that matches counts.
@@ -98,16 +98,33 @@ impl Service for App {
         match ROUTES[routed.index].endpoint.handler {
             Public(handler) => handler(self),
             Worker(scope, handler) | Cached(scope, handler) => {
-                match self.auth.authenticate(request.authorization, request.deadline) {
-                    Ok(principal) => self.call(routed, request, principal, scope, handler),
-                    Err(error) => logged(error, request),
-                }
+                self.authenticate_and_call(routed, request, scope, handler)
             }
         }
+    }
+
+    fn refusal(&self, routed: Routed, request: &Request<'_>) -> Option<Response> {
+        let scope = ROUTES[routed.index].endpoint.handler.scope()?;
+        let may = |_: &App, _: &Call<'_>| Ok(Response::no_content());
+        let response = self.authenticate_and_call(routed, request, scope, may);
+        (response.status != 204).then_some(response)
     }
 }
 
 impl App {
+    fn authenticate_and_call(
+        &self,
+        routed: Routed,
+        request: &Request<'_>,
+        scope: Scope,
+        handler: fn(&App, &Call<'_>) -> Result<Response, Error>,
+    ) -> Response {
+        match self.auth.authenticate(request.authorization, request.deadline) {
+            Ok(principal) => self.call(routed, request, principal, scope, handler),
+            Err(error) => logged(error, request),
+        }
+    }
+
     /// Has a handler answer a known principal, who hears of its key's end with every answer, refusals included.
     fn call(
         &self,
@@ -204,7 +221,7 @@ mod tests {
     fn each_row_is_found_by_a_path_of_its_pattern() {
         for (index, row) in ROUTES.iter().enumerate() {
             let path = row.pattern.replace(['{', '}'], "-");
-            let expected = Routed { index, pattern: row.pattern };
+            let expected = Routed { index, pattern: row.pattern, body: row.body };
             assert_eq!(router::find(ROUTES, row.method, &path).unwrap(), expected, "{path}");
         }
     }

@@ -92,8 +92,12 @@ pub fn serve(
     let workers = start_workers(&server, settings)?;
     let listener = if has_successor { socket.into() } else { listener::listen(socket, settings.bind)? };
     let address = listener.local_addr().map_err(|error| runtime("cannot tell the address", &error))?;
-    let limits =
-        Limits { connections: connection_limit(settings), rules: reload::rules(settings), has_successor };
+    let limits = Limits {
+        connections: connection_limit(settings),
+        rules: reload::rules(settings),
+        upload_directory: settings.home.clone(),
+        has_successor,
+    };
     let event_loop = EventLoop::new(poll, listener, limits, Arc::clone(&server))
         .map_err(|error| runtime("cannot watch the listening socket", &error))?;
     // From here on a signal drains; until here there was nothing to drain.

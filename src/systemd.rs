@@ -329,7 +329,7 @@ mod tests {
         let [request, idle, write, answer, answer_to_change] = [SECOND * 10; 5];
         let deadlines = Deadlines { request, idle, write, answer, answer_to_change };
         let rules = Rules { deadlines, trusted_proxies: Default::default() };
-        let limits = Limits { connections: 8, rules, has_successor: false };
+        let limits = Limits { connections: 8, rules, upload_directory: directory, has_successor: false };
         let event_loop = EventLoop::new(poll, listener, limits, Arc::clone(&server)).unwrap();
         let event_loop = thread::spawn(move || event_loop.run(SECOND * 10).unwrap());
 

@@ -2,19 +2,24 @@
 //! input or output.
 
 use super::error::Error;
-use super::head::{BODY_LIMIT, bad};
+use super::head::bad;
 
 /// Bytes of one chunk-size line.
 const CHUNK_LINE_LIMIT: usize = 256;
 /// Bytes of all that is neither data nor needed to frame it, together: leading zeros of sizes, blanks, extensions (RFC
 /// 9112, 7.1.1) and trailer lines.
 const OVERHEAD_LIMIT: usize = 4 * 1024;
+/// Bytes of data that allow one byte of it more: some clients pad every size with zeros.
+const DATA_PER_OVERHEAD: usize = 64;
 
 /// Decodes a chunked body (RFC 9112, 7.1) as its bytes arrive.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Chunks {
-    /// What was decoded so far.
+    /// What was decoded so far, and not taken from here.
     pub body: Vec<u8>,
+    /// Bytes that the body may have, and those that it is known to have.
+    limit: usize,
+    total: usize,
     /// Bytes of the current chunk that are still to come, its CR LF not counted.
     left: usize,
     in_chunk: bool,
@@ -23,10 +28,16 @@ pub struct Chunks {
 }
 
 impl Chunks {
+    /// For a body of at most so many bytes.
+    pub fn new(limit: usize) -> Chunks {
+        let body = Vec::new();
+        Chunks { body, limit, total: 0, left: 0, in_chunk: false, in_trailers: false, overhead: 0 }
+    }
+
     /// Takes what it can from the start of `input`: how many bytes, and whether the body is now whole.
     ///
     /// # Errors
-    /// 400 for a malformed chunk, 413 for a body over `BODY_LIMIT`.
+    /// 400 for a malformed chunk, 413 for a body over the limit.
     pub fn take(&mut self, input: &[u8]) -> Result<(usize, bool), Error> {
         let mut taken = 0;
         loop {
@@ -52,7 +63,7 @@ impl Chunks {
                     _ => return Err(bad("malformed chunk: its data is not followed by CR LF")),
                 }
             }
-            let limit = if self.in_trailers { OVERHEAD_LIMIT - self.overhead } else { CHUNK_LINE_LIMIT };
+            let limit = if self.in_trailers { self.overhead_left() } else { CHUNK_LINE_LIMIT };
             let Some(line) = line(rest, limit)? else { return Ok((taken, false)) };
             taken += line.len() + 2;
             if self.in_trailers {
@@ -63,18 +74,23 @@ impl Chunks {
                 check_trailer(line)?;
                 continue;
             }
-            let (size, overhead) = chunk_size(line)?;
+            let (size, overhead) = chunk_size(line, self.limit)?;
             self.left = size;
-            self.overhead += overhead;
-            if self.overhead > OVERHEAD_LIMIT {
+            if overhead > self.overhead_left() {
                 return Err(bad("malformed chunk: too many leading zeros or extensions"));
             }
-            if self.body.len() + self.left > BODY_LIMIT {
-                return Err(Error::ContentTooLarge(BODY_LIMIT));
+            self.overhead += overhead;
+            self.total += size;
+            if self.total > self.limit {
+                return Err(Error::ContentTooLarge(self.limit));
             }
             self.in_chunk = self.left > 0;
             self.in_trailers = self.left == 0;
         }
+    }
+
+    fn overhead_left(&self) -> usize {
+        (OVERHEAD_LIMIT + self.total / DATA_PER_OVERHEAD).saturating_sub(self.overhead)
     }
 }
 
@@ -93,7 +109,7 @@ fn line(input: &[u8], limit: usize) -> Result<Option<&[u8]>, Error> {
 
 /// The size in a chunk-size line, and the bytes that are not needed to say it: leading zeros, and extensions, which are
 /// allowed and ignored.
-fn chunk_size(line: &[u8]) -> Result<(usize, usize), Error> {
+fn chunk_size(line: &[u8], limit: usize) -> Result<(usize, usize), Error> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let extension = line[digits..].trim_ascii_start();
     if digits == 0 || !(extension.is_empty() || extension.starts_with(b";")) {
@@ -101,10 +117,10 @@ fn chunk_size(line: &[u8]) -> Result<(usize, usize), Error> {
     }
     let size = line[..digits].iter().try_fold(0_usize, |size, digit| {
         let digit = char::from(*digit).to_digit(16)?;
-        Some(size * 16 + usize::try_from(digit).ok()?).filter(|size| *size <= BODY_LIMIT)
+        Some(size * 16 + usize::try_from(digit).ok()?).filter(|size| *size <= limit)
     });
     let leading_zeros = line[..digits - 1].iter().take_while(|byte| **byte == b'0').count();
-    size.map(|size| (size, line.len() - digits + leading_zeros)).ok_or(Error::ContentTooLarge(BODY_LIMIT))
+    size.map(|size| (size, line.len() - digits + leading_zeros)).ok_or(Error::ContentTooLarge(limit))
 }
 
 /// A trailer is a field line that no handler reads; it still has to be one.
@@ -120,6 +136,7 @@ fn check_trailer(line: &[u8]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::head::BODY_LIMIT;
 
     /// Feeds a chunked body in pieces of each size; all must agree.
     fn chunked(input: &[u8]) -> Result<(Vec<u8>, usize), u16> {
@@ -131,7 +148,7 @@ mod tests {
     }
 
     fn feed(input: &[u8], piece: usize) -> Result<(Vec<u8>, usize), u16> {
-        let mut chunks = Chunks::default();
+        let mut chunks = Chunks::new(BODY_LIMIT);
         let mut taken = 0;
         for end in (piece..).step_by(piece).map(|end| end.min(input.len())) {
             let (more, done) = chunks.take(&input[taken..end]).map_err(|error| error.response().status)?;

@@ -1,17 +1,29 @@
 //! What workers leave for the event loop to do.
 
+use std::io;
 use std::sync::Mutex;
 
 use mio::{Token, Waker};
 
 use super::connection::Rules;
+use super::upload::Upload;
 
-/// What a worker tells the event loop when the event loop has something left to do with the connection.
+/// Something that the event loop has left to do with a connection.
 pub struct Completion {
     pub token: Token,
-    /// What the socket would not take at once.
-    pub rest: Vec<u8>,
-    pub close: bool,
+    pub outcome: Outcome,
+}
+
+pub enum Outcome {
+    Answered {
+        /// What the socket would not take at once.
+        rest: Vec<u8>,
+        close: bool,
+    },
+    /// The client may send the body of its upload.
+    Authorized,
+    /// A piece of an upload is written, or could not be.
+    Stored(io::Result<Upload>),
 }
 
 /// Where workers leave what the event loop has to do.

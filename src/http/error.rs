@@ -39,6 +39,10 @@ pub enum Error {
     OutcomeUnknown,
     /// 503: the queue is full.
     Overloaded,
+    /// 503: the disk took too long to take a body.
+    StorageTooSlow,
+    /// 507: a body does not fit on the disk.
+    StorageFull,
     /// 505: another major version of HTTP.
     VersionNotSupported,
 }
@@ -64,6 +68,8 @@ impl Error {
             Error::NoAnswer => (503, "database unavailable".into()),
             Error::OutcomeUnknown => (503, OUTCOME_UNKNOWN.into()),
             Error::Overloaded => (503, "server is overloaded".into()),
+            Error::StorageTooSlow => (503, "storage does not answer".into()),
+            Error::StorageFull => (507, "storage is full".into()),
             Error::VersionNotSupported => (505, "only HTTP/1.0 and HTTP/1.1 are supported".into()),
         }
     }

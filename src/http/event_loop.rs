@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ const ERROR_LINE_EVERY: Duration = Duration::from_secs(5);
 pub struct Limits {
     pub connections: usize,
     pub rules: Rules,
+    /// Where large bodies are kept while they are received and used.
+    pub upload_directory: PathBuf,
     /// The listening socket outlives us, so a client that has connected when we drain is left to our successor.
     pub has_successor: bool,
 }
@@ -71,7 +74,7 @@ pub fn prepare() -> io::Result<(Poll, Waker)> {
 
 impl EventLoop {
     /// # Errors
-    /// The listener cannot be watched.
+    /// The listener cannot be watched, or the system has no thread left.
     pub fn new(
         poll: Poll,
         listener: TcpListener,
@@ -86,7 +89,7 @@ impl EventLoop {
             listener: Some(listener),
             connections: HashMap::new(),
             next_token: FIRST_CONNECTION,
-            context: ConnectionContext::new(server, limits.rules),
+            context: ConnectionContext::new(server, limits.rules, limits.upload_directory)?,
             limit: limits.connections,
             held: 0,
             has_successor: limits.has_successor,
@@ -320,8 +323,13 @@ mod tests {
             answer_to_change: second,
         };
         let rules = Rules { deadlines, trusted_proxies: Networks::default() };
-        EventLoop::new(poll, listener, Limits { connections: 8, rules, has_successor: false }, server)
-            .unwrap()
+        EventLoop::new(
+            poll,
+            listener,
+            Limits { connections: 8, rules, upload_directory: std::env::temp_dir(), has_successor: false },
+            server,
+        )
+        .unwrap()
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What the field lines of a head say that matters here (RFC 9110, 5; RFC 9112, 6).
 
 use super::error::Error;
-use super::head::{BODY_LIMIT, bad};
+use super::head::bad;
 use super::target;
 
 /// How long the body is (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
-    /// So many bytes, at most `BODY_LIMIT`.
+    /// So many bytes that are still to come.
     Length(usize),
     Chunked,
 }
@@ -112,13 +112,10 @@ impl Fields {
         if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
             return Err(bad("malformed Content-Length header: it is a number of bytes, in digits"));
         }
-        let length = value.iter().try_fold(0_usize, |length, digit| {
-            length
-                .checked_mul(10)?
-                .checked_add(usize::from(digit - b'0'))
-                .filter(|length| *length <= BODY_LIMIT)
-        });
-        self.length = Some(length.ok_or(Error::ContentTooLarge(BODY_LIMIT))?);
+        // A number that is too large to be one is over any limit as well.
+        self.length = Some(value.iter().fold(0_usize, |length, digit| {
+            length.saturating_mul(10).saturating_add(usize::from(digit - b'0'))
+        }));
         Ok(())
     }
 

@@ -17,5 +17,6 @@ pub mod router;
 pub mod server_status;
 pub mod target;
 pub mod tiny_http_pair;
+pub mod upload;
 pub mod waiters;
 pub mod worker_pool;

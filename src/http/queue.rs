@@ -8,6 +8,7 @@ use prometheus::IntGauge;
 use super::peer::{Peer, Stage};
 use super::request::RequestInfo;
 use super::router::Routed;
+use super::upload::Upload;
 
 /// A vetted request on its way to a worker.
 pub struct Job {
@@ -20,7 +21,16 @@ pub struct Job {
     pub has_content_coding: bool,
     /// `None` for the server's own probe.
     pub routed: Option<Routed>,
+    pub step: Step,
     pub info: RequestInfo,
+}
+
+/// What a worker does with a request.
+pub enum Step {
+    /// Says whether the client may send the body, of which nothing is there yet.
+    Authorize(Routed),
+    /// Answers it. A body that is a stream is beside it.
+    Answer(Option<Upload>),
 }
 
 /// First in, first out, with a bound. One lock, one condition, and no thread woken that would find nothing to do.

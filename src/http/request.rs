@@ -1,5 +1,6 @@
 //! A whole request, as handlers see it, and what is known of it besides.
 
+use std::fs::File;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,6 +20,9 @@ pub struct Request<'a> {
     /// The body has a content coding, which no handler undoes.
     pub has_content_coding: bool,
     pub body: &'a [u8],
+    /// The body instead, where the route takes a stream, to be read from its start.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no route takes a stream yet"))]
+    pub upload: Option<&'a File>,
     /// The client, for the log: the peer, or the address that a trusted proxy names.
     pub client: IpAddr,
     /// All that is done for the request, waiting included, has to be over by then.
@@ -34,6 +38,8 @@ pub struct RequestInfo {
     pub method: &'static str,
     /// The route's pattern, or why there is none.
     pub route: &'static str,
+    /// It may change something: only GET and HEAD never do (RFC 9110, 9.2.1).
+    pub is_change: bool,
     /// The client lets the connection go on.
     pub keep_alive: bool,
     pub is_1_0: bool,
@@ -46,11 +52,6 @@ pub struct RequestInfo {
 }
 
 impl RequestInfo {
-    /// Whether it may change something: only GET and HEAD never do (RFC 9110, 9.2.1).
-    pub fn is_change(&self) -> bool {
-        !matches!(self.method, "GET" | "HEAD")
-    }
-
     /// How its answer is framed.
     pub fn framing(&self, close: bool, no_store: bool) -> Framing<'_> {
         Framing {

@@ -178,6 +178,7 @@ fn status_line(status: u16) -> &'static str {
         501 => "501 Not Implemented",
         503 => "503 Service Unavailable",
         505 => "505 HTTP Version Not Supported",
+        507 => "507 Insufficient Storage",
         _ => "500 Internal Server Error",
     }
 }

@@ -14,8 +14,19 @@ pub struct Route<E> {
     pub method: &'static str,
     /// Each `{name}` stands for one non-empty segment. Also the metrics' label.
     pub pattern: &'static str,
+    pub body: BodyKind,
     /// What answers; its kind is the table's own.
     pub endpoint: E,
+}
+
+/// What body a route takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyKind {
+    /// None, or one of at most `head::BODY_LIMIT`, which handlers get in memory.
+    Json,
+    /// One of at most so many bytes, which handlers get as a file. The client is authorized before it sends any of it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no route takes a stream yet"))]
+    Stream { most_bytes: usize },
 }
 
 /// What the parameters of a pattern stand for in a path, by name.
@@ -46,6 +57,10 @@ pub trait Service: Send + Sync {
     /// The answer, where there is one without any wait: the event loop asks before it looks for a worker.
     fn answer_now(&self, routed: Routed, request: &Request<'_>) -> Option<Response>;
 
+    /// The answer to a client that may not send the body of a stream, on a worker's own time. The request has only its
+    /// head.
+    fn refusal(&self, routed: Routed, request: &Request<'_>) -> Option<Response>;
+
     /// The answer, on a worker's own time; without a route to the server's own probe.
     fn answer(&self, routed: Option<Routed>, request: &Request<'_>) -> Response;
 }
@@ -55,6 +70,7 @@ pub trait Service: Send + Sync {
 pub struct Routed {
     pub index: usize,
     pub pattern: &'static str,
+    pub body: BodyKind,
 }
 
 /// The first row that matches a method and a path. `HEAD` is `GET` (RFC 9110, 9.3.2).
@@ -69,12 +85,12 @@ pub fn find<E>(table: &[Route<E>], method: &str, path: &str) -> Result<Routed, (
     }
     let mut rows = table.iter().enumerate();
     let found = rows.find(|(_, row)| row.method == method && parameters(row.pattern, path).is_some());
-    found.map(|(index, row)| Routed { index, pattern: row.pattern }).ok_or_else(|| {
-        match table.iter().find(|row| parameters(row.pattern, path).is_some()) {
+    found.map(|(index, row)| Routed { index, pattern: row.pattern, body: row.body }).ok_or_else(
+        || match table.iter().find(|row| parameters(row.pattern, path).is_some()) {
             None => (Error::NoSuchPath, UNMATCHED),
             Some(row) => (Error::MethodNotAllowed(allowed(table, path)), row.pattern),
-        }
-    })
+        },
+    )
 }
 
 /// The metrics' label of a request that no row is for.
@@ -113,7 +129,7 @@ fn allowed<E>(table: &[Route<E>], path: &str) -> String {
 
 /// The route of every request to a `TestService`.
 #[cfg(test)]
-pub const TEST_ROUTE: Routed = Routed { index: 0, pattern: "/test" };
+pub const TEST_ROUTE: Routed = Routed { index: 0, pattern: "/test", body: BodyKind::Json };
 
 /// Answers `/now` on the event loop, and all else on a worker.
 #[cfg(test)]
@@ -137,6 +153,10 @@ impl<F: Fn(&Request<'_>) -> Response + Send + Sync> Service for TestService<F> {
         (request.path == "/now").then(|| (self.0)(request))
     }
 
+    fn refusal(&self, _routed: Routed, _request: &Request<'_>) -> Option<Response> {
+        None
+    }
+
     fn answer(&self, _routed: Option<Routed>, request: &Request<'_>) -> Response {
         (self.0)(request)
     }
@@ -147,7 +167,7 @@ mod tests {
     use super::*;
 
     const fn row(method: &'static str, pattern: &'static str) -> Route<()> {
-        Route { method, pattern, endpoint: () }
+        Route { method, pattern, body: BodyKind::Json, endpoint: () }
     }
 
     const TABLE: &[Route<()>] = &[

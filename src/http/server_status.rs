@@ -90,7 +90,7 @@ impl ServerStatus {
         }
         self.metrics.answered(info.method, info.route, response.status, duration.as_secs_f64());
         // 500 has a line of its own, with the cause. That the server is not ready is no failure of `/ready`.
-        let has_failed = response.status == 503 && info.route != "/ready";
+        let has_failed = matches!(response.status, 503 | 507) && info.route != "/ready";
         let level = if has_failed && self.failure_lines.allows(Instant::now()) {
             Level::Warn
         } else if self.access_log.load(Ordering::Relaxed) {

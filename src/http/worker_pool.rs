@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::completions::{Completion, CompletionQueue};
+use super::completions::{Completion, CompletionQueue, Outcome};
 use super::error::Error;
 use super::peer::Peer;
-use super::queue::{Job, Queue};
+use super::queue::{Job, Queue, Step};
 use super::request::{Request, RequestInfo};
 use super::response::{self, Response};
 use super::router::Service;
@@ -53,7 +53,7 @@ impl ServerContext {
 impl ServerContext {
     /// Where a request waits for a worker.
     pub fn queue_of(&self, info: &RequestInfo) -> &Queue {
-        if info.is_change() { &self.changes } else { &self.reads }
+        if info.is_change { &self.changes } else { &self.reads }
     }
 
     /// Lets the workers end once they have done what is queued.
@@ -106,7 +106,7 @@ fn work(server: &Arc<ServerContext>, queue: &Queue, mut pair: Option<TinyHttpPai
         }
         let response = if has_followers && job.info.at.elapsed() > QUEUE_WAIT_LIMIT {
             server.status.metrics.rejected(Rejection::Overloaded);
-            Error::Overloaded.response()
+            Some(Error::Overloaded.response())
         } else {
             if pair.is_none() {
                 let opened = TinyHttpPair::open(directory, 1)
@@ -118,21 +118,32 @@ fn work(server: &Arc<ServerContext>, queue: &Queue, mut pair: Option<TinyHttpPai
                 Err(error) => {
                     pair = None;
                     log::error!(request_id = &*job.info.request_id; "internal error: {error}");
-                    Error::Internal.response()
+                    Some(Error::Internal.response())
                 }
             }
         };
-        if response.park.is_some() {
-            Waiter::park(server, job.peer, job.info, response);
-        } else {
-            send(server, &job.peer, &job.info, response, &mut out);
+        match response {
+            None if job.peer.claim() => {
+                server.status.metrics.requests_in_flight.dec();
+                let (token, outcome) = (job.peer.token, Outcome::Authorized);
+                server.completions.post(Completion { token, outcome });
+            }
+            None => {}
+            Some(response) if response.park.is_some() => {
+                Waiter::park(server, job.peer, job.info, response);
+            }
+            Some(response) => send(server, &job.peer, &job.info, response, &mut out),
         }
     }
 }
 
-/// Pulls the request out of tiny_http and has it handled. What went wrong beyond a handler's own errors comes back
+/// Pulls the request out of tiny_http and has it handled. `None`: the client may send the body. What went wrong beyond a handler's own errors comes back
 /// as text for the log; the tiny_http connection must not be used again then.
-fn answer(server: &ServerContext, pair: Option<&mut TinyHttpPair>, job: &Job) -> Result<Response, String> {
+fn answer(
+    server: &ServerContext,
+    pair: Option<&mut TinyHttpPair>,
+    job: &Job,
+) -> Result<Option<Response>, String> {
     let pair = pair.ok_or("no tiny_http connection")?;
     catch_unwind(AssertUnwindSafe(|| {
         let mut request = pair.pull(&job.plain)?;
@@ -153,10 +164,17 @@ fn answer(server: &ServerContext, pair: Option<&mut TinyHttpPair>, job: &Job) ->
             content_type: job.content_type.as_deref(),
             has_content_coding: job.has_content_coding,
             body: &body,
+            upload: match &job.step {
+                Step::Answer(Some(upload)) => upload.file(),
+                _ => None,
+            },
             client: job.info.client,
             deadline: job.info.deadline,
         };
-        let response = server.service.answer(job.routed, &whole);
+        let response = match job.step {
+            Step::Authorize(routed) => server.service.refusal(routed, &whole),
+            Step::Answer(_) => Some(server.service.answer(job.routed, &whole)),
+        };
         // Without this tiny_http would answer 500 to the other end of the pair.
         drop(request.into_writer());
         Ok(response)
@@ -200,7 +218,7 @@ fn write(
     // What is left to do comes before the next request: the turn is the event loop's only once it has collected this.
     let is_over = rest.is_empty() && !close;
     if !is_over || peer.release(now) {
-        server.completions.post(Completion { token: peer.token, rest, close });
+        server.completions.post(Completion { token: peer.token, outcome: Outcome::Answered { rest, close } });
     }
     is_there
 }
@@ -236,6 +254,7 @@ mod tests {
             request_id: request_id.into(),
             method: "GET",
             route: "/test",
+            is_change: false,
             keep_alive: false,
             is_1_0: false,
             client: peer.address.ip(),
@@ -249,6 +268,7 @@ mod tests {
             content_type: None,
             has_content_coding: false,
             routed: Some(TEST_ROUTE),
+            step: Step::Answer(None),
             info,
         }
     }
@@ -333,10 +353,10 @@ mod tests {
             (client, peer, done)
         };
         let (_client, peer, done) = done_with("/long", true);
-        assert!(!done.rest.is_empty() && !done.close);
+        assert!(matches!(done.outcome, Outcome::Answered { rest, close: false } if !rest.is_empty()));
         assert!(peer.event_loop_turn().is_none(), "the rest of the answer is still to be written");
         let (_client, peer, done) = done_with("/short", false);
-        assert!(done.rest.is_empty() && done.close);
+        assert!(matches!(done.outcome, Outcome::Answered { rest, close: true } if rest.is_empty()));
         assert!(peer.event_loop_turn().is_none(), "the connection is still to be ended");
         server.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());

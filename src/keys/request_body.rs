@@ -245,6 +245,7 @@ mod tests {
             content_type: Some("Application/JSON; charset=utf-8"),
             has_content_coding: false,
             body: body.as_bytes(),
+            upload: None,
             client: std::net::Ipv4Addr::LOCALHOST.into(),
             deadline: std::time::Instant::now(),
         };

@@ -2,10 +2,12 @@
 
 mod read;
 mod timeouts;
+mod upload;
 mod write;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,10 +15,11 @@ use mio::Token;
 use mio::net::TcpStream;
 
 use self::read::Receiving;
-use super::completions::Completion;
+use super::completions::{Completion, Outcome};
 use super::error::Error;
 use super::peer::{Peer, Stage};
 use super::request::RequestInfo;
+use super::upload::Uploads;
 use super::worker_pool::ServerContext;
 use crate::metrics::Rejection;
 use crate::networks::Networks;
@@ -28,7 +31,8 @@ const TURN: usize = 64;
 /// Deadlines, each for the whole of its thing.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
-    /// Head and body, from the first byte; also for the first byte of a new connection.
+    /// Head and body, from the first byte; also for the first byte of a new connection. Of a body that is a stream, so
+    /// much has to come in this time, again and again.
     pub request: Duration,
     /// Between two requests.
     pub idle: Duration,
@@ -56,11 +60,20 @@ pub struct ConnectionContext {
     pub draining: Option<Instant>,
     /// One read goes here first; connections keep only what they must.
     scratch: Box<[u8]>,
+    uploads: Uploads,
 }
 
 impl ConnectionContext {
-    pub fn new(server: Arc<ServerContext>, rules: Rules) -> ConnectionContext {
-        ConnectionContext { server, rules, draining: None, scratch: vec![0; 16 * 1024].into_boxed_slice() }
+    /// # Errors
+    /// The system has no thread left.
+    pub fn new(
+        server: Arc<ServerContext>,
+        rules: Rules,
+        upload_directory: PathBuf,
+    ) -> io::Result<ConnectionContext> {
+        let uploads = Uploads::start(&server, upload_directory)?;
+        let scratch = vec![0; 16 * 1024].into_boxed_slice();
+        Ok(ConnectionContext { server, rules, draining: None, scratch, uploads })
     }
 
     fn reject(&self, reason: Rejection) {
@@ -77,6 +90,10 @@ enum Phase {
     Idle(Instant),
     /// The rest of a request.
     Reading(Instant),
+    /// The rest of an upload.
+    Uploading,
+    /// The disk, to take a piece of an upload.
+    Storing(Instant),
     /// A worker's answer, or, once that is given, the first byte of the next request.
     Serving,
     /// The client, to take an answer.
@@ -155,6 +172,8 @@ impl Connection {
             Phase::New(since) | Phase::Idle(since) => Some((true, since)),
             Phase::Reading(since) | Phase::Writing(since) => Some((false, since)),
             Phase::Lingering(since) => Some((true, since)),
+            // They are few, and end when their client stalls.
+            Phase::Uploading | Phase::Storing(_) => None,
             // A client that has finished sending may be gone, and an answer that waits would keep its place for it.
             Phase::Serving if self.finished && self.peer.stage() == Some(Stage::Parked) => {
                 self.serving.as_ref().map(|info| (true, info.at))
@@ -167,22 +186,31 @@ impl Connection {
     pub fn ready(&mut self, context: &mut ConnectionContext, finished: bool, gone: bool) -> NextAction {
         self.drained = false;
         self.finished |= finished;
-        if gone && matches!(self.phase, Phase::Serving) {
+        if gone && matches!(self.phase, Phase::Serving | Phase::Storing(_)) {
             return NextAction::End;
         }
         self.advance(context)
     }
 
-    /// A worker has answered and left something to do.
+    /// A worker, or the thread that writes uploads, has left something to do.
     pub fn complete(&mut self, context: &mut ConnectionContext, completion: Completion) -> NextAction {
         let now = Instant::now();
-        if completion.close || !completion.rest.is_empty() {
-            self.peer.release(now);
-        }
-        self.closing |= completion.close;
-        if !completion.rest.is_empty() {
-            self.output = completion.rest;
-            self.phase = Phase::Writing(now);
+        match completion.outcome {
+            Outcome::Answered { rest, close } => {
+                if close || !rest.is_empty() {
+                    self.peer.release(now);
+                }
+                self.closing |= close;
+                if !rest.is_empty() {
+                    self.output = rest;
+                    self.phase = Phase::Writing(now);
+                }
+            }
+            Outcome::Authorized => {
+                self.peer.release(now);
+                self.begin_upload(context);
+            }
+            Outcome::Stored(stored) => self.stored(context, stored),
         }
         self.advance(context)
     }
@@ -192,6 +220,9 @@ impl Connection {
         for _ in 0..TURN {
             if let Phase::Lingering(_) = self.phase {
                 return self.linger(context);
+            }
+            if let Phase::Storing(_) = self.phase {
+                return NextAction::Wait;
             }
             if matches!(self.phase, Phase::Serving) {
                 // Asked to wake us, a worker would do so for nothing: the client waits for its answer.

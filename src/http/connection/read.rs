@@ -6,15 +6,16 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::upload::Progress;
 use super::{Connection, ConnectionContext, KEPT_BUFFER, Phase};
 use crate::http::chunked::Chunks;
 use crate::http::error::Error;
 use crate::http::fields::Body;
 use crate::http::forwarded;
-use crate::http::head::{self, Head};
+use crate::http::head::{self, BODY_LIMIT, Head};
 use crate::http::peer::Peer;
 use crate::http::request::RequestInfo;
-use crate::http::router::Routed;
+use crate::http::router::{BodyKind, Routed};
 use crate::http::server_status::PROBE;
 
 /// A request from its head on, until its body is there.
@@ -25,6 +26,8 @@ pub struct Receiving {
     pub info: RequestInfo,
     /// What has come of a chunked body.
     pub chunks: Chunks,
+    /// Where the body is a stream, from when its client is being authorized.
+    pub progress: Option<Progress>,
 }
 
 impl Receiving {
@@ -45,6 +48,7 @@ impl Receiving {
                 None => Uuid::new_v4().to_string().into(),
             },
             method: head.method,
+            is_change: !matches!(head.method, "GET" | "HEAD"),
             route,
             keep_alive: head.keep_alive,
             is_1_0: head.is_1_0,
@@ -52,13 +56,16 @@ impl Receiving {
             at: now,
             deadline: now,
         };
-        Receiving { head, routed, info, chunks: Chunks::default() }
+        Receiving { head, routed, info, chunks: Chunks::new(BODY_LIMIT), progress: None }
     }
 }
 
 impl Connection {
     /// Takes one whole request out of the input and has it answered, if there is one.
     pub(super) fn next_request(&mut self, context: &mut ConnectionContext) -> Result<bool, Error> {
+        if let Phase::Uploading = self.phase {
+            return self.next_piece();
+        }
         if self.start == self.input.len() || mem::take(&mut self.unfinished) {
             return Ok(false);
         }
@@ -72,8 +79,19 @@ impl Connection {
                 None => return Ok(false),
                 Some((head, length)) => {
                     self.start += length;
-                    self.invite_body(&head);
-                    Receiving::new(context, &self.peer, head, now)
+                    let receiving = Receiving::new(context, &self.peer, head, now);
+                    if let Ok(Some(routed @ Routed { body: BodyKind::Stream { most_bytes }, .. })) =
+                        receiving.routed
+                    {
+                        self.ask_for_authorization(context, receiving, routed, most_bytes);
+                        return Ok(true);
+                    }
+                    if matches!(receiving.head.body, Body::Length(length) if length > BODY_LIMIT) {
+                        self.receiving = Some(Box::new(receiving));
+                        return Err(Error::ContentTooLarge(BODY_LIMIT));
+                    }
+                    self.invite_body(&receiving.head);
+                    receiving
                 }
             },
         };
@@ -85,10 +103,8 @@ impl Connection {
             }),
         };
         if let Ok(true) = is_whole {
-            receiving.info.at = now;
-            receiving.info.deadline = now + context.rules.deadlines.answer;
             let input = mem::take(&mut self.input);
-            let decoded = mem::take(&mut receiving.chunks).body;
+            let decoded = mem::take(&mut receiving.chunks.body);
             let body = match receiving.head.body {
                 Body::Length(length) => {
                     self.start += length;
@@ -107,7 +123,7 @@ impl Connection {
 
     /// `100 Continue` (RFC 9110, 15.2.1) for a client that waits for it. Nothing else is in the socket's buffer, so
     /// it fits; should it not, the client sends its body after a while all the same.
-    fn invite_body(&self, head: &Head) {
+    pub(super) fn invite_body(&self, head: &Head) {
         let body_is_here = match head.body {
             Body::Length(length) => self.input.len() - self.start >= length,
             Body::Chunked => self.input.len() > self.start,
@@ -136,7 +152,7 @@ impl Connection {
         Ok(count)
     }
 
-    fn forget_used_input(&mut self) {
+    pub(super) fn forget_used_input(&mut self) {
         if self.start == self.input.len() {
             self.start = 0;
             self.input.clear();

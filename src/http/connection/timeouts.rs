@@ -36,6 +36,18 @@ impl Connection {
                 self.refuse(context, &Error::RequestTimeout);
                 self.advance(context)
             }
+            Phase::Uploading => {
+                if !self.is_stalled(now, context.rules.deadlines.request) {
+                    return NextAction::Wait;
+                }
+                context.reject(Rejection::TooSlow);
+                self.refuse_upload(context, &Error::RequestTimeout);
+                self.advance(context)
+            }
+            Phase::Storing(since) if over(since, context.rules.deadlines.answer) => {
+                self.refuse_upload(context, &Error::StorageTooSlow);
+                self.advance(context)
+            }
             Phase::Writing(since) if over(since, context.rules.deadlines.write) => {
                 context.reject(Rejection::TooSlow);
                 NextAction::End
@@ -59,10 +71,10 @@ impl Connection {
             waited
                 >= match info {
                     RequestInfo { route: PROBE, .. } => PROBE_PATIENCE,
-                    change if change.is_change() && stage != Stage::Queued => {
+                    change if change.is_change && stage != Stage::Queued => {
                         context.rules.deadlines.answer_to_change
                     }
-                    change if change.is_change() || context.server.service.database_answers() => {
+                    change if change.is_change || context.server.service.database_answers() => {
                         context.rules.deadlines.answer
                     }
                     _ => context.rules.deadlines.answer.min(PATIENCE_WHEN_AWAY),
@@ -72,7 +84,7 @@ impl Connection {
         context.server.status.metrics.requests_in_flight.dec();
         if let Some(info) = self.serving.take() {
             let error = match stage {
-                Stage::Begun | Stage::Parked if info.is_change() => Error::OutcomeUnknown,
+                Stage::Begun | Stage::Parked if info.is_change => Error::OutcomeUnknown,
                 _ => Error::NoAnswer,
             };
             self.respond(context, &error.response(), &RequestInfo { keep_alive: false, ..info }, false);

@@ -12,7 +12,7 @@ use super::read::Receiving;
 use super::{Connection, ConnectionContext, KEPT_BUFFER, NextAction, Phase};
 use crate::http::error::Error;
 use crate::http::head::{self, Head};
-use crate::http::queue::Job;
+use crate::http::queue::{Job, Step};
 use crate::http::request::RequestInfo;
 use crate::http::response::{self, Response};
 use crate::http::router::Routed;
@@ -27,14 +27,18 @@ const LINGER_BYTES: usize = 1024 * 1024;
 impl Connection {
     /// Answers a whole request, or hands it to the workers.
     pub(super) fn answer(&mut self, context: &ConnectionContext, receiving: Receiving, body: &[u8]) {
-        let Receiving { head, routed, info, .. } = receiving;
+        let Receiving { head, routed, mut info, progress, .. } = receiving;
         let service = &context.server.service;
+        info.at = Instant::now();
+        info.deadline = info.at + context.rules.deadlines.answer;
+        let upload = progress.and_then(|progress| progress.upload);
         let now = |routed| service.answer_now(routed, &head.request(&info, body));
-        let response = match routed.map(|routed| (routed, routed.and_then(now))) {
+        let response = match routed.map(|routed| (routed, routed.filter(|_| upload.is_none()).and_then(now)))
+        {
             Err(error) => error.response(),
             Ok((_, Some(response))) => response,
             Ok((routed, None)) => {
-                if self.hand_on(context, &head, body, routed, &info) {
+                if self.hand_on(context, &head, body, routed, Step::Answer(upload), &info) {
                     return;
                 }
                 if info.route != PROBE {
@@ -47,12 +51,13 @@ impl Connection {
     }
 
     /// Into the queue, unless that is full.
-    fn hand_on(
+    pub(super) fn hand_on(
         &mut self,
         context: &ConnectionContext,
         head: &Head,
         body: &[u8],
         routed: Option<Routed>,
+        step: Step,
         info: &RequestInfo,
     ) -> bool {
         let job = Job {
@@ -62,6 +67,7 @@ impl Connection {
             content_type: head.content_type.clone(),
             has_content_coding: head.has_content_coding,
             routed,
+            step,
             info: info.clone(),
         };
         let in_flight = &context.server.status.metrics.requests_in_flight;
@@ -106,6 +112,7 @@ impl Connection {
             request_id: request_id.unwrap_or_else(|| Uuid::new_v4().to_string().into()),
             method: if is_head { "HEAD" } else { head::OTHER_METHOD },
             route: "malformed",
+            is_change: false,
             keep_alive: false,
             is_1_0: false,
             client: self.peer.address.ip().to_canonical(),
@@ -136,6 +143,7 @@ impl Connection {
             return NextAction::End;
         }
         self.input = Vec::new();
+        self.receiving = None;
         self.start = 0;
         self.phase = Phase::Lingering(Instant::now());
         self.linger(context)

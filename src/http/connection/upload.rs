@@ -1,0 +1,165 @@
+//! A body that is a stream: authorized first, then read at the client's pace and written piece by piece.
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use super::read::Receiving;
+use super::{Connection, ConnectionContext, Phase};
+use crate::http::chunked::Chunks;
+use crate::http::error::Error;
+use crate::http::fields::Body;
+use crate::http::queue::Step;
+use crate::http::request::RequestInfo;
+use crate::http::router::Routed;
+use crate::http::upload::{self, Upload};
+use crate::metrics::Rejection;
+
+/// What a client has to send of a body within the deadline of a request, again and again. Only its last bytes may be
+/// fewer, and are all there by then.
+const LEAST_BYTES_PER_WINDOW: usize = 16 * 1024;
+
+/// How far the body of a stream has come.
+pub struct Progress {
+    most_bytes: usize,
+    /// No file is made yet.
+    is_empty: bool,
+    /// Nothing of it is left to come.
+    is_whole: bool,
+    /// Written so far; `None` while the thread that writes has it.
+    pub upload: Option<Upload>,
+    /// When the present window began, not counting what the disk took, and the bytes that came since.
+    window: Instant,
+    window_bytes: usize,
+}
+
+impl Connection {
+    /// Asks a worker whether the client may send this body.
+    pub(super) fn ask_for_authorization(
+        &mut self,
+        context: &ConnectionContext,
+        mut receiving: Receiving,
+        routed: Routed,
+        most_bytes: usize,
+    ) {
+        let deadline = receiving.info.at + context.rules.deadlines.answer;
+        // Refused, its body stays unread, so its connection ends; and nothing is changed by this.
+        let info = RequestInfo { keep_alive: false, is_change: false, deadline, ..receiving.info.clone() };
+        if self.hand_on(context, &receiving.head, &[], Some(routed), Step::Authorize(routed), &info) {
+            receiving.chunks = Chunks::new(most_bytes);
+            let is_whole = receiving.head.body == Body::Length(0);
+            let window = Instant::now();
+            receiving.progress = Some(Progress {
+                most_bytes,
+                is_empty: true,
+                is_whole,
+                upload: None,
+                window,
+                window_bytes: 0,
+            });
+            self.receiving = Some(Box::new(receiving));
+        } else {
+            context.reject(Rejection::Overloaded);
+            self.respond(context, &Error::Overloaded.response(), &info, false);
+        }
+    }
+
+    /// The client may send the body: has a file made for it, unless it is too large or there is no place for it.
+    pub(super) fn begin_upload(&mut self, context: &mut ConnectionContext) {
+        let Some((head, progress)) =
+            self.receiving.as_ref().and_then(|it| Some((&it.head, it.progress.as_ref()?)))
+        else {
+            return;
+        };
+        let refusal = match head.body {
+            Body::Length(length) if length > progress.most_bytes => {
+                (Rejection::Malformed, Error::ContentTooLarge(progress.most_bytes))
+            }
+            _ => match context.uploads.reserve() {
+                Some(upload) => return self.store(upload, Vec::new()),
+                None => (Rejection::Overloaded, Error::Overloaded),
+            },
+        };
+        context.reject(refusal.0);
+        self.refuse_upload(context, &refusal.1);
+    }
+
+    /// Leaves a piece to the thread that writes. The client is read on once it is written, so no more than one read of
+    /// it is in memory.
+    fn store(&mut self, upload: Upload, piece: Vec<u8>) {
+        self.phase = Phase::Storing(Instant::now());
+        upload.store(self.peer.token, piece);
+    }
+
+    /// A piece is written: goes on with the next, or with the request, if that was the last.
+    pub(super) fn stored(&mut self, context: &mut ConnectionContext, stored: std::io::Result<Upload>) {
+        // Else it was given up before.
+        let Phase::Storing(since) = self.phase else { return };
+        let Some(mut receiving) = self.receiving.take() else { return };
+        let Some(progress) = &mut receiving.progress else { return };
+        progress.window += since.elapsed();
+        let (is_first, is_whole) = (progress.is_empty, progress.is_whole);
+        progress.is_empty = false;
+        match stored {
+            Ok(upload) => progress.upload = Some(upload),
+            Err(error) => {
+                log::warn!(request_id = &*receiving.info.request_id; "cannot keep the body of a request: {error}");
+                self.receiving = Some(receiving);
+                return self.refuse_upload(context, &upload::refusal(&error));
+            }
+        }
+        self.phase = Phase::Uploading;
+        if is_whole {
+            return self.answer(context, *receiving, &[]);
+        }
+        if is_first {
+            self.invite_body(&receiving.head);
+        }
+        self.receiving = Some(receiving);
+    }
+
+    /// Takes what has come of the body out of the input, if there is anything.
+    pub(super) fn next_piece(&mut self) -> Result<bool, Error> {
+        let Some(receiving) = &mut self.receiving else { return Ok(false) };
+        let Some(progress) = &mut receiving.progress else { return Ok(false) };
+        let input = &self.input[self.start..];
+        let piece = match &mut receiving.head.body {
+            Body::Length(left) => {
+                let count = input.len().min(*left);
+                *left -= count;
+                self.start += count;
+                progress.is_whole = *left == 0;
+                input[..count].to_vec()
+            }
+            Body::Chunked => {
+                let (taken, is_whole) = receiving.chunks.take(input)?;
+                self.start += taken;
+                progress.is_whole = is_whole;
+                mem::take(&mut receiving.chunks.body)
+            }
+        };
+        progress.window_bytes += piece.len();
+        let upload = if piece.is_empty() && !progress.is_whole { None } else { progress.upload.take() };
+        self.forget_used_input();
+        Ok(upload.map(|upload| self.store(upload, piece)).is_some())
+    }
+
+    /// Whether the client has sent too little for too long.
+    pub(super) fn is_stalled(&mut self, now: Instant, window: Duration) -> bool {
+        let Some(progress) = self.receiving.as_mut().and_then(|receiving| receiving.progress.as_mut()) else {
+            return false;
+        };
+        if now.saturating_duration_since(progress.window) < window {
+            return false;
+        }
+        progress.window = now;
+        mem::take(&mut progress.window_bytes) < LEAST_BYTES_PER_WINDOW
+    }
+
+    /// Answers an upload that cannot go on, and ends its connection, since the rest of the body stays unread.
+    pub(super) fn refuse_upload(&mut self, context: &ConnectionContext, error: &Error) {
+        if let Some(receiving) = self.receiving.take() {
+            let info = RequestInfo { keep_alive: false, at: Instant::now(), ..receiving.info };
+            self.respond(context, &error.response(), &info, false);
+        }
+    }
+}
