@@ -1,9 +1,10 @@
 //! The registry of what Prometheus is told, and the names in it.
 
 use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 use crate::command_error::CommandError;
@@ -97,39 +98,29 @@ impl Metrics {
 
     fn build() -> prometheus::Result<Metrics> {
         let registry = Registry::new();
-        let up = Gauge::new("cloacina_up", "1 while the server runs.")?;
-        up.set(1.0);
-        added(&registry, up)?;
-        let build_info = IntGaugeVec::new(
-            Opts::new("cloacina_build_info", "1, with the version of the running binary."),
-            &["version"],
-        )?;
-        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        added(&registry, build_info)?;
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        registry.register(Box::new(process))?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
         let gauge = |name: &str, help: &str| added(&registry, IntGauge::new(name, help)?);
-        let counter = |name: &str, help: &str| added(&registry, IntCounter::new(name, help)?);
-        let counters = |name: &str, help: &str, label: &str| {
-            added(&registry, IntCounterVec::new(Opts::new(name, help), &[label])?)
+        let gauges = |name: &str, help: &str, label: &str| {
+            added(&registry, IntGaugeVec::new(Opts::new(name, help), &[label])?)
         };
+        let counter = |name: &str, help: &str| added(&registry, IntCounter::new(name, help)?);
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            added(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let of_seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        gauge("cloacina_up", "1 while the server runs.")?.set(1);
+        gauges("cloacina_build_info", "1, with the version of the running binary.", "version")?
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        let durations = of_seconds(
+            "cloacina_http_request_duration_seconds",
+            "From a request read whole to its answer handed to the kernel.",
+        );
+        let pool_wait_seconds = of_seconds("cloacina_db_pool_wait_seconds", "Waits for a database session.");
         let labels = &["method", "route", "status"];
         Ok(Metrics {
-            requests: added(
-                &registry,
-                IntCounterVec::new(Opts::new("cloacina_http_requests_total", "Requests answered."), labels)?,
-            )?,
-            durations: added(
-                &registry,
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "cloacina_http_request_duration_seconds",
-                        "From a request read whole to its answer handed to the kernel.",
-                    )
-                    .buckets(SECONDS.to_vec()),
-                    labels,
-                )?,
-            )?,
+            requests: counters("cloacina_http_requests_total", "Requests answered.", labels)?,
+            durations: added(&registry, HistogramVec::new(durations, labels)?)?,
             requests_in_flight: gauge(
                 "cloacina_http_requests_in_flight",
                 "Requests read whole and not yet answered.",
@@ -139,28 +130,19 @@ impl Metrics {
             rejected: counters(
                 "cloacina_http_rejected_total",
                 "Connections and requests turned away before a worker saw them.",
-                "reason",
+                &["reason"],
             )?,
             cache_hits: counter("cloacina_auth_cache_hits_total", "Keys found in the cache.")?,
             cache_misses: counter("cloacina_auth_cache_misses_total", "Keys looked up in the database.")?,
             auth_failures: counters(
                 "cloacina_auth_failures_total",
                 "Requests that the guard refused.",
-                "reason",
+                &["reason"],
             )?,
             pool_size: gauge("cloacina_db_pool_size", "Database sessions that the pool holds.")?,
             pool_idle: gauge("cloacina_db_pool_idle", "Database sessions that nobody uses.")?,
-            pool_wait_seconds: added(
-                &registry,
-                Histogram::with_opts(
-                    HistogramOpts::new("cloacina_db_pool_wait_seconds", "Waits for a database session.")
-                        .buckets(SECONDS.to_vec()),
-                )?,
-            )?,
-            keys: added(
-                &registry,
-                IntGaugeVec::new(Opts::new("cloacina_api_keys", "Keys in the database."), &["state"])?,
-            )?,
+            pool_wait_seconds: added(&registry, Histogram::with_opts(pool_wait_seconds)?)?,
+            keys: gauges("cloacina_api_keys", "Keys in the database.", "state")?,
             registry,
         })
     }
