@@ -30,7 +30,7 @@ impl Auth {
             }
             Err(generation) => {
                 self.metrics.cache_misses.inc();
-                let found = self.store.find(hash.as_str(), until)?;
+                let found = self.store.find(hash, until)?;
                 let (principal, ends) = valid(found).map_err(|reason| self.refuse(reason))?;
                 let principal = Arc::new(principal);
                 self.cache.put(generation, hash, Arc::clone(&principal), ends);

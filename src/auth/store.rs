@@ -4,12 +4,14 @@
 use std::time::{Duration, Instant};
 
 use postgres::Row;
-use postgres::types::FromSql;
+use postgres::types::private::BytesMut;
+use postgres::types::{FromSql, IsNull, ToSql, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::api_key::KeyHash;
 use super::lease::since_boot;
-use crate::store::{Store, StoreError, Unlogged};
+use crate::store::{Store, StoreError};
 
 /// A row of `api_keys`, without the hash. Its texts are its own, or still PostgreSQL's answer.
 #[derive(Debug, Clone)]
@@ -149,15 +151,32 @@ pub fn key_row<'a, T: FromSql<'a>>(row: &'a Row) -> Result<KeyRow<T>, postgres::
     })
 }
 
+/// As text. The driver's debug lines show what stands for it.
+impl ToSql for KeyHash {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        self.as_str().to_sql(kind, out)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        <&str as ToSql>::accepts(kind)
+    }
+
+    postgres::types::to_sql_checked!();
+}
+
 impl Store {
-    /// The row of a key, by the lowercase hex SHA-256 of the whole key; revoked and expired ones too.
+    /// The row of a key, by its hash; revoked and expired ones too.
     ///
     /// # Errors
     /// See `StoreError`; so for all of these.
-    pub fn find(&self, hash: &str, until: Instant) -> Result<Option<Lookup>, StoreError> {
+    pub fn find(&self, hash: KeyHash, until: Instant) -> Result<Option<Lookup>, StoreError> {
         self.read(until, |session| {
             let asked = since_boot();
-            let row = session.query_opt(FIND, &[&Unlogged(hash)])?;
+            let row = session.query_opt(FIND, &[&hash])?;
             let answered = since_boot();
             let lookup = |row: &Row| Ok(Lookup { row: key_row(row)?, now: row.try_get(9)?, asked, answered });
             row.as_ref().map(lookup).transpose()

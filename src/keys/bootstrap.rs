@@ -9,7 +9,6 @@ use std::time::Duration;
 use postgres::{Client, Transaction};
 use time::OffsetDateTime;
 use time::macros::format_description;
-use uuid::Uuid;
 
 use super::store::{self as rows, NewKey};
 use crate::auth::Permission;
@@ -18,7 +17,7 @@ use crate::command_error::CommandError;
 use crate::plain_file;
 use crate::postgres_link::describe;
 use crate::store::locks::{self, Stopped};
-use crate::store::{Unlogged, migrations};
+use crate::store::migrations;
 
 pub const FILE: &str = "bootstrap-key";
 /// Where the file is written before it gets its name. One name, so that a killed start leaves one file at most.
@@ -79,15 +78,7 @@ fn make(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) -> 
     }
     let path = home.join(FILE);
     let key = first_key(&path, chosen)?;
-    let hash = key.hash();
-    let row = NewKey {
-        id: Uuid::new_v4(),
-        hash: Unlogged(hash.as_str()),
-        prefix: key.shown(),
-        name: NAME,
-        permissions: Permission::Admin.name(),
-        expires_at: None,
-    };
+    let row = NewKey::new(&key, NAME, Permission::Admin, None);
     rows::insert_first(&mut transaction, &row).map_err(failed)?;
     // Last before the commit: whatever could fail in the database without it has failed by now.
     let file = KeyFile { home, path: &path };

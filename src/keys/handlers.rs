@@ -17,22 +17,14 @@ use crate::auth::Permission;
 use crate::auth::api_key::Plaintext;
 use crate::error::Error;
 use crate::http::response::Response;
-use crate::store::{StoreError, Unlogged};
+use crate::store::StoreError;
 
 /// `POST /auth/keys`: makes a key and shows it, this once.
 pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let asked = CreateKey::read(call.request)?;
     let expires_at = end(app, asked.end, call.request.deadline)?;
     let key = Plaintext::generate()?;
-    let hash = key.hash();
-    let new = NewKey {
-        id: Uuid::new_v4(),
-        hash: Unlogged(hash.as_str()),
-        prefix: key.shown(),
-        name: &asked.name,
-        permissions: asked.permission.name(),
-        expires_at,
-    };
+    let new = NewKey::new(&key, &asked.name, asked.permission, expires_at);
     let committed = app.store.insert(&new, call.request.deadline);
     let created_at = committed.map_err(|error| lost(app, new.id, error))?.value;
     log_change(call, "key created", new.id, new.name);
@@ -100,7 +92,10 @@ fn revoke_key(app: &App, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
         Revocation::Unknown => return Err(NO_KEY),
         // A failover may bring the key back.
         _ if !revocation.is_confirmed => return Err(Error::OutcomeUnknown(None)),
-        Revocation::Revoked(_) => Response::json(200, &Revoked { status: "revoked", id })?,
+        Revocation::Revoked(_) => {
+            let body = format!(r#"{{"status":"revoked","id":"{id}"}}"#);
+            Response::bytes(200, "application/json", body.into_bytes())
+        }
         Revocation::Earlier => NO_KEY.into(),
     };
     // For an earlier revocation as well: its client may still be waiting.
@@ -140,14 +135,7 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     }
     let grace = request_body::grace(call.request)?;
     let key = Plaintext::generate()?;
-    let hash = key.hash();
-    let successor = Successor {
-        id: Uuid::new_v4(),
-        hash: hash.as_str(),
-        prefix: key.shown(),
-        grace_seconds: grace.as_seconds_f64(),
-        longest_seconds: longest_seconds(app),
-    };
+    let successor = Successor::new(&key, grace, app.settings.max_key_lifetime);
     let rotation = app.store.rotate(id, &successor, call.request.deadline);
     // The old key's end has come nearer, for all that is remembered of it here and elsewhere.
     app.auth.cache.clear();
@@ -232,12 +220,6 @@ fn end(app: &App, asked: Option<End>, until: Instant) -> Result<Option<OffsetDat
     End::bounded(asked, longest, now).map_err(|line| request_body::wrong(field, line))
 }
 
-/// The longest life in seconds, for the database.
-fn longest_seconds(app: &App) -> Option<f64> {
-    let longest = app.settings.max_key_lifetime;
-    (!longest.is_zero()).then_some(longest.as_secs_f64())
-}
-
 /// About as long as one key is in a listing.
 const LISTED_BYTES: usize = 256;
 const NO_KEY: Error = Error::NotFound("key not found or already revoked");
@@ -295,12 +277,6 @@ struct Identity<'a> {
     created_at: String,
     expires_at: Option<String>,
     last_used_at: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Revoked {
-    status: &'static str,
-    id: Uuid,
 }
 
 /// The hyphenated form only: one key, one spelling of its path (but for case).

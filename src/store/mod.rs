@@ -10,7 +10,6 @@ pub mod preflight;
 mod probe;
 pub mod schema;
 mod session;
-mod unlogged;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,7 +27,6 @@ use pool::Sessions;
 use probe::Probe;
 use session::Session;
 pub use session::TableStatements;
-pub use unlogged::Unlogged;
 
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
 const READ_AGAIN_FOR: Duration = Duration::from_secs(2);

@@ -27,7 +27,7 @@ const TIME_FOR_A_KEY: Duration = Duration::from_millis(500);
 
 pub fn run(settings: Load, file: &str, dry_run: bool) -> Result<(), CommandError> {
     let wanted = read(file)?;
-    let hashes: Vec<&str> = wanted.iter().map(|key| key.hash.as_str()).collect();
+    let hashes: Vec<_> = wanted.iter().map(|key| key.hash).collect();
     let settings = settings()?;
     let store =
         if dry_run { Store::to_look(&settings, &[TABLE])? } else { Store::to_change(&settings, &[TABLE])? };
@@ -149,7 +149,7 @@ impl<'a> Plan<'a> {
 
     fn create(&mut self, wanted: &'a Wanted) {
         let id = Uuid::new_v4();
-        self.steps.push(Step::Create { hash: wanted.hash.as_str(), row: row(wanted, id) });
+        self.steps.push(Step::Create(wanted.hash, row(wanted, id)));
         // The id of a key that is only planned is not the one that it will have.
         let id = if self.is_dry { String::new() } else { format!(" {id}") };
         self.say(["created", "would create"], &wanted.name, &id);

@@ -26,7 +26,7 @@ pub fn run(settings: Load) -> Result<ExitCode, CommandError> {
         Err((code, text)) => (code, text),
         Ok(key) => {
             let store = Store::to_look(&settings()?, &[TABLE])?;
-            let found = store.find(KeyHash::of(key).as_str(), until()).map_err(failed)?;
+            let found = store.find(KeyHash::of(key), until()).map_err(failed)?;
             of_row(key, found.as_ref())
         }
     };

@@ -23,7 +23,7 @@ use crate::auth::store::Undone;
 use crate::cli::{self, KeysAction};
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::config::Settings;
-use crate::store::{COMMAND_LIMIT, Store, StoreError, Unlogged};
+use crate::store::{COMMAND_LIMIT, Store, StoreError};
 use crate::terminal::shown;
 
 /// By when the database has to have answered what the action asks of it now. `None`: nothing has been asked of it yet.
@@ -121,24 +121,16 @@ fn create(
     let now = store.now(until()).map_err(failed)?;
     let end = asked.map(End::ExpiresIn);
     let expires_at = End::bounded(end, longest, now).map_err(|line| wrong("--expires-in", &line))?;
-    let (id, key) = (Uuid::new_v4(), Plaintext::generate().map_err(no_random_bytes)?);
-    let hash = key.hash();
-    let new = NewKey {
-        id,
-        hash: Unlogged(hash.as_str()),
-        prefix: key.shown(),
-        name,
-        permissions: permission.name(),
-        expires_at,
-    };
+    let key = Plaintext::generate().map_err(no_random_bytes)?;
+    let new = NewKey::new(&key, name, permission, expires_at);
     // It may be lost with its primary, which lets no client in; a revocation that is lost would.
     if !store.insert(&new, until()).map_err(failed)?.is_confirmed {
         cli::remark(
             "cloacinactl: this is done, but no synchronous standby has confirmed it: a failover may undo it",
         );
     }
-    cli::remark(&format!("created {} {id}", shown(name)));
-    hand_over(&store, id, &key)
+    cli::remark(&format!("created {} {}", shown(name), new.id));
+    hand_over(&store, new.id, &key)
 }
 
 /// Prints a new key. One that no process can have read, not even from a closed pipe, must not stay valid.
@@ -183,17 +175,10 @@ fn revoke(settings: Load, id: &str) -> Result<(), CommandError> {
 fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandError> {
     let old = key_id(old)?;
     let grace = read_grace(grace.unwrap_or("0s")).map_err(|line| wrong("--grace", line))?;
-    let (id, key) = (Uuid::new_v4(), Plaintext::generate().map_err(no_random_bytes)?);
-    let hash = key.hash();
+    let key = Plaintext::generate().map_err(no_random_bytes)?;
     let settings = settings()?;
-    let longest = settings.max_key_lifetime;
-    let successor = Successor {
-        id,
-        hash: hash.as_str(),
-        prefix: key.shown(),
-        grace_seconds: grace.as_seconds_f64(),
-        longest_seconds: (!longest.is_zero()).then_some(longest.as_secs_f64()),
-    };
+    let successor = Successor::new(&key, grace, settings.max_key_lifetime);
+    let id = successor.id;
     let store = Store::to_change(&settings, &[TABLE])?;
     let rotated = store.rotate(old, &successor, until()).map_err(failed)?;
     let made = match rotated.value {

@@ -6,8 +6,9 @@ use postgres::{GenericClient, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::auth::api_key::KeyHash;
 use crate::auth::store::never_if_far;
-use crate::store::{Committed, Store, StoreError, Unlogged};
+use crate::store::{Committed, Store, StoreError};
 
 /// A row that a file declared, or whose hash one now declares.
 pub struct KnownKey {
@@ -36,10 +37,7 @@ pub struct Declared<'a> {
 /// A step from what is there to what a file declares.
 pub enum Step<'a> {
     /// A row with this hash, that of a key that was never here.
-    Create {
-        hash: &'a str,
-        row: Declared<'a>,
-    },
+    Create(KeyHash, Declared<'a>),
     Change(Declared<'a>),
     Revoke(Uuid),
 }
@@ -53,7 +51,7 @@ const KNOWN: &str = concat!(
     never_if_far!("expires_at"),
     ",
             revoked_at IS NOT NULL, rotated_at IS NOT NULL, declared
-     FROM api_keys WHERE declared OR key_hash = ANY(string_to_array($1, ',')) ORDER BY created_at, id"
+     FROM api_keys WHERE declared OR key_hash = ANY($1::text[]) ORDER BY created_at, id"
 );
 /// The clock rather than the transaction, so that listings have them in the order of the file.
 const CREATE: &str =
@@ -66,11 +64,10 @@ const REVOKE: &str = "UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND r
 
 fn known(
     client: &mut impl GenericClient,
-    hashes: &[&str],
+    hashes: &[KeyHash],
     suffix: &str,
 ) -> Result<Vec<KnownKey>, postgres::Error> {
-    let hashes = hashes.join(",");
-    let rows = client.query(&format!("{KNOWN}{suffix}"), &[&Unlogged(&hashes)])?;
+    let rows = client.query(&format!("{KNOWN}{suffix}"), &[&hashes])?;
     rows.iter().map(known_key).collect()
 }
 
@@ -92,7 +89,7 @@ impl Store {
     ///
     /// # Errors
     /// See `StoreError`.
-    pub fn known_keys(&self, hashes: &[&str], until: Instant) -> Result<Vec<KnownKey>, StoreError> {
+    pub fn known_keys(&self, hashes: &[KeyHash], until: Instant) -> Result<Vec<KnownKey>, StoreError> {
         self.read(until, |session| known(&mut session.client, hashes, ""))
     }
 
@@ -103,7 +100,7 @@ impl Store {
     /// See `StoreError`. Nothing has changed then, unless the session broke at the commit.
     pub fn declare<'a>(
         &self,
-        hashes: &[&str],
+        hashes: &[KeyHash],
         mut plan: impl FnMut(Vec<KnownKey>) -> Vec<Step<'a>>,
         until: Instant,
     ) -> Result<Committed<()>, StoreError> {
@@ -124,8 +121,8 @@ impl Store {
 
 fn take(client: &mut impl GenericClient, step: &Step<'_>) -> Result<(), postgres::Error> {
     match step {
-        Step::Create { hash, row } => {
-            client.execute(CREATE, &[&row.id, &Unlogged(hash), &row.name, &row.permissions, &row.expires_at])
+        Step::Create(hash, row) => {
+            client.execute(CREATE, &[&row.id, hash, &row.name, &row.permissions, &row.expires_at])
         }
         Step::Change(row) => client.execute(CHANGE, &[&row.id, &row.name, &row.permissions, &row.expires_at]),
         Step::Revoke(id) => client.execute(REVOKE, &[id]),

@@ -11,9 +11,11 @@ use postgres::{GenericClient, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::auth::Permission;
+use crate::auth::api_key::{KeyHash, Plaintext};
 use crate::auth::store::{FIND, never_if_far};
 use crate::postgres_link::is_true;
-use crate::store::{Cause, Committed, Store, StoreError, TableStatements, Unlogged};
+use crate::store::{Cause, Committed, Store, StoreError, TableStatements};
 pub use pages::Position;
 use pages::{LIST, LIST_FIRST};
 use rotation::ROTATE;
@@ -28,15 +30,24 @@ pub const TABLE: TableStatements = TableStatements {
 /// What a new row needs. PostgreSQL says when it was made.
 pub struct NewKey<'a> {
     pub id: Uuid,
-    /// Lowercase hex SHA-256 of the whole key.
-    pub hash: Unlogged<'a>,
-    pub prefix: &'a str,
+    hash: KeyHash,
+    prefix: &'a str,
     pub name: &'a str,
-    pub permissions: &'a str,
-    pub expires_at: Option<OffsetDateTime>,
+    pub permissions: &'static str,
+    expires_at: Option<OffsetDateTime>,
 }
 
-impl NewKey<'_> {
+impl<'a> NewKey<'a> {
+    pub fn new(
+        key: &'a Plaintext,
+        name: &'a str,
+        permission: Permission,
+        expires_at: Option<OffsetDateTime>,
+    ) -> NewKey<'a> {
+        let (hash, prefix, permissions) = (key.hash(), key.shown(), permission.name());
+        NewKey { id: Uuid::new_v4(), hash, prefix, name, permissions, expires_at }
+    }
+
     /// The parameters of `INSERT`.
     fn values(&self) -> [&(dyn ToSql + Sync); 6] {
         [&self.id, &self.hash, &self.prefix, &self.name, &self.permissions, &self.expires_at]

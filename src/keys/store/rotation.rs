@@ -2,21 +2,33 @@
 
 use std::time::Instant;
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::store::{Committed, Store, StoreError, Unlogged};
+use crate::auth::api_key::{KeyHash, Plaintext};
+use crate::store::{Committed, Store, StoreError};
 
 /// A new key that takes an old one's place; name, permissions and lifetime are the old one's.
 pub struct Successor<'a> {
     pub id: Uuid,
-    /// Lowercase hex SHA-256 of the whole key.
-    pub hash: &'a str,
-    pub prefix: &'a str,
-    /// For how long the old key goes on working; 0 revokes it.
-    pub grace_seconds: f64,
-    /// Longest life of a new key.
-    pub longest_seconds: Option<f64>,
+    hash: KeyHash,
+    prefix: &'a str,
+    grace_seconds: f64,
+    longest_seconds: Option<f64>,
+}
+
+impl<'a> Successor<'a> {
+    /// `grace`: for how long the old key goes on working; 0 revokes it. `longest`: the longest life of a new key; 0 is
+    /// no limit.
+    pub fn new(key: &'a Plaintext, grace: Duration, longest: std::time::Duration) -> Successor<'a> {
+        Successor {
+            id: Uuid::new_v4(),
+            hash: key.hash(),
+            prefix: key.shown(),
+            grace_seconds: grace.as_seconds_f64(),
+            longest_seconds: (!longest.is_zero()).then_some(longest.as_secs_f64()),
+        }
+    }
 }
 
 /// What a rotation made.
@@ -85,8 +97,7 @@ impl Store {
     ) -> Result<Committed<Rotated>, StoreError> {
         let Successor { id: new, hash, prefix, grace_seconds, longest_seconds } = successor;
         self.write(until, |session| {
-            let row = session
-                .query_opt(ROTATE, &[&id, new, &Unlogged(hash), prefix, grace_seconds, longest_seconds])?;
+            let row = session.query_opt(ROTATE, &[&id, new, hash, prefix, grace_seconds, longest_seconds])?;
             let Some(row) = row else { return Ok(Rotated::NotValid) };
             let Some(name) = row.try_get(0)? else {
                 return Ok(if row.try_get(5)? { Rotated::Earlier } else { Rotated::NotValid });
