@@ -44,12 +44,8 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
 /// `GET /auth/keys`: a page of the listing, newest first.
 pub fn list(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let page = Page::from_query(call.request.query)?;
-    // One more than asked for tells whether there is another page.
-    let mut rows =
-        app.store.list(page.after, page.with_revoked, page.limit as i64 + 1, call.request.deadline)?;
-    let is_last = rows.len() <= page.limit;
-    rows.truncate(page.limit);
-    let next = if is_last { None } else { rows.end()?.map(cursor) };
+    let rows = app.store.list(page.after, page.with_revoked, page.limit, call.request.deadline)?;
+    let next = rows.next.map(cursor);
     let mut body = Vec::with_capacity(LISTED_BYTES * rows.len() + 128);
     body.extend_from_slice(b"{\"keys\":[");
     for (index, row) in rows.iter::<&str>().enumerate() {

@@ -7,7 +7,6 @@ use time::OffsetDateTime;
 
 use super::super::expiry;
 use super::super::listing;
-use super::super::store::Position;
 use super::{failed, has_answered, until};
 use crate::auth::store::KeyRow;
 use crate::cli;
@@ -16,7 +15,7 @@ use crate::store::Store;
 use crate::terminal::{is_obeyed, shown};
 
 /// Rows that are fetched at once.
-const PAGE: i64 = 1000;
+const PAGE: usize = 1000;
 /// Names are not cut to fewer characters than these, however narrow the terminal is.
 const LEAST_NAME_CHARACTERS: usize = 12;
 
@@ -41,15 +40,14 @@ fn terminal_width() -> Option<usize> {
 
 /// Newest first.
 fn all(store: &Store) -> Result<Vec<KeyRow>, CommandError> {
-    let mut rows: Vec<KeyRow> = Vec::new();
+    let (mut rows, mut after) = (Vec::new(), None);
     loop {
-        let after = rows.last().map(|row| Position { created_at: row.created_at, id: row.id });
         let page = store.list(after, true, PAGE, until()).map_err(failed)?;
-        let is_last = (page.len() as i64) < PAGE;
         for row in page.iter() {
             rows.push(row.map_err(failed)?);
         }
-        if is_last {
+        after = page.next;
+        if after.is_none() {
             return Ok(rows);
         }
     }

@@ -35,15 +35,15 @@ pub const LIST_FIRST: &str = concat!(
 );
 
 /// Rows of a page, as PostgreSQL sent them: a thousand copies of each text would only be thrown away.
-pub struct Rows(Vec<Row>);
+pub struct Rows {
+    rows: Vec<Row>,
+    /// Where the next page begins; `None` for the last one.
+    pub next: Option<Position>,
+}
 
 impl Rows {
     pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
+        self.rows.len()
     }
 
     /// One after another.
@@ -51,16 +51,7 @@ impl Rows {
     /// # Errors
     /// A value is not of the type that we expect.
     pub fn iter<'a, T: FromSql<'a>>(&'a self) -> impl Iterator<Item = Result<KeyRow<T>, StoreError>> {
-        self.0.iter().map(|row| Ok(key_row(row)?))
-    }
-
-    /// Where the last row stands.
-    ///
-    /// # Errors
-    /// As `iter`.
-    pub fn end(&self) -> Result<Option<Position>, StoreError> {
-        let position = |row: &Row| Ok(Position { id: row.try_get(0)?, created_at: row.try_get(3)? });
-        self.0.last().map(position).transpose()
+        self.rows.iter().map(|row| Ok(key_row(row)?))
     }
 }
 
@@ -73,17 +64,23 @@ impl Store {
         &self,
         after: Option<Position>,
         with_revoked: bool,
-        limit: i64,
+        limit: usize,
         until: Instant,
     ) -> Result<Rows, StoreError> {
+        // One more than asked for tells whether there is another page.
+        let count = limit as i64 + 1;
         self.read(until, |session| {
-            let rows = match after {
+            let mut rows = match after {
                 Some(Position { created_at, id }) => {
-                    session.query(LIST, &[&created_at, &id, &with_revoked, &limit])?
+                    session.query(LIST, &[&created_at, &id, &with_revoked, &count])?
                 }
-                None => session.query(LIST_FIRST, &[&with_revoked, &limit])?,
+                None => session.query(LIST_FIRST, &[&with_revoked, &count])?,
             };
-            Ok(Rows(rows))
+            let is_last = rows.len() <= limit;
+            rows.truncate(limit);
+            let position = |row: &Row| Ok(Position { id: row.try_get(0)?, created_at: row.try_get(3)? });
+            let next = rows.last().filter(|_| !is_last).map(position).transpose()?;
+            Ok(Rows { rows, next })
         })
     }
 }
