@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 const PREFIX: &str = "clk_";
@@ -18,8 +20,6 @@ const SHOWN_CHARACTERS: usize = 12;
 const CHOSEN_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=256;
 /// Longest key that is looked up, in bytes. Ours have 53, chosen ones up to 256.
 pub const LONGEST: usize = 512;
-/// Base64url (RFC 4648, 5).
-const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 /// Digits of the checksum, in the order of ASCII.
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -45,14 +45,7 @@ impl Plaintext {
     fn from_random(random: &[u8; RANDOM_BYTES]) -> Plaintext {
         let mut key = String::with_capacity(LENGTH);
         key.push_str(PREFIX);
-        for group in random.chunks(3) {
-            let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
-                << (8 * (3 - group.len()));
-            for place in 0..=group.len() {
-                let index = bits >> (18 - 6 * place) & 0x3f;
-                key.push(char::from(BASE64URL[index as usize]));
-            }
-        }
+        BASE64_URL_SAFE_NO_PAD.encode_string(random, &mut key);
         key.push_str(&checksum(&key));
         Plaintext(key)
     }

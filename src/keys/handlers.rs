@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -234,20 +235,15 @@ fn log_change(call: &Call<'_>, what: &str, id: Uuid, name: &str) {
     );
 }
 
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+
 /// Text as a field value that every proxy passes on unchanged: what is not visible ASCII, and `%`, is
 /// percent-encoded UTF-8 (RFC 3986, 2.1). `-` stands for none.
 fn field_value(text: &str) -> String {
     if text.is_empty() {
         return "-".to_owned();
     }
-    text.bytes().fold(String::with_capacity(text.len()), |mut value, byte| {
-        if byte.is_ascii_graphic() && byte != b'%' {
-            value.push(char::from(byte));
-        } else {
-            value.push_str(&format!("%{byte:02X}"));
-        }
-        value
-    })
+    utf8_percent_encode(text, ENCODED).to_string()
 }
 
 #[derive(Serialize)]

@@ -1,6 +1,5 @@
 //! Pages of the listing: the query's parameters, the cursor, and the rows as JSON (keyset pagination).
 
-use percent_encoding::percent_decode_str;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -20,18 +19,14 @@ const FIRST_TIMESTAMP: OffsetDateTime = time::macros::datetime!(-4713-11-24 0:00
 /// # Errors
 /// It stands more than once: whose word counts would be anybody's guess.
 pub fn parameter(query: Option<&str>, wanted: &str) -> Option<Result<String, ()>> {
-    let mut values = query.unwrap_or_default().split('&').filter_map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(name) == wanted).then(|| decoded(value))
-    });
-    let first = values.next()?;
-    Some(if values.next().is_some() { Err(()) } else { Ok(first) })
+    let mut values = pairs(query).filter(|(name, _)| name == wanted);
+    let (_, first) = values.next()?;
+    Some(if values.next().is_some() { Err(()) } else { Ok(first.into_owned()) })
 }
 
 /// Whether a parameter of the query is this one but for the case of its letters.
 pub fn is_miswritten(query: Option<&str>, wanted: &str) -> bool {
-    let names = query.unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap_or_default());
-    names.map(decoded).any(|name| name != wanted && name.eq_ignore_ascii_case(wanted))
+    pairs(query).any(|(name, _)| name != wanted && name.eq_ignore_ascii_case(wanted))
 }
 
 /// What a page was asked to be.
@@ -136,9 +131,9 @@ fn read_cursor(text: &str) -> Option<Position> {
     Some(Position { created_at, id: Uuid::try_parse(id).ok()? })
 }
 
-/// Percent-decoding of a query's name or value (RFC 3986, 2.1, and `+` for a space); what cannot be decoded stays.
-fn decoded(text: &str) -> String {
-    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+/// Names and values of a query, decoded (RFC 3986, 2.1, and `+` for a space); what cannot be decoded stays.
+fn pairs(query: Option<&str>) -> form_urlencoded::Parse<'_> {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
 }
 
 #[cfg(test)]
