@@ -91,14 +91,8 @@ impl Fields {
                 self.request_id.set(value, |_| true);
             }
             Some(b'x') if is("x-forwarded-for") => {
-                let value = String::from_utf8_lossy(value);
-                match &mut self.forwarded_for {
-                    Some(list) => {
-                        list.push(',');
-                        list.push_str(&value);
-                    }
-                    None => self.forwarded_for = Some(value.into_owned()),
-                }
+                let before = self.forwarded_for.take().map(|list| list + ",");
+                self.forwarded_for = Some(before.unwrap_or_default() + &String::from_utf8_lossy(value));
             }
             _ => {}
         }
@@ -113,9 +107,8 @@ impl Fields {
             return Err(bad("malformed Content-Length header: it is a number of bytes, in digits"));
         }
         // A number that is too large to be one is over any limit as well.
-        self.length = Some(value.iter().fold(0_usize, |length, digit| {
-            length.saturating_mul(10).saturating_add(usize::from(digit - b'0'))
-        }));
+        let digits = std::str::from_utf8(value).unwrap_or_default();
+        self.length = Some(digits.parse().unwrap_or(usize::MAX));
         Ok(())
     }
 

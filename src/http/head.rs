@@ -55,14 +55,10 @@ impl Head {
 
     /// The request as a handler sees it.
     pub fn request<'a>(&'a self, info: &'a RequestInfo, body: &'a [u8]) -> Request<'a> {
-        let (path, query) = match self.target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (&*self.target, None),
-        };
         Request {
             id: &info.request_id,
-            path,
-            query,
+            path: self.path(),
+            query: self.target.split_once('?').map(|(_, query)| query),
             authorization: self.authorization.as_deref(),
             content_type: self.content_type.as_deref(),
             has_content_coding: self.has_content_coding,
@@ -76,20 +72,12 @@ impl Head {
     /// The request in the one form that tiny_http is ever given: origin-form target, HTTP/1.1, and nothing but what
     /// frames it, a `Content-Length` that is true.
     pub fn plain_request(&self, body: &[u8]) -> Vec<u8> {
-        let mut plain = Vec::with_capacity(64 + self.target.len() + body.len());
-        let mut add = |part: &str| plain.extend_from_slice(part.as_bytes());
-        add(self.method);
-        add(" ");
-        add(&self.target);
-        add(" HTTP/1.1\r\n");
-        if !body.is_empty() {
-            add("Content-Length: ");
-            add(&body.len().to_string());
-            add("\r\n");
-        }
-        add("\r\n");
-        plain.extend_from_slice(body);
-        plain
+        let length = match body.len() {
+            0 => String::new(),
+            length => format!("Content-Length: {length}\r\n"),
+        };
+        let head = format!("{} {} HTTP/1.1\r\n{length}\r\n", self.method, self.target);
+        [head.as_bytes(), body].concat()
     }
 }
 
