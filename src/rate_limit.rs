@@ -1,7 +1,8 @@
 //! What may happen so often in so long, such as a line of the log about each of many failures.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 #[derive(Debug)]
 pub struct RateLimit {
@@ -18,7 +19,7 @@ impl RateLimit {
 
     /// Whether one more may happen, which is counted then. A window begins with the first that finds none open.
     pub fn allows(&self, now: Instant) -> bool {
-        let mut used = self.used.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut used = self.used.lock();
         let open = used.filter(|(began, _)| now.saturating_duration_since(*began) < self.window);
         let (began, count) = open.unwrap_or((now, 0));
         let is_allowed = count < self.most;

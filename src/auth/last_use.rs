@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -22,10 +22,6 @@ pub struct LastUsedRecorder {
 }
 
 impl LastUsedRecorder {
-    fn pending(&self) -> MutexGuard<'_, HashMap<Uuid, OffsetDateTime>> {
-        self.pending.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     /// A key was let in now, by the database's clock: several servers write to one row.
     pub fn record(&self, principal: &Principal) {
         self.record_at(principal, principal.clock.now());
@@ -40,12 +36,12 @@ impl LastUsedRecorder {
             return;
         }
         principal.recorded_use.store(seconds, Ordering::Relaxed);
-        self.pending().insert(principal.id, now);
+        self.pending.lock().insert(principal.id, now);
     }
 
     /// Writes what was noted; keeps what the database does not take within the limit.
     pub fn write(&self, store: &Store, limit: Duration) {
-        let batch = std::mem::take(&mut *self.pending());
+        let batch = std::mem::take(&mut *self.pending.lock());
         if batch.is_empty() {
             return;
         }
@@ -59,7 +55,7 @@ impl LastUsedRecorder {
 
     /// Keeps what was not written.
     fn keep(&self, batch: &HashMap<Uuid, OffsetDateTime>, left: Vec<Uuid>) {
-        let mut pending = self.pending();
+        let mut pending = self.pending.lock();
         for id in left {
             if let Some(used) = batch.get(&id) {
                 // What was noted meanwhile is younger.
@@ -81,7 +77,7 @@ mod tests {
         let (recorder, principal) = (LastUsedRecorder::default(), Principal::for_tests("busy"));
         let noted = |now| {
             recorder.record_at(&principal, now);
-            std::mem::take(&mut *recorder.pending()).remove(&principal.id)
+            std::mem::take(&mut *recorder.pending.lock()).remove(&principal.id)
         };
         assert_eq!(noted(EARLIER), Some(EARLIER));
         assert_eq!(noted(EARLIER), None);
@@ -96,10 +92,10 @@ mod tests {
         let (recorder, principal) = (LastUsedRecorder::default(), Principal::for_tests("patient"));
         let other = Uuid::from_u128(1);
         recorder.record_at(&principal, EARLIER);
-        let mut batch = std::mem::take(&mut *recorder.pending());
+        let mut batch = std::mem::take(&mut *recorder.pending.lock());
         batch.insert(other, EARLIER);
         recorder.record_at(&principal, LATER);
         recorder.keep(&batch, vec![principal.id, other]);
-        assert_eq!(*recorder.pending(), HashMap::from([(principal.id, LATER), (other, EARLIER)]));
+        assert_eq!(*recorder.pending.lock(), HashMap::from([(principal.id, LATER), (other, EARLIER)]));
     }
 }

@@ -2,9 +2,9 @@
 //! revoked again, and a key that was rotated for one works as before.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::store::Undone;
@@ -24,12 +24,8 @@ pub struct UndeliveredKeys {
 }
 
 impl UndeliveredKeys {
-    fn ids(&self) -> MutexGuard<'_, Vec<(Uuid, Instant)>> {
-        self.ids.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     pub fn add(&self, id: Uuid) {
-        let mut ids = self.ids();
+        let mut ids = self.ids.lock();
         if ids.len() == REMEMBERED {
             let (oldest, _) = ids.remove(0);
             log::warn!(key_id:% = oldest; "a new key may be valid though no client has it: revoke it");
@@ -41,7 +37,7 @@ impl UndeliveredKeys {
     /// asked of the database: each may take this long.
     pub fn undo(&self, store: &Store, limit: Duration) {
         let taken = {
-            let mut ids = self.ids();
+            let mut ids = self.ids.lock();
             self.is_undoing.store(!ids.is_empty(), Ordering::Release);
             std::mem::take(&mut *ids)
         };
@@ -68,20 +64,20 @@ impl UndeliveredKeys {
             }
         }
         // What was not come to is the first to be tried the next time.
-        let mut ids_now = self.ids();
+        let mut ids_now = self.ids.lock();
         ids_now.splice(0..0, ids.chain(kept));
         self.is_undoing.store(false, Ordering::Release);
     }
 
     /// Whether any are left, those included that are being revoked.
     pub fn has_any(&self) -> bool {
-        let ids = self.ids();
+        let ids = self.ids.lock();
         !ids.is_empty() || self.is_undoing.load(Ordering::Acquire)
     }
 
     /// Names those that are still to be undone, when nothing will be tried any more.
     pub fn give_up(&self) {
-        for (id, _) in self.ids().drain(..) {
+        for (id, _) in self.ids.lock().drain(..) {
             log::warn!(key_id:% = id; "a new key may be valid though no client has it: revoke it");
         }
     }

@@ -1,10 +1,12 @@
 //! Answers to changes, each of which waits until every other server that shares the database knows of its change. One
 //! thread watches for all of them together.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::Auth;
 use super::lease::LONGEST_LEASE;
@@ -28,14 +30,10 @@ struct Waiting {
 }
 
 impl WaitingResponses {
-    fn responses(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        self.responses.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     /// Calls `complete` on a thread of its own once no other server lets a key in by what it read before the change. It
     /// is dropped instead where the server ends before that.
     pub fn add(&self, announced: Announced, complete: impl FnOnce() + Send + 'static) {
-        self.responses().push(Waiting { announced, complete: Box::new(complete) });
+        self.responses.lock().push(Waiting { announced, complete: Box::new(complete) });
         if let Some(watcher) = self.watcher.get() {
             watcher.unpark();
         }
@@ -44,10 +42,10 @@ impl WaitingResponses {
     /// Waits until every answer is given, or until this moment: those that still wait then are lost. No more may be
     /// added.
     pub fn finish(&self, until: Instant) {
-        while !self.responses().is_empty() && Instant::now() < until {
+        while !self.responses.lock().is_empty() && Instant::now() < until {
             thread::sleep(LONGEST_PAUSE);
         }
-        let lost = std::mem::take(&mut *self.responses());
+        let lost = std::mem::take(&mut *self.responses.lock());
         drop(lost);
     }
 
@@ -55,7 +53,7 @@ impl WaitingResponses {
     /// number of which a lease had to be sat out comes with them.
     fn take(&self, count: usize, seen_by_all: Option<i64>) -> (Vec<Waiting>, Option<i64>) {
         let now = Instant::now();
-        let mut responses = self.responses();
+        let mut responses = self.responses.lock();
         let over: Vec<_> = responses
             .extract_if(..count, |waiting| {
                 waiting.announced.is_seen(seen_by_all) || waiting.announced.until <= now
@@ -73,7 +71,7 @@ pub fn watch(auth: &Auth, stop: &AtomicBool) {
     let mut pause = SHORTEST_PAUSE;
     while !stop.load(Ordering::Acquire) {
         // An answer that comes during the look may wait for a server that came during it as well.
-        let count = auth.waiting.responses().len();
+        let count = auth.waiting.responses.lock().len();
         if count == 0 {
             pause = SHORTEST_PAUSE;
             thread::park();

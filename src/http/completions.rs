@@ -1,9 +1,9 @@
 //! What workers leave for the event loop to do.
 
 use std::io;
-use std::sync::Mutex;
 
 use mio::{Token, Waker};
+use parking_lot::Mutex;
 
 use super::connection::Rules;
 use super::upload::Upload;
@@ -39,19 +39,19 @@ impl CompletionQueue {
     }
 
     pub fn post(&self, done: Completion) {
-        self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(done);
+        self.done.lock().push(done);
         self.wake();
     }
 
     /// Has the event loop go by these from now on.
     pub fn post_rules(&self, rules: Rules) {
-        *self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(rules);
+        *self.rules.lock() = Some(rules);
         self.wake();
     }
 
     /// The rules that were posted last, once.
     pub fn collect_rules(&self) -> Option<Rules> {
-        self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+        self.rules.lock().take()
     }
 
     /// Makes the event loop look around: also at whether we are draining.
@@ -63,6 +63,6 @@ impl CompletionQueue {
 
     /// All that was posted since the last time.
     pub fn collect(&self) -> Vec<Completion> {
-        std::mem::take(&mut *self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        std::mem::take(&mut *self.done.lock())
     }
 }

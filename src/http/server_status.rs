@@ -1,10 +1,11 @@
 //! The state of the server itself, as the event loop, the workers and the background threads share it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use log::Level;
+use parking_lot::Mutex;
 
 use super::request::RequestInfo;
 use super::response::Response;
@@ -119,7 +120,7 @@ impl ServerStatus {
 
     /// The metrics as Prometheus' text; of a flood of requests most get the last rendering again.
     pub fn rendered_metrics(&self, now: Instant) -> Vec<u8> {
-        let mut rendered = self.rendered.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut rendered = self.rendered.lock();
         if self.fresh_renderings.allows(now) {
             *rendered = self.metrics.render();
         }

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use time::OffsetDateTime;
 
 /// Lines that wait for the output hold no more memory than this; further lines are counted and dropped.
@@ -76,7 +77,7 @@ impl Sink {
     /// Appends a line, or counts it as lost. `line` is made under the queue's lock, so that lines stand in the order of
     /// the times that they bear.
     pub fn push(&self, line: impl FnOnce(OffsetDateTime) -> Vec<u8>) {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         let at = OffsetDateTime::now_utc();
         let bytes = line(at);
         if state.lost > 0 || state.bytes + bytes.len() > LIMIT_BYTES {
@@ -91,26 +92,15 @@ impl Sink {
 
     /// Waits until everything is written, for no longer than until then. Whether it is.
     pub fn flush(&self, until: Instant) -> bool {
-        let mut state = self.0.state();
-        while !state.is_idle() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let woken = self.0.changed.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        let mut state = self.0.state.lock();
+        self.0.changed.wait_while_until(&mut state, |state| !state.is_idle(), until);
+        state.is_idle()
     }
 }
 
 impl Queue {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn next(&self) -> Work {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         loop {
             state.is_writing = true;
             if let Some(line) = state.lines.pop_front() {
@@ -122,7 +112,7 @@ impl Queue {
             }
             state.is_writing = false;
             self.changed.notify_all();
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut state);
         }
     }
 }

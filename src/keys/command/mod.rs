@@ -8,10 +8,10 @@ mod list;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::request_body::{End, check_name, read_grace};
@@ -30,10 +30,6 @@ use crate::terminal::shown;
 static ANSWERED_BY: Mutex<Option<Instant>> = Mutex::new(None);
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-fn answered_by() -> MutexGuard<'static, Option<Instant>> {
-    ANSWERED_BY.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
 
 /// Beyond what a command waits for a database and its answer: for servers to hear of it, and for the cancelling of what
 /// takes too long.
@@ -62,7 +58,7 @@ pub fn run(
     loop {
         match heard.recv_timeout(LOOK_EVERY) {
             Ok(outcome) => return outcome,
-            Err(RecvTimeoutError::Timeout) if answered_by().is_none_or(|at| Instant::now() < at) => {}
+            Err(RecvTimeoutError::Timeout) if ANSWERED_BY.lock().is_none_or(|at| Instant::now() < at) => {}
             Err(RecvTimeoutError::Timeout) => {
                 let outcome = if may_change { format!("; {OUTCOME_UNKNOWN}") } else { String::new() };
                 return Err(Runtime(format!("the database does not answer{outcome}")));
@@ -246,11 +242,11 @@ fn until() -> Instant {
 /// The same, where that takes longer. From now on the command waits for this, whatever it waited for before.
 fn until_within(limit: Duration) -> Instant {
     let until = Instant::now() + limit;
-    *answered_by() = Some(until + BESIDE_ANSWER);
+    *ANSWERED_BY.lock() = Some(until + BESIDE_ANSWER);
     until
 }
 
 /// The database has answered: what comes now may take its time, such as a reader of stdout.
 fn has_answered() {
-    *answered_by() = None;
+    *ANSWERED_BY.lock() = None;
 }
