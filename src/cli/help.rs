@@ -35,22 +35,7 @@ pub const TOPICS: &[Topic] = &[
     Topic {
         name: "serve",
         summary: "run the API server",
-        text: "\
-Usage: cloacinactl [--home DIR] [-v|--verbose] serve [FLAGS]
-
-Connects to PostgreSQL, migrates the database, makes the first key if there is none, and serves until it is told to
-stop (SIGINT or SIGTERM; a second signal ends it at once). SIGHUP reads the configuration again: trusted_proxies,
-request_timeout, idle_timeout, write_timeout and access_log change in the running server, all else needs a restart, and
-a line of the log says which. SIGUSR1 and SIGUSR2 are ignored.
-
-Every setting is a flag, an environment variable, or a key in config.toml. A flag counts more than a variable, a
-variable more than config.toml. An empty variable counts as not set. Durations are written 500ms, 30s, 5m or 2h; a
-bare number is seconds. A secret in a file is better kept than one on a command line; a line end behind it is dropped.
-
-The database URL is one of PostgreSQL's own, in either form; psql takes it as well. sslmode is prefer when it does not
-say otherwise: TLS where the server has it, and nobody verifies with whom. sslmode=verify-full with sslrootcert=FILE or
-sslrootcert=system does. A URL without a password takes one from ~/.pgpass.
-",
+        text: include_str!("help/serve.txt"),
         flags: &[Flag::switch(
             "--check",
             "\
@@ -63,17 +48,7 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "config",
         summary: "show and change config.toml: get KEY, set KEY VALUE, unset KEY, list",
-        text: "\
-Usage: cloacinactl [--home DIR] config get KEY
-       cloacinactl [--home DIR] config set KEY VALUE
-       cloacinactl [--home DIR] config unset KEY
-       cloacinactl [--home DIR] config list
-
-  get    prints the value that counts: environment, else config.toml, else default; passwords are not masked
-  set    changes config.toml and keeps its comments; a VALUE that begins with `-` comes after `--`
-  unset  takes a value out of config.toml again
-  list   prints all values that count, passwords masked
-",
+        text: include_str!("help/config.txt"),
         ..PLAIN
     },
     Topic { name: "config get", summary: "print the value that counts", operands: &[KEY], ..PLAIN },
@@ -88,30 +63,13 @@ Usage: cloacinactl [--home DIR] config get KEY
     Topic {
         name: "keys",
         summary: "create, list, revoke, rotate, explain, apply: keys straight on the database",
-        text: "\
-Usage: cloacinactl [--home DIR] keys create --name NAME [--permissions P] [--expires-in D]
-       cloacinactl [--home DIR] keys list [--active] [--json]
-       cloacinactl [--home DIR] keys revoke ID
-       cloacinactl [--home DIR] keys rotate ID [--grace D]
-       cloacinactl [--home DIR] keys explain
-       cloacinactl [--home DIR] keys apply FILE [--dry-run]
-
-Works straight on the database, whether a server runs or not: whoever lost every key but holds the database gets back
-in with `keys create`. Servers that share the database act upon a change before the command ends. Only `serve` migrates
-a database: in one that is new, or older than this program, nothing is changed, and the command says so and fails.
-
-`cloacinactl keys ACTION --help` says more. These settings count, as for `serve`:
-",
+        text: include_str!("help/keys.txt"),
         ..KEYS
     },
     Topic {
         name: "keys create",
         summary: "make a key and print it",
-        text: "\
-Usage: cloacinactl [--home DIR] keys create --name NAME [--permissions P] [--expires-in D]
-
-Makes a key and prints it, and nothing else, on stdout: the only time that it is shown. Its id and name go to stderr.
-",
+        text: include_str!("help/keys-create.txt"),
         flags: &[
             Flag::with_value("--name", "NAME", Kind::Free, "What to call it: 1 to 255 characters."),
             Flag::with_value(
@@ -132,12 +90,7 @@ Makes a key and prints it, and nothing else, on stdout: the only time that it is
     Topic {
         name: "keys list",
         summary: "print all keys",
-        text: "\
-Usage: cloacinactl [--home DIR] keys list [--active] [--json]
-
-Prints a table of all keys, newest first. On a terminal it is made to fit: columns on the right are left out, and long
-names are cut; what goes to a file or a pipe is whole. What a terminal would obey is escaped.
-",
+        text: include_str!("help/keys-list.txt"),
         flags: &[
             Flag::switch("--active", "Leave out keys that are revoked or expired."),
             Flag::switch("--json", "Print one JSON array instead, of objects as GET /auth/keys has them."),
@@ -147,23 +100,14 @@ names are cut; what goes to a file or a pipe is whole. What a terminal would obe
     Topic {
         name: "keys revoke",
         summary: "revoke a key for good",
-        text: "\
-Usage: cloacinactl [--home DIR] keys revoke ID
-
-Revokes a key for good. When this ends, no server lets it in any more.
-",
+        text: include_str!("help/keys-revoke.txt"),
         operands: &[ID],
         ..KEYS
     },
     Topic {
         name: "keys rotate",
         summary: "replace a key by a new one and print that",
-        text: "\
-Usage: cloacinactl [--home DIR] keys rotate ID [--grace D]
-
-Makes a new key with the name, permissions and lifetime of an old one and prints it, and nothing else, on stdout: the
-only time that it is shown. Ids go to stderr. A key has one successor: to rotate it again is an error, in its grace too.
-",
+        text: include_str!("help/keys-rotate.txt"),
         flags: &[Flag::with_value(
             "--grace",
             "D",
@@ -176,50 +120,13 @@ only time that it is shown. Ids go to stderr. A key has one successor: to rotate
     Topic {
         name: "keys explain",
         summary: "say what is the matter with a key, read from stdin",
-        text: "\
-Usage: cloacinactl [--home DIR] keys explain < FILE
-
-Reads a key from stdin, one line, and says what is the matter with it. The key is not printed. To type a key in unseen:
-
-  stty -echo; cloacinactl keys explain; stty echo
-
-Exit code:
-   0  valid
-  10  malformed: no key looks like that, so it was not even looked up
-  11  mistyped: it looks like one of ours, and its checksum is wrong
-  12  unknown: not in this database
-  13  revoked
-  14  expired
-   1  it could not be found out, as when the database is down
-   2  wrong usage or configuration
-
-Malformed and mistyped are found out without a database. For the others these settings say where it is:
-",
+        text: include_str!("help/keys-explain.txt"),
         ..KEYS
     },
     Topic {
         name: "keys apply",
         summary: "make the keys those that a file declares",
-        text: "\
-Usage: cloacinactl [--home DIR] keys apply FILE [--dry-run]
-
-Makes the keys in the database those that FILE declares, so that keys can be set up without anybody seeing one:
-
-  [[key]]
-  name = \"ci-deploy\"
-  sha256 = \"…\"                          # 64 hex digits: printf %s \"$KEY\" | sha256sum
-  permissions = \"read\"                  # admin, write or read
-  expires_at = \"2027-01-31T12:00:00Z\"   # never, when it is left out
-
-Only the hash is known here, so see to it yourself that KEY is long and random. A key is told by its hash: another
-name, other permissions or another expiry change it, another hash makes another key. A key that an earlier FILE
-declared and this one does not is revoked. Keys that no file declared are never touched: a hash that one of them has is
-an error. A key that was revoked or rotated stays as it is, though FILE still has it; that is said on stderr, and the
-exit code is 1. An empty list is written `key = []`; a FILE without any key is an error.
-
-All of it is done or nothing. Each change is a line on stdout, and then `unchanged N`; again with the same FILE changes
-nothing. A mistake in FILE is exit code 2.
-",
+        text: include_str!("help/keys-apply.txt"),
         flags: &[Flag::switch("--dry-run", "Say what would be done, and do nothing.")],
         operands: &[Value { placeholder: "FILE", kind: Kind::File }],
         ..KEYS
@@ -227,11 +134,7 @@ nothing. A mistake in FILE is exit code 2.
     Topic {
         name: "health",
         summary: "ask a running server whether it is ready",
-        text: "\
-Usage: cloacinactl [--home DIR] health [--url URL]
-
-Exits with 0 when the server answers GET /ready with 200, else with 1 and a line that says why. Gives up after 5 s.
-",
+        text: include_str!("help/health.txt"),
         flags: &[Flag::with_value(
             "--url",
             "URL",
@@ -244,16 +147,7 @@ Exits with 0 when the server answers GET /ready with 200, else with 1 and a line
     Topic {
         name: "completions",
         summary: "print a script that lets a shell complete commands: bash, zsh or fish",
-        text: "\
-Usage: cloacinactl completions bash|zsh|fish
-
-Prints a script with which a shell completes commands, flags, and what is known of their values. Type one of these, or
-write it into ~/.bashrc, into ~/.zshrc behind `compinit`, or into ~/.config/fish/config.fish:
-
-  source <(cloacinactl completions bash)
-  source <(cloacinactl completions zsh)
-  cloacinactl completions fish | source
-",
+        text: include_str!("help/completions.txt"),
         operands: &[Value { placeholder: "SHELL", kind: Kind::OneOf(SHELLS) }],
         ..PLAIN
     },

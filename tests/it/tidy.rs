@@ -15,7 +15,7 @@ const TOP_LEVEL: &str = "Cargo.lock Cargo.toml DESIGN.md LICENSE README.md migra
 const LONGEST_LINES: usize = 300;
 
 /// Files that may be longer, how long, and why. A change that shortens one lowers its figure.
-const LONG: &[(&str, usize, &str)] = &[("src/cli/help.rs", 342, "the text of each command's help")];
+const LONG: &[(&str, usize, &str)] = &[];
 
 /// Names that told a reader nothing, or something wrong: as a part of any identifier or file name.
 const WORDS: &str =
