@@ -7,6 +7,7 @@ mod cli;
 mod command_error;
 mod config;
 mod error;
+mod error_response;
 mod http;
 mod keys;
 mod logging;

@@ -6,9 +6,8 @@ use crate::app::{App, Call};
 use crate::auth::{Principal, Scope};
 use crate::error::Error;
 use crate::http::error;
-use crate::http::error::{MALFORMED_AUTHORIZATION, OUTCOME_UNKNOWN};
 use crate::http::request::Request;
-use crate::http::response::{CHALLENGE, Response};
+use crate::http::response::Response;
 use crate::http::router::{self, BodyKind, Route, Routed, Service};
 use crate::keys::expiry::format_rfc3339;
 use crate::keys::handlers as keys;
@@ -21,15 +20,18 @@ pub struct Endpoint {
     pub summary: &'static str,
 }
 
+/// What answers an authorized request.
+type Answer = fn(&App, &Call<'_>) -> Result<Response, Error>;
+
 /// How a route is answered, and what for that has to be known of the client.
 #[derive(Clone, Copy)]
 pub enum Handler {
     /// Anyone may ask, and the event loop answers.
     Public(fn(&App) -> Response),
     /// A worker answers: it may wait for the database.
-    Worker(Scope, fn(&App, &Call<'_>) -> Result<Response, Error>),
+    Worker(Scope, Answer),
     /// The same for a handler that never waits: where the key is in the cache, the event loop answers.
-    Cached(Scope, fn(&App, &Call<'_>) -> Result<Response, Error>),
+    Cached(Scope, Answer),
 }
 
 impl Handler {
@@ -117,10 +119,10 @@ impl App {
         routed: Routed,
         request: &Request<'_>,
         scope: Scope,
-        handler: fn(&App, &Call<'_>) -> Result<Response, Error>,
+        answer: Answer,
     ) -> Response {
         match self.auth.authenticate(request.authorization, request.deadline) {
-            Ok(principal) => self.call(routed, request, principal, scope, handler),
+            Ok(principal) => self.call(routed, request, principal, scope, answer),
             Err(error) => logged(error, request),
         }
     }
@@ -132,7 +134,7 @@ impl App {
         request: &Request<'_>,
         principal: Arc<Principal>,
         scope: Scope,
-        handler: fn(&App, &Call<'_>) -> Result<Response, Error>,
+        handler: Answer,
     ) -> Response {
         let expires_soon = principal.expires_soon();
         let key_id = Some(principal.id);
@@ -160,37 +162,6 @@ fn logged(error: Error, request: &Request<'_>) -> Response {
         other => log::debug!(request_id = request.id; "refused: {other:?}"),
     }
     error.into()
-}
-
-/// The one place where a room's error becomes a status, a text and the field lines that the status asks for.
-impl From<Error> for Response {
-    fn from(error: Error) -> Response {
-        let challenge = |error: &str| format!("{CHALLENGE}, error=\"{error}\"");
-        let forbidden =
-            |line| Response::error(403, line).header("WWW-Authenticate", challenge("insufficient_scope"));
-        match error {
-            Error::Malformed(line) => Response::error(400, &line),
-            Error::MalformedAuthorization => {
-                Response::error(401, MALFORMED_AUTHORIZATION).header("WWW-Authenticate", CHALLENGE)
-            }
-            Error::InvalidKey => Response::error(401, "invalid or revoked API key")
-                .header("WWW-Authenticate", challenge("invalid_token")),
-            Error::InsufficientPermissions => forbidden("insufficient permissions"),
-            Error::UnknownPermission => forbidden("unknown permission in require"),
-            Error::NotFound(line) => Response::error(404, line),
-            Error::Conflict(line) => Response::error(409, line),
-            Error::UnsupportedMediaType => Response::error(415, "expected Content-Type: application/json"),
-            // Which codings would do: none (RFC 9110, 15.5.16).
-            Error::UnsupportedContentCoding => {
-                Response::error(415, "expected a body without Content-Encoding")
-                    .header("Accept-Encoding", "identity")
-            }
-            Error::Invalid(line) => Response::error(422, &line),
-            Error::Internal(_) => Response::error(500, "internal error"),
-            Error::Unavailable(_) => Response::error(503, "database unavailable"),
-            Error::OutcomeUnknown(_) => Response::error(503, OUTCOME_UNKNOWN),
-        }
-    }
 }
 
 /// Whether no answer to this path may be stored.

@@ -55,7 +55,7 @@ pub fn serve(
     log::info!(database = config::mask_url(&settings.database_url); "starting");
     let notifier = SystemdNotifier::from_environment();
     let serving = Arc::new(OnceLock::new());
-    let drain = drain(Arc::clone(&serving), notifier.clone());
+    let drain = drain_on_signal(Arc::clone(&serving), notifier.clone());
     signals::on_end(drain)?;
     bootstrap::check_chosen_key(settings.bootstrap_key.as_deref())?;
     let has_successor = passed.is_some();
@@ -68,7 +68,12 @@ pub fn serve(
     };
     let metrics = Arc::new(Metrics::new()?);
     let set_up = |client: &mut Client, limit| {
-        bootstrap::run(client, limit, &settings.home, settings.bootstrap_key.as_deref())
+        bootstrap::migrate_and_make_first_key(
+            client,
+            limit,
+            &settings.home,
+            settings.bootstrap_key.as_deref(),
+        )
     };
     let tables = &[keys::store::TABLE];
     let store = Arc::new(Store::start(settings, Arc::clone(&metrics), tables, set_up)?);
@@ -107,7 +112,7 @@ pub fn serve(
         let mut reload = Reload::new(settings.clone(), load, Arc::clone(&server));
         signals::on_hangup(move || reload.run()).map_err(|error| runtime("cannot start a thread", &error))?;
     }
-    announce(address);
+    print_endpoints(address);
     app.store.fill();
     if let Some(notifier) = notifier {
         notifier
@@ -170,7 +175,7 @@ fn connection_limit(settings: &Settings) -> usize {
 }
 
 /// What the first signal to end does: nothing, and says so with `false`, until there is an event loop to be told.
-fn drain(
+fn drain_on_signal(
     serving: Arc<OnceLock<Arc<ServerContext>>>,
     notifier: Option<Arc<SystemdNotifier>>,
 ) -> impl Fn() -> bool {
@@ -187,7 +192,7 @@ fn drain(
 }
 
 /// Prints the block that tells a person what there is.
-fn announce(address: SocketAddr) {
+fn print_endpoints(address: SocketAddr) {
     let mut block = format!("API server is running on http://{address}\n");
     for route in ROUTES {
         let method = if route.method == "DELETE" { "DEL" } else { route.method };

@@ -1,4 +1,4 @@
-//! A server's own session, on which it hears of changes to keys that other servers make; see `other_servers`.
+//! A server's own session, on which it hears of changes to keys that other servers make; see `announcement`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::{Client, Statement};
 use uuid::Uuid;
 
+use super::announcement::last_number;
 use super::lease::{LEASE, since_boot};
-use super::other_servers::last_number;
 use crate::postgres_link::{ConnectError, Limit, NewSession, SessionFactory, release};
 
 /// What a notification is sent on; its text means nothing.

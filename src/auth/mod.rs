@@ -1,6 +1,7 @@
 //! Who asks and what they may do: a bearer token becomes a principal, by way of a cache that every other server's
 //! changes empty before the client that made them is answered.
 
+mod announcement;
 pub mod api_key;
 mod authenticate;
 mod cache;
@@ -8,7 +9,6 @@ pub mod invalidation;
 mod last_use;
 pub mod lease;
 mod listener;
-mod other_servers;
 mod principal;
 pub mod store;
 pub mod undelivered;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Auth;
+use super::announcement::{Announced, LOOK_LIMIT};
 use super::lease::LONGEST_LEASE;
-use super::other_servers::{Announced, LOOK_LIMIT};
 use crate::store::StoreError;
 
 /// Between two looks at the other servers: first, and once they have not caught up for a while.

@@ -20,7 +20,7 @@ pub struct Response {
     /// Where the answer may not be given yet: who takes it, and completes it later.
     pub park: Option<Park>,
     /// What has to be done where the client cannot be given this answer.
-    pub if_lost: Option<IfLost>,
+    pub if_undelivered: Option<IfUndelivered>,
     /// The key that asked, for the access log, where there is a valid one.
     pub key_id: Option<Uuid>,
 }
@@ -28,17 +28,17 @@ pub struct Response {
 /// Takes an answer that is ready and has to wait.
 pub type Park = Box<dyn FnOnce(Waiter) + Send>;
 
-/// Makes good that an answer was lost, once it is dropped: an answer that was given disarms it.
-pub struct IfLost(Option<Box<dyn FnOnce() + Send>>);
+/// What has to be done where an answer could not be given; done when it is dropped, unless it was disarmed.
+pub struct IfUndelivered(Option<Box<dyn FnOnce() + Send>>);
 
-impl IfLost {
+impl IfUndelivered {
     /// The client has the answer.
     pub fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for IfLost {
+impl Drop for IfUndelivered {
     fn drop(&mut self) {
         if let Some(make_good) = self.0.take() {
             make_good();
@@ -75,7 +75,7 @@ impl Response {
     fn empty(status: u16) -> Response {
         let body = Cow::Borrowed(&[][..]);
         let headers = Vec::new();
-        Response { status, content_type: None, headers, body, park: None, if_lost: None, key_id: None }
+        Response { status, content_type: None, headers, body, park: None, if_undelivered: None, key_id: None }
     }
 
     /// The same answer, to be given once the thread that `park` hands it to completes it.
@@ -85,8 +85,8 @@ impl Response {
     }
 
     /// The same answer, with what has to be done where the client cannot be given it.
-    pub fn or_if_lost(mut self, if_lost: impl FnOnce() + Send + 'static) -> Response {
-        self.if_lost = Some(IfLost(Some(Box::new(if_lost))));
+    pub fn or_if_undelivered(mut self, if_undelivered: impl FnOnce() + Send + 'static) -> Response {
+        self.if_undelivered = Some(IfUndelivered(Some(Box::new(if_undelivered))));
         self
     }
 

@@ -21,15 +21,15 @@ impl TinyHttpPair {
     /// Makes pairs through tiny_http's public accept function: it wants a listener, so one stands in `directory` for a
     /// moment, behind mode 0700.
     pub fn open(directory: &Path, count: usize) -> io::Result<Vec<TinyHttpPair>> {
-        let room = directory.join(format!(".pair-{}", Uuid::new_v4()));
-        std::fs::DirBuilder::new().mode(0o700).create(&room)?;
-        let opened = TinyHttpPair::open_in(&room, count);
-        let removed = std::fs::remove_dir_all(&room);
-        opened.and_then(|lines| removed.map(|()| lines))
+        let directory_of_socket = directory.join(format!(".pair-{}", Uuid::new_v4()));
+        std::fs::DirBuilder::new().mode(0o700).create(&directory_of_socket)?;
+        let opened = TinyHttpPair::open_in(&directory_of_socket, count);
+        let removed = std::fs::remove_dir_all(&directory_of_socket);
+        opened.and_then(|pairs| removed.map(|()| pairs))
     }
 
-    fn open_in(room: &Path, count: usize) -> io::Result<Vec<TinyHttpPair>> {
-        let path = room.join("s");
+    fn open_in(directory_of_socket: &Path, count: usize) -> io::Result<Vec<TinyHttpPair>> {
+        let path = directory_of_socket.join("s");
         let listener = tiny_http::Listener::from(UnixListener::bind(&path)?);
         let no_tls = tiny_http::SslContextWrap::build_ssl_capabilities(None).map_err(io::Error::other)?;
         let open = |_| {

@@ -182,7 +182,7 @@ fn answer(
     .unwrap_or_else(|_| Err("a handler panicked".to_owned()))
 }
 
-/// Writes the answer, unless its time is up and the event loop has answered already. Then `if_lost` is called.
+/// Writes the answer, unless its time is up and the event loop has answered already. Then `if_undelivered` is called.
 pub fn send(
     server: &ServerContext,
     peer: &Peer,
@@ -191,8 +191,8 @@ pub fn send(
     out: &mut Vec<u8>,
 ) {
     let is_given = peer.claim() && write(server, peer, info, &response, out);
-    if let Some(if_lost) = response.if_lost.take().filter(|_| is_given) {
-        if_lost.disarm();
+    if let Some(if_undelivered) = response.if_undelivered.take().filter(|_| is_given) {
+        if_undelivered.disarm();
     }
 }
 

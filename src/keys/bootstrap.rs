@@ -56,7 +56,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// A migration failed, or the file or the row could not be written. The database is unchanged then.
-pub fn run(
+pub fn migrate_and_make_first_key(
     client: &mut Client,
     limit: Duration,
     home: &Path,

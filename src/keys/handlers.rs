@@ -27,7 +27,7 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let key = Plaintext::generate()?;
     let new = NewKey::new(&key, &asked.name, asked.permission, expires_at);
     let committed = app.store.insert(&new, call.request.deadline);
-    let created_at = committed.map_err(|error| lost(app, new.id, error))?.value;
+    let created_at = committed.map_err(|error| undone_if_made(app, new.id, error))?.value;
     log_change(call, "key created", new.id, new.name);
     let made = Created {
         id: new.id,
@@ -39,7 +39,7 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         rotated_from: None,
         old_key_expires_at: None,
     };
-    Ok(undone_if_lost(app, new.id, Response::json(201, &made)?))
+    Ok(undone_if_undelivered(app, new.id, Response::json(201, &made)?))
 }
 
 /// `GET /auth/keys`: a page of the listing, newest first.
@@ -86,14 +86,14 @@ fn revoke_key(app: &App, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
         log_change(call, "key revoked", id, name);
     }
     let response = match revocation.value {
-        Revocation::Unknown => return Err(NO_KEY),
+        Revocation::Unknown => return Err(KEY_NOT_FOUND),
         // A failover may bring the key back.
         _ if !revocation.is_confirmed => return Err(Error::OutcomeUnknown(None)),
         Revocation::Revoked(_) => {
             let body = format!(r#"{{"status":"revoked","id":"{id}"}}"#);
             Response::bytes(200, "application/json", body.into_bytes())
         }
-        Revocation::Earlier => NO_KEY.into(),
+        Revocation::Earlier => KEY_NOT_FOUND.into(),
     };
     // For an earlier revocation as well: its client may still be waiting.
     Ok(once_servers_know(app, call, response))
@@ -107,13 +107,13 @@ fn once_servers_know(app: &App, call: &Call<'_>, response: Response) -> Response
 }
 
 /// A new key that no client was given must not stay valid, nor a key that it replaced stay dead.
-fn undone_if_lost(app: &App, id: Uuid, response: Response) -> Response {
-    let lost = Arc::clone(&app.auth.undelivered);
-    response.or_if_lost(move || lost.add(id))
+fn undone_if_undelivered(app: &App, id: Uuid, response: Response) -> Response {
+    let undelivered = Arc::clone(&app.auth.undelivered);
+    response.or_if_undelivered(move || undelivered.add(id))
 }
 
 /// The same for one of which it is not known whether it was made.
-fn lost(app: &App, id: Uuid, error: StoreError) -> Error {
+fn undone_if_made(app: &App, id: Uuid, error: StoreError) -> Error {
     if let StoreError::Unknown(_) = error {
         app.auth.undelivered.add(id);
     }
@@ -136,7 +136,7 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let rotation = app.store.rotate(id, &successor, call.request.deadline);
     // The old key's end has come nearer, for all that is remembered of it here and elsewhere.
     app.auth.cache.clear();
-    let rotation = rotation.map_err(|error| lost(app, successor.id, error))?;
+    let rotation = rotation.map_err(|error| undone_if_made(app, successor.id, error))?;
     let made = match rotation.value {
         // A failover may bring the old key back as it was, so it is brought back here.
         Rotated::Now(_) if !rotation.is_confirmed => {
@@ -145,7 +145,7 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         }
         Rotated::Now(made) => made,
         Rotated::Earlier => return Err(Error::Conflict(ALREADY_ROTATED)),
-        Rotated::NotValid => return Err(NO_KEY),
+        Rotated::NotValid => return Err(KEY_NOT_FOUND),
     };
     log_change(call, "key rotated", id, &made.name);
     log_change(call, "key created", successor.id, &made.name);
@@ -159,7 +159,7 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         rotated_from: Some(id),
         old_key_expires_at: Some(format_rfc3339(made.old_expires_at)),
     };
-    let response = undone_if_lost(app, successor.id, Response::json(201, &created)?);
+    let response = undone_if_undelivered(app, successor.id, Response::json(201, &created)?);
     Ok(once_servers_know(app, call, response))
 }
 
@@ -219,7 +219,7 @@ fn end(app: &App, asked: Option<End>, until: Instant) -> Result<Option<OffsetDat
 
 /// About as long as one key is in a listing.
 const LISTED_BYTES: usize = 256;
-const NO_KEY: Error = Error::NotFound("key not found or already revoked");
+const KEY_NOT_FOUND: Error = Error::NotFound("key not found or already revoked");
 
 /// Who did what to which key.
 fn log_change(call: &Call<'_>, what: &str, id: Uuid, name: &str) {
