@@ -1,9 +1,9 @@
 //! What handlers work with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::{Auth, Principal};
-use crate::config::Settings;
 use crate::http::request::Request;
 use crate::http::router::Parameters;
 use crate::http::server_status::ServerStatus;
@@ -11,7 +11,10 @@ use crate::store::Store;
 
 /// Made once at the start; lives as long as the server.
 pub struct App {
-    pub settings: Settings,
+    /// How long the database may take for what no request waits for.
+    pub database_timeout: Duration,
+    /// Longest life of a new key; zero is no limit.
+    pub max_key_lifetime: Duration,
     pub store: Arc<Store>,
     pub auth: Auth,
     pub status: Arc<ServerStatus>,

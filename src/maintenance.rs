@@ -59,7 +59,7 @@ fn watch_readiness(app: &App, stop: &AtomicBool) {
 /// Does what has to be written or counted from time to time, and once more at the end. Waits for no lock and no standby:
 /// reads may need the session.
 fn maintain(app: &App, stop: &AtomicBool) {
-    let limit = app.settings.database_timeout;
+    let limit = app.database_timeout;
     let mut next_count = Instant::now();
     let mut stops = false;
     while !stops {

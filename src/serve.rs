@@ -83,7 +83,14 @@ pub fn serve(
     let openapi = openapi::document(ROUTES)
         .map_err(|error| runtime("cannot put together the OpenAPI document", &error))?
         .leak();
-    let app = Arc::new(App { settings: settings.clone(), store, auth, status: Arc::clone(&status), openapi });
+    let app = Arc::new(App {
+        database_timeout: settings.database_timeout,
+        max_key_lifetime: settings.max_key_lifetime,
+        store,
+        auth,
+        status: Arc::clone(&status),
+        openapi,
+    });
 
     let (poll, waker) =
         event_loop::prepare().map_err(|error| runtime("cannot set up the event poll", &error))?;
@@ -224,7 +231,7 @@ fn finish(
         joined.auth.waiting.finish(until - THREADS_END);
         let _ = done.send(());
         watchers.stop().into_iter().for_each(|thread| _ = thread.join());
-        joined.auth.undelivered.undo(&joined.store, joined.settings.database_timeout);
+        joined.auth.undelivered.undo(&joined.store, joined.database_timeout);
         joined.auth.undelivered.give_up();
         let _ = done.send(());
     };

@@ -16,9 +16,12 @@ pub struct Cache {
     ttl: Duration,
 }
 
+/// Each key until a time `since_boot`.
+type Keys = LruCache<KeyHash, (Arc<Principal>, Duration)>;
+
 struct State {
-    /// Each until a time `since_boot`. `None`: switched off.
-    keys: Option<LruCache<KeyHash, (Arc<Principal>, Duration)>>,
+    /// `None`: switched off.
+    keys: Option<Keys>,
     /// Grows whenever what was read from the database before may be out of date.
     generation: u64,
     /// Until when, since boot, we would have heard of changes by other servers.
@@ -32,7 +35,7 @@ pub struct CacheGeneration(Option<u64>);
 impl Cache {
     /// `entries` 0 switches it off.
     pub fn new(entries: usize, ttl: Duration) -> Cache {
-        let keys = NonZeroUsize::new(entries).map(LruCache::new);
+        let keys = NonZeroUsize::new(entries).map(empty);
         Cache { state: Mutex::new(State { keys, generation: 0, trusted_until: None }), ttl }
     }
 
@@ -41,7 +44,7 @@ impl Cache {
             // The thread that held it may have left it half changed: forget all.
             self.state.clear_poison();
             let mut state = poisoned.into_inner();
-            state.forget();
+            drop(state.forget());
             state
         })
     }
@@ -82,34 +85,46 @@ impl Cache {
     /// Forgets all keys, and what lookups that are under way will find. To be called once a change
     /// of keys was tried, whether or not it is known to be committed, and before its client is answered.
     pub fn clear(&self) {
-        self.state().forget();
+        let forgotten = self.state().forget();
+        drop(forgotten);
     }
 
     /// Changes by others may go unheard from now on: nothing is remembered or believed until `trust_until`.
     pub fn distrust(&self) {
         let mut state = self.state();
-        state.forget();
+        let forgotten = state.forget();
         state.trusted_until = None;
+        drop(state);
+        drop(forgotten);
     }
 
     /// Changes by others will be heard of until then, a time `since_boot`.
     pub fn trust_until(&self, until: Duration) {
         let mut state = self.state();
-        if state.trusted_until.is_none_or(|before| before <= since_boot()) {
-            // It was not trusted until now, so what it may have missed is not known.
-            state.forget();
-        }
+        // Where it was not trusted until now, what it may have missed is not known.
+        let was_trusted = state.trusted_until.is_some_and(|before| before > since_boot());
+        let forgotten = if was_trusted { None } else { state.forget() };
         state.trusted_until = Some(until);
+        drop(state);
+        drop(forgotten);
     }
 }
 
 impl State {
-    fn forget(&mut self) {
+    /// What was remembered, to be dropped once the lock is given back: the event loop waits for that, and a large cache
+    /// takes long to drop.
+    #[must_use]
+    fn forget(&mut self) -> Option<Keys> {
         self.generation += 1;
-        if let Some(keys) = &mut self.keys {
-            keys.clear();
-        }
+        self.keys.as_mut().map(|keys| std::mem::replace(keys, empty(keys.cap())))
     }
+}
+
+/// Takes no memory for entries that are not there.
+fn empty(entries: NonZeroUsize) -> Keys {
+    let mut keys = LruCache::unbounded();
+    keys.resize(entries);
+    keys
 }
 
 #[cfg(test)]

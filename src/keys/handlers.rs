@@ -132,7 +132,7 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     }
     let grace = request_body::grace(call.request)?;
     let key = Plaintext::generate()?;
-    let successor = Successor::new(&key, grace, app.settings.max_key_lifetime);
+    let successor = Successor::new(&key, grace, app.max_key_lifetime);
     let rotation = app.store.rotate(id, &successor, call.request.deadline);
     // The old key's end has come nearer, for all that is remembered of it here and elsewhere.
     app.auth.cache.clear();
@@ -208,7 +208,7 @@ pub fn verify(app: &App, call: &Call<'_>) -> Result<Response, Error> {
 /// # Errors
 /// `Invalid`: it has ended already, or would live for longer.
 fn end(app: &App, asked: Option<End>, until: Instant) -> Result<Option<OffsetDateTime>, Error> {
-    let longest = app.settings.max_key_lifetime;
+    let longest = app.max_key_lifetime;
     if asked.is_none() && longest.is_zero() {
         return Ok(None);
     }

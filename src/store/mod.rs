@@ -104,9 +104,9 @@ impl Store {
         }
     }
 
-    /// Runs a statement that is never repeated, on a session that has answered a moment ago. Only where PostgreSQL refuses
-    /// it because the session is read-only, which changes nothing, is another one tried. All of it is over at `until`,
-    /// unless the database is silent.
+    /// Runs a change, once, on a session that has answered a moment ago. Where it was not begun, since the session is
+    /// read-only or broke while the statement was prepared, another session is tried. All of it is over at `until`, unless
+    /// the database is silent.
     ///
     /// # Errors
     /// `Unknown` when the session broke: PostgreSQL may end one between a commit and the word of it. All other errors
@@ -119,6 +119,7 @@ impl Store {
         let again_until = until.min(Instant::now() + READ_AGAIN_FOR);
         loop {
             let mut session = self.session_for_write(until)?;
+            session.unprepared = false;
             let (result, is_cancelled) = self.run(&mut session, until, &mut write);
             let error = match result {
                 Ok(value) => {
@@ -130,10 +131,10 @@ impl Store {
                 Err(error) => error,
             };
             let is_dead = self.is_dead(&mut session, &error);
-            match error.code() {
-                Some(&SqlState::READ_ONLY_SQL_TRANSACTION) if Instant::now() < again_until => {}
-                Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => return Err(StoreError::from(error)),
-                _ if is_dead => return Err(StoreError::Unknown(Cause::Driver(error))),
+            let is_read_only = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+            match is_read_only || session.unprepared {
+                true if is_dead && Instant::now() < again_until => {}
+                false if is_dead => return Err(StoreError::Unknown(Cause::Driver(error))),
                 _ => return Err(StoreError::from(error)),
             }
         }

@@ -29,6 +29,8 @@ pub struct Session {
     prepared: HashMap<&'static str, Statement>,
     limit: Limit,
     epoch: u64,
+    /// The last statement could not be prepared, so it was not carried out.
+    pub unprepared: bool,
     /// A statement has failed in a way that leaves nothing to hope for.
     dead: bool,
     /// It owes us an answer, and no thread waits for that any more.
@@ -47,6 +49,7 @@ impl Session {
             prepared: HashMap::new(),
             limit,
             epoch,
+            unprepared: false,
             dead: false,
             silent: false,
         }
@@ -108,7 +111,9 @@ impl Session {
         if let Some(statement) = self.prepared.get(sql) {
             return Ok(statement.clone());
         }
-        let statement = self.client.prepare(sql)?;
+        let prepared = self.client.prepare(sql);
+        self.unprepared = prepared.is_err();
+        let statement = prepared?;
         self.prepared.insert(sql, statement.clone());
         Ok(statement)
     }

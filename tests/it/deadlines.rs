@@ -388,6 +388,32 @@ fn a_key_of_which_nobody_knows_whether_it_was_made_is_revoked_again() {
     });
 }
 
+/// The session ended before the statement could be prepared on it: nothing was begun, so another one makes the key.
+#[test]
+fn a_change_that_was_not_begun_is_made_on_another_session() {
+    let database = Database::new();
+    let wire = Wire::start(database.host_and_port());
+    let server = Start::without_database()
+        .database_url(&database.url_through(wire.port))
+        .arguments(["--pool-size", "1", "--database-timeout", "20s"])
+        .serving();
+    let admin = server.bootstrap_key();
+    // On the first session it was prepared at the start.
+    wire.cut();
+    wait_for("another session", || server.lets_in(&admin).then_some(()));
+    let lock = database.hold("LOCK TABLE api_keys IN SHARE MODE");
+    let mut creation = create(&server, &admin, "unprepared");
+    wait_for("the statement to be under way", || {
+        let waits = "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()
+                     AND wait_event_type = 'Lock' AND query LIKE 'INSERT INTO api_keys%'";
+        database.value::<bool>(waits).then_some(())
+    });
+    wire.cut();
+    drop(lock);
+    creation.receive("POST").expect_status(201);
+    assert_eq!(valid_keys_named(&database, "unprepared"), 1);
+}
+
 /// Locks that another session holds keep changes waiting, each for its time, and no read; what was refused was not done.
 #[test]
 fn changes_that_wait_for_a_lock() {

@@ -5,7 +5,7 @@ use crate::permissions::forbidden;
 use crate::support::cluster::Cluster;
 use crate::support::http::{self, Connection, Response};
 use crate::support::postgres::Database;
-use crate::support::server::Server;
+use crate::support::server::{Server, Start};
 use crate::support::wait_for;
 
 /// Asserts a 204 as proxies need it, and hands back id, name and permissions.
@@ -44,6 +44,43 @@ fn a_permission_includes_the_lesser_ones() {
                 forbidden(response);
             }
         }
+    }
+}
+
+/// A key that the server remembers needs no worker.
+#[test]
+fn a_remembered_key_is_vouched_for_while_every_worker_waits() {
+    const WORKERS: usize = 2;
+    let database = Database::new();
+    let server = Start::on(&database)
+        .arguments(["--workers", &WORKERS.to_string(), "--queue", "1", "--database-timeout", "20s"])
+        .serving();
+    let admin = server.bootstrap_key();
+    wait_for("the key to be remembered", || {
+        let before = server.metric("cloacina_auth_cache_hits_total", &[]);
+        server.get("/auth/verify", Some(&admin)).expect_status(204);
+        (server.metric("cloacina_auth_cache_hits_total", &[]) > before).then_some(())
+    });
+    let lock = database.lock_keys();
+    let listing = format!("GET /auth/keys HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {admin}\r\n\r\n");
+    let mut waiting = Vec::new();
+    // One in the queue beside those that the workers have.
+    for count in 1..=WORKERS + 1 {
+        let mut connection = Connection::open(server.address);
+        connection.send(listing.as_bytes());
+        waiting.push(connection);
+        wait_for("the request to be under way", || {
+            (server.metric("cloacina_http_requests_in_flight", &[]) == count as f64).then_some(())
+        });
+    }
+    wait_for("a request to wait in the queue", || {
+        (server.metric("cloacina_http_queue_depth", &[]) == 1.0).then_some(())
+    });
+    server.get("/auth/whoami", Some(&admin)).expect_status(503);
+    vouched(server.get("/auth/verify?require=admin", Some(&admin)));
+    drop(lock);
+    for mut connection in waiting {
+        connection.receive("GET").expect_status(200);
     }
 }
 

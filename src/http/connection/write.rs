@@ -3,6 +3,7 @@
 use std::io::{self, Read as _};
 use std::mem;
 use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,11 @@ impl Connection {
         info.at = Instant::now();
         info.deadline = info.at + context.rules.deadlines.answer;
         let upload = progress.and_then(|progress| progress.upload);
-        let now = |routed| service.answer_now(routed, &head.request(&info, body));
+        // A bug that a request brings to light is its own answer, as with a worker.
+        let now = |routed| {
+            catch_unwind(AssertUnwindSafe(|| service.answer_now(routed, &head.request(&info, body))))
+                .unwrap_or_else(|_| Some(Error::Internal.response()))
+        };
         let response = match routed.map(|routed| (routed, routed.filter(|_| upload.is_none()).and_then(now)))
         {
             Err(error) => error.response(),
