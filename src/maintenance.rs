@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::app::App;
 use crate::auth::{invalidation, waiting_responses};
 use crate::background::Background;
+use crate::keys;
 
 /// How often the database is looked at for `/ready`, and how long that look may take.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
@@ -79,7 +80,7 @@ fn maintain(app: &App, stop: &AtomicBool) {
 
 /// Brings the metrics' number of keys up to date.
 fn count_keys(app: &App, limit: Duration) {
-    match app.store.count(Instant::now() + limit) {
+    match keys::store::count(&app.store, Instant::now() + limit) {
         Ok((active, revoked)) => app.status.metrics.set_keys(active, revoked),
         Err(error) => log::debug!("cannot count the keys: {error}"),
     }

@@ -40,98 +40,99 @@ impl Announced {
     }
 }
 
-impl Store {
-    /// Draws the number of a change, and notifies the other servers; `None` when no other server caches. The change must
-    /// have been committed before, with its notification; `own` is not waited for.
-    ///
-    /// Should the database be away, the end of a lease has to be waited for: a server that still has a link has heard
-    /// the notification, and one that has none trusts nothing by then.
-    pub fn announce(&self, own: Uuid, until: Instant) -> Option<Announced> {
-        // The change is made: what is left of the request's time must not be the reason for a long wait.
-        let until = until.max(Instant::now() + ANNOUNCEMENT_LIMIT);
-        let number = self.write(until, |session| {
-            // On disk, so that no number comes twice, and without a wait for a standby: the number means nothing there.
-            session
-                .query_one(
-                    "SELECT CASE WHEN EXISTS (SELECT FROM auth_caches WHERE server <> $1) THEN nextval('api_key_changes') END,
-                            pg_notify('api_key_changes', ''), set_config('synchronous_commit', 'local', true)",
-                    &[&own],
-                )?
-                .try_get::<_, Option<i64>>(0)
-        });
-        let number = match number {
-            Ok(announced) => Some(announced.value?),
-            Err(error) => {
-                log::warn!(
-                    "cannot announce a change, so the leases of other servers are waited for: {error}"
-                );
-                None
-            }
-        };
-        // The number may have been drawn late; the lease of a silent server ends a lease after that.
-        Some(Announced { number, until: Instant::now() + LONGEST_LEASE })
-    }
-
-    /// The lowest number that some other server has seen, `i64::MAX` where there is none. Takes little longer than
-    /// `limit`, also when the database is silent.
-    ///
-    /// # Errors
-    /// See `StoreError`.
-    pub fn seen_by_all(&self, own: Uuid, limit: Duration) -> Result<i64, StoreError> {
-        self.read(Instant::now() + limit, |session| {
-            // A query has no time limit of its own.
-            if let Err(error) = session.client.is_valid(limit) {
-                session.give_up();
-                return Err(error);
-            }
-            let row = session.query_one(
-                // One that has seen more than there is has not heard that the sequence went back.
-                concat!(
-                    "SELECT COALESCE(min(CASE WHEN seen <= ",
-                    last_number!(),
-                    " THEN seen ELSE 0 END), $2) FROM auth_caches WHERE server <> $1"
-                ),
-                &[&own, &i64::MAX],
-            )?;
-            row.try_get(0)
-        })
-    }
-
-    /// Takes away the rows of servers that were behind for a whole lease: how many.
-    ///
-    /// # Errors
-    /// See `StoreError`.
-    pub fn forget_who_is_behind(&self, own: Uuid, number: i64, until: Instant) -> Result<u64, StoreError> {
-        let forgotten = self.write(until, |session| {
-            let mut transaction = session.client.transaction()?;
-            transaction.batch_execute("SET LOCAL synchronous_commit = off")?;
-            let forgotten = transaction.execute(
-                concat!(
-                    "DELETE FROM auth_caches WHERE server <> $1 AND (seen < $2 OR seen > ",
-                    last_number!(),
-                    ")"
-                ),
-                &[&own, &number],
-            )?;
-            transaction.commit()?;
-            Ok(forgotten)
-        });
-        forgotten.map(|forgotten| forgotten.value)
-    }
-
-    /// Returns once no other server lets a key in by what it read before this call, for a command that has nothing
-    /// else to do. Holds no session while it waits.
-    pub fn wait_for_servers(&self, own: Uuid) {
-        let Some(announced) = self.announce(own, Instant::now()) else { return };
-        while Instant::now() < announced.until {
-            let seen = self.seen_by_all(own, LOOK_LIMIT);
-            if announced.is_seen(seen.ok()) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+/// Draws the number of a change, and notifies the other servers; `None` when no other server caches. The change must
+/// have been committed before, with its notification; `own` is not waited for.
+///
+/// Should the database be away, the end of a lease has to be waited for: a server that still has a link has heard
+/// the notification, and one that has none trusts nothing by then.
+pub fn announce(store: &Store, own: Uuid, until: Instant) -> Option<Announced> {
+    // The change is made: what is left of the request's time must not be the reason for a long wait.
+    let until = until.max(Instant::now() + ANNOUNCEMENT_LIMIT);
+    let number = store.write(until, |session| {
+        // On disk, so that no number comes twice, and without a wait for a standby: the number means nothing there.
+        session
+            .query_one(
+                "SELECT CASE WHEN EXISTS (SELECT FROM auth_caches WHERE server <> $1) THEN nextval('api_key_changes') END,
+                        pg_notify('api_key_changes', ''), set_config('synchronous_commit', 'local', true)",
+                &[&own],
+            )?
+            .try_get::<_, Option<i64>>(0)
+    });
+    let number = match number {
+        Ok(announced) => Some(announced.value?),
+        Err(error) => {
+            log::warn!("cannot announce a change, so the leases of other servers are waited for: {error}");
+            None
         }
-        if let Some(number) = announced.number {
-            let _ = self.forget_who_is_behind(own, number, Instant::now() + ANNOUNCEMENT_LIMIT);
+    };
+    // The number may have been drawn late; the lease of a silent server ends a lease after that.
+    Some(Announced { number, until: Instant::now() + LONGEST_LEASE })
+}
+
+/// The lowest number that some other server has seen, `i64::MAX` where there is none. Takes little longer than
+/// `limit`, also when the database is silent.
+///
+/// # Errors
+/// See `StoreError`.
+pub fn seen_by_all(store: &Store, own: Uuid, limit: Duration) -> Result<i64, StoreError> {
+    store.read(Instant::now() + limit, |session| {
+        // A query has no time limit of its own.
+        if let Err(error) = session.client.is_valid(limit) {
+            session.give_up();
+            return Err(error);
         }
+        let row = session.query_one(
+            // One that has seen more than there is has not heard that the sequence went back.
+            concat!(
+                "SELECT COALESCE(min(CASE WHEN seen <= ",
+                last_number!(),
+                " THEN seen ELSE 0 END), $2) FROM auth_caches WHERE server <> $1"
+            ),
+            &[&own, &i64::MAX],
+        )?;
+        row.try_get(0)
+    })
+}
+
+/// Takes away the rows of servers that were behind for a whole lease: how many.
+///
+/// # Errors
+/// See `StoreError`.
+pub fn forget_who_is_behind(
+    store: &Store,
+    own: Uuid,
+    number: i64,
+    until: Instant,
+) -> Result<u64, StoreError> {
+    let forgotten = store.write(until, |session| {
+        let mut transaction = session.client.transaction()?;
+        transaction.batch_execute("SET LOCAL synchronous_commit = off")?;
+        let forgotten = transaction.execute(
+            concat!(
+                "DELETE FROM auth_caches WHERE server <> $1 AND (seen < $2 OR seen > ",
+                last_number!(),
+                ")"
+            ),
+            &[&own, &number],
+        )?;
+        transaction.commit()?;
+        Ok(forgotten)
+    });
+    forgotten.map(|forgotten| forgotten.value)
+}
+
+/// Returns once no other server lets a key in by what it read before this call, for a command that has nothing
+/// else to do. Holds no session while it waits.
+pub fn wait_for_servers(store: &Store, own: Uuid) {
+    let Some(announced) = announce(store, own, Instant::now()) else { return };
+    while Instant::now() < announced.until {
+        let seen = seen_by_all(store, own, LOOK_LIMIT);
+        if announced.is_seen(seen.ok()) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    if let Some(number) = announced.number {
+        let _ = forget_who_is_behind(store, own, number, Instant::now() + ANNOUNCEMENT_LIMIT);
     }
 }

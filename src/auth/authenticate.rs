@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::api_key::{self, KeyHash};
 use super::principal::{DatabaseClock, NAME_CHARACTERS};
-use super::store::Lookup;
+use super::store::{self, Lookup};
 use super::{Auth, Principal, Scope};
 use crate::error::Error;
 use crate::metrics::AuthFailure;
@@ -30,7 +30,7 @@ impl Auth {
             }
             Err(generation) => {
                 self.metrics.cache_misses.inc();
-                let found = self.store.find(hash, until)?;
+                let found = store::find(&self.store, hash, until)?;
                 let (principal, ends) = valid(found).map_err(|reason| self.refuse(reason))?;
                 let principal = Arc::new(principal);
                 self.cache.put(generation, hash, Arc::clone(&principal), ends);

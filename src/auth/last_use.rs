@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Principal;
+use super::{Principal, store};
 use crate::store::Store;
 
 /// A key's use is noted at most once in so many seconds. The statement that writes it has the same time in it, since each
@@ -46,10 +46,11 @@ impl LastUsedRecorder {
             return;
         }
         let (ids, timestamps): (Vec<_>, Vec<_>) = batch.iter().map(|(id, used)| (*id, *used)).unzip();
-        let left = store.write_uses(&ids, &timestamps, Instant::now() + limit).unwrap_or_else(|error| {
-            log::debug!("cannot write when keys were last used: {error}");
-            ids
-        });
+        let left =
+            store::write_uses(store, &ids, &timestamps, Instant::now() + limit).unwrap_or_else(|error| {
+                log::debug!("cannot write when keys were last used: {error}");
+                ids
+            });
         self.keep(&batch, left);
     }
 

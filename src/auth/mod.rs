@@ -1,7 +1,7 @@
 //! Who asks and what they may do: a bearer token becomes a principal, by way of a cache that every other server's
 //! changes empty before the client that made them is answered.
 
-mod announcement;
+pub mod announcement;
 pub mod api_key;
 mod authenticate;
 mod cache;

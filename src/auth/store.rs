@@ -168,54 +168,52 @@ impl ToSql for KeyHash {
     postgres::types::to_sql_checked!();
 }
 
-impl Store {
-    /// The row of a key, by its hash; revoked and expired ones too.
-    ///
-    /// # Errors
-    /// See `StoreError`; so for all of these.
-    pub fn find(&self, hash: KeyHash, until: Instant) -> Result<Option<Lookup>, StoreError> {
-        self.read(until, |session| {
-            let asked = since_boot();
-            let row = session.query_opt(FIND, &[&hash])?;
-            let answered = since_boot();
-            let lookup = |row: &Row| Ok(Lookup { row: key_row(row)?, now: row.try_get(9)?, asked, answered });
-            row.as_ref().map(lookup).transpose()
+/// The row of a key, by its hash; revoked and expired ones too.
+///
+/// # Errors
+/// See `StoreError`; so for all of these.
+pub fn find(store: &Store, hash: KeyHash, until: Instant) -> Result<Option<Lookup>, StoreError> {
+    store.read(until, |session| {
+        let asked = since_boot();
+        let row = session.query_opt(FIND, &[&hash])?;
+        let answered = since_boot();
+        let lookup = |row: &Row| Ok(Lookup { row: key_row(row)?, now: row.try_get(9)?, asked, answered });
+        row.as_ref().map(lookup).transpose()
+    })
+}
+
+/// Revokes a new key that no client was given, and gives the key that was rotated for it its place back. Waits
+/// neither for a standby nor for locks: the session may be one that reads need.
+pub fn undo(store: &Store, id: Uuid, until: Instant) -> Result<Undone, StoreError> {
+    let undone = store.write(until, |session| {
+        let mut transaction = session.client.transaction()?;
+        transaction.batch_execute(&format!("SET LOCAL synchronous_commit = local; {NO_LONG_LOCKS}"))?;
+        let row = transaction.query_one(UNDO, &[&id])?;
+        transaction.commit()?;
+        Ok(match (row.try_get(0)?, row.try_get(2)?) {
+            (Some(name), _) => Undone::Now { name, restored: row.try_get(1)? },
+            (None, true) => Undone::Earlier,
+            (None, false) => Undone::Unknown,
         })
-    }
+    });
+    undone.map(|undone| undone.value)
+}
 
-    /// Revokes a new key that no client was given, and gives the key that was rotated for it its place back. Waits
-    /// neither for a standby nor for locks: the session may be one that reads need.
-    pub fn undo(&self, id: Uuid, until: Instant) -> Result<Undone, StoreError> {
-        let undone = self.write(until, |session| {
-            let mut transaction = session.client.transaction()?;
-            transaction.batch_execute(&format!("SET LOCAL synchronous_commit = local; {NO_LONG_LOCKS}"))?;
-            let row = transaction.query_one(UNDO, &[&id])?;
-            transaction.commit()?;
-            Ok(match (row.try_get(0)?, row.try_get(2)?) {
-                (Some(name), _) => Undone::Now { name, restored: row.try_get(1)? },
-                (None, true) => Undone::Earlier,
-                (None, false) => Undone::Unknown,
-            })
-        });
-        undone.map(|undone| undone.value)
-    }
-
-    /// Writes when keys were last used, one moment for each id. Older moments never replace newer ones. Waits for no
-    /// lock of a row: returns the ids of rows that another session holds now.
-    pub fn write_uses(
-        &self,
-        ids: &[Uuid],
-        timestamps: &[OffsetDateTime],
-        until: Instant,
-    ) -> Result<Vec<Uuid>, StoreError> {
-        let written = self.write(until, |session| {
-            let mut transaction = session.client.transaction()?;
-            // Not worth a session that waits for a standby.
-            transaction.batch_execute(&format!("SET LOCAL synchronous_commit = off; {NO_LONG_LOCKS}"))?;
-            let rows = transaction.query(WRITE_USES, &[&ids, &timestamps])?;
-            transaction.commit()?;
-            rows.iter().map(|row| row.try_get(0)).collect()
-        });
-        written.map(|written| written.value)
-    }
+/// Writes when keys were last used, one moment for each id. Older moments never replace newer ones. Waits for no
+/// lock of a row: returns the ids of rows that another session holds now.
+pub fn write_uses(
+    store: &Store,
+    ids: &[Uuid],
+    timestamps: &[OffsetDateTime],
+    until: Instant,
+) -> Result<Vec<Uuid>, StoreError> {
+    let written = store.write(until, |session| {
+        let mut transaction = session.client.transaction()?;
+        // Not worth a session that waits for a standby.
+        transaction.batch_execute(&format!("SET LOCAL synchronous_commit = off; {NO_LONG_LOCKS}"))?;
+        let rows = transaction.query(WRITE_USES, &[&ids, &timestamps])?;
+        transaction.commit()?;
+        rows.iter().map(|row| row.try_get(0)).collect()
+    });
+    written.map(|written| written.value)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::store::Undone;
+use super::store::{self, Undone};
 use crate::store::Store;
 
 /// How long a key is looked for that is not there: a commit may hang for as long as a standby is away.
@@ -44,7 +44,7 @@ impl UndeliveredKeys {
         let mut ids = taken.into_iter();
         let mut kept = Vec::new();
         for (id, since) in ids.by_ref() {
-            match store.undo(id, Instant::now() + limit) {
+            match store::undo(store, id, Instant::now() + limit) {
                 Ok(Undone::Now { name, restored }) => {
                     log::info!(key_id:% = id, name = name; "key revoked: the answer with it could not be given");
                     if let Some(old) = restored {

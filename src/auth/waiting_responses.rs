@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Auth;
-use super::announcement::{Announced, LOOK_LIMIT};
+use super::announcement::{self, Announced, LOOK_LIMIT};
 use super::lease::LONGEST_LEASE;
 use crate::store::StoreError;
 
@@ -77,7 +77,7 @@ pub fn watch(auth: &Auth, stop: &AtomicBool) {
             thread::park();
             continue;
         }
-        let seen = auth.store.seen_by_all(auth.server, LOOK_LIMIT);
+        let seen = announcement::seen_by_all(&auth.store, auth.server, LOOK_LIMIT);
         let (over, missed) = auth.waiting.take(count, seen.as_ref().ok().copied());
         pause = if over.is_empty() { (pause * 2).min(LONGEST_PAUSE) } else { SHORTEST_PAUSE };
         over.into_iter().for_each(|waiting| (waiting.complete)());
@@ -92,8 +92,9 @@ pub fn watch(auth: &Auth, stop: &AtomicBool) {
 /// They have not asked for news since the number was drawn, so they trust nothing that they remember; and the next
 /// change need not wait for them.
 fn forget_who_is_behind(auth: &Auth, number: i64, seen: Result<i64, StoreError>) {
-    let forgotten =
-        seen.and_then(|_| auth.store.forget_who_is_behind(auth.server, number, Instant::now() + LOOK_LIMIT));
+    let forgotten = seen.and_then(|_| {
+        announcement::forget_who_is_behind(&auth.store, auth.server, number, Instant::now() + LOOK_LIMIT)
+    });
     match forgotten {
         Ok(0) => {}
         Ok(servers) => {

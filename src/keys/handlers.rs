@@ -12,10 +12,10 @@ use super::ALREADY_ROTATED;
 use super::expiry::format_rfc3339;
 use super::listing::{self, Page, cursor};
 use super::request_body::{self, CreateKey, End};
-use super::store::{NewKey, Revocation, Rotated, Successor};
+use super::store::{self, NewKey, Revocation, Rotated, Successor};
 use crate::app::{App, Call};
-use crate::auth::Permission;
 use crate::auth::api_key::Plaintext;
+use crate::auth::{Permission, announcement};
 use crate::error::Error;
 use crate::http::response::Response;
 use crate::store::StoreError;
@@ -26,7 +26,7 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let expires_at = end(app, asked.end, call.request.deadline)?;
     let key = Plaintext::generate()?;
     let new = NewKey::new(&key, &asked.name, asked.permission, expires_at);
-    let committed = app.store.insert(&new, call.request.deadline);
+    let committed = store::insert(&app.store, &new, call.request.deadline);
     let created_at = committed.map_err(|error| undone_if_made(app, new.id, error))?.value;
     log_change(call, "key created", new.id, new.name);
     let made = Created {
@@ -45,7 +45,7 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
 /// `GET /auth/keys`: a page of the listing, newest first.
 pub fn list(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let page = Page::from_query(call.request.query)?;
-    let rows = app.store.list(page.after, page.with_revoked, page.limit, call.request.deadline)?;
+    let rows = store::list(&app.store, page.after, page.with_revoked, page.limit, call.request.deadline)?;
     let next = rows.next.map(cursor);
     let mut body = Vec::with_capacity(LISTED_BYTES * rows.len() + 128);
     body.extend_from_slice(b"{\"keys\":[");
@@ -78,7 +78,7 @@ pub fn revoke_self(app: &App, call: &Call<'_>) -> Result<Response, Error> {
 }
 
 fn revoke_key(app: &App, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
-    let revocation = app.store.revoke(id, call.request.deadline);
+    let revocation = store::revoke(&app.store, id, call.request.deadline);
     // Also when it failed: it may have been carried out all the same.
     app.auth.cache.clear();
     let revocation = revocation?;
@@ -101,7 +101,9 @@ fn revoke_key(app: &App, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
 
 /// The answer to a change that is committed, to be given once no other server lets anybody in by what it knew before.
 fn once_servers_know(app: &App, call: &Call<'_>, response: Response) -> Response {
-    let Some(announced) = app.store.announce(app.auth.server, call.request.deadline) else { return response };
+    let Some(announced) = announcement::announce(&app.store, app.auth.server, call.request.deadline) else {
+        return response;
+    };
     let waiting = Arc::clone(&app.auth.waiting);
     response.parked(move |waiter| waiting.add(announced, || waiter.complete()))
 }
@@ -133,7 +135,7 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let grace = request_body::grace(call.request)?;
     let key = Plaintext::generate()?;
     let successor = Successor::new(&key, grace, app.max_key_lifetime);
-    let rotation = app.store.rotate(id, &successor, call.request.deadline);
+    let rotation = store::rotate(&app.store, id, &successor, call.request.deadline);
     // The old key's end has come nearer, for all that is remembered of it here and elsewhere.
     app.auth.cache.clear();
     let rotation = rotation.map_err(|error| undone_if_made(app, successor.id, error))?;
@@ -172,7 +174,8 @@ pub fn whoami(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         permissions: &principal.permissions,
         created_at: format_rfc3339(principal.created_at),
         expires_at: principal.expires_at.map(format_rfc3339),
-        last_used_at: app.store.last_used_at(principal.id, call.request.deadline)?.map(format_rfc3339),
+        last_used_at: store::last_used_at(&app.store, principal.id, call.request.deadline)?
+            .map(format_rfc3339),
     };
     Ok(Response::json(200, &identity)?)
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::super::expiry;
 use super::super::store::TABLE;
-use super::super::store::declared::{Declared, KnownKey, Step};
+use super::super::store::declared::{Declared, KnownKey, Step, declare, known_keys};
 use super::declaration::{self, Wanted};
 use super::{Load, failed, has_answered, tell_servers, until, until_within};
 use crate::cli;
@@ -39,14 +39,14 @@ pub fn run(settings: Load, file: &str, dry_run: bool) -> Result<(), CommandError
         plan.filled(&wanted, known, settings.max_key_lifetime, now)
     };
     let planned = if dry_run {
-        plan(&store.known_keys(&hashes, until_within(limit)).map_err(failed)?)
+        plan(&known_keys(&store, &hashes, until_within(limit)).map_err(failed)?)
     } else {
         let mut planned = Ok(Plan::default());
         let steps = |known: Vec<KnownKey>| {
             planned = plan(&known);
             planned.as_mut().map(|plan| std::mem::take(&mut plan.steps)).unwrap_or_default()
         };
-        is_confirmed = store.declare(&hashes, steps, until_within(limit)).map_err(failed)?.is_confirmed;
+        is_confirmed = declare(&store, &hashes, steps, until_within(limit)).map_err(failed)?.is_confirmed;
         planned
     };
     let file = shown(file);

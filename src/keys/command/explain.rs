@@ -7,7 +7,7 @@ use super::super::expiry;
 use super::super::store::TABLE;
 use super::{Load, failed, until};
 use crate::auth::api_key::{self, KeyHash};
-use crate::auth::store::Lookup;
+use crate::auth::store::{self, Lookup};
 use crate::cli;
 use crate::command_error::CommandError::{self, Runtime};
 use crate::store::Store;
@@ -26,7 +26,7 @@ pub fn run(settings: Load) -> Result<ExitCode, CommandError> {
         Err((code, text)) => (code, text),
         Ok(key) => {
             let store = Store::to_look(&settings()?, &[TABLE])?;
-            let found = store.find(KeyHash::of(key), until()).map_err(failed)?;
+            let found = store::find(&store, KeyHash::of(key), until()).map_err(failed)?;
             of_row(key, found.as_ref())
         }
     };

@@ -15,11 +15,12 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::request_body::{End, check_name, read_grace};
-use super::store::{NewKey, Revocation, Rotated, Successor, TABLE};
+use super::store::{self, NewKey, Revocation, Rotated, Successor, TABLE};
 use super::{ALREADY_ROTATED, expiry};
 use crate::auth::Permission;
+use crate::auth::announcement::wait_for_servers;
 use crate::auth::api_key::Plaintext;
-use crate::auth::store::Undone;
+use crate::auth::store::{Undone, undo as undo_key};
 use crate::cli::{self, KeysAction};
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::config::Settings;
@@ -120,7 +121,7 @@ fn create(
     let key = Plaintext::generate().map_err(no_random_bytes)?;
     let new = NewKey::new(&key, name, permission, expires_at);
     // It may be lost with its primary, which lets no client in; a revocation that is lost would.
-    if !store.insert(&new, until()).map_err(failed)?.is_confirmed {
+    if !store::insert(&store, &new, until()).map_err(failed)?.is_confirmed {
         cli::remark(
             "cloacinactl: this is done, but no synchronous standby has confirmed it: a failover may undo it",
         );
@@ -141,7 +142,7 @@ fn hand_over(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), CommandErro
 
 /// Takes back that a key was made, and says how things stand then.
 fn undo(store: &Store, id: Uuid) -> String {
-    match store.undo(id, until()) {
+    match undo_key(store, id, until()) {
         Ok(Undone::Now { restored: Some(old), .. }) => {
             format!("the new key was revoked again, and {old} works as before")
         }
@@ -153,7 +154,7 @@ fn undo(store: &Store, id: Uuid) -> String {
 fn revoke(settings: Load, id: &str) -> Result<(), CommandError> {
     let id = key_id(id)?;
     let store = Store::to_change(&settings()?, &[TABLE])?;
-    let revocation = store.revoke(id, until()).map_err(failed)?;
+    let revocation = store::revoke(&store, id, until()).map_err(failed)?;
     if revocation.value == Revocation::Unknown {
         return Err(Runtime(format!("there is no key {id}")));
     }
@@ -176,7 +177,7 @@ fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandE
     let successor = Successor::new(&key, grace, settings.max_key_lifetime);
     let id = successor.id;
     let store = Store::to_change(&settings, &[TABLE])?;
-    let rotated = store.rotate(old, &successor, until()).map_err(failed)?;
+    let rotated = store::rotate(&store, old, &successor, until()).map_err(failed)?;
     let made = match rotated.value {
         // A failover may bring the old key back as it was, so it is brought back here.
         Rotated::Now(_) if !rotated.is_confirmed => {
@@ -204,7 +205,7 @@ fn tell_servers(store: &Store) {
     // It takes no longer than `BESIDE_ANSWER`, and is not part of what was asked before.
     until();
     // An id that no server has: all of them have to be told.
-    store.wait_for_servers(Uuid::new_v4());
+    wait_for_servers(store, Uuid::new_v4());
 }
 
 fn no_random_bytes<E>(_: E) -> CommandError {

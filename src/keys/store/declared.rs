@@ -84,39 +84,37 @@ fn known_key(row: &Row) -> Result<KnownKey, postgres::Error> {
     })
 }
 
-impl Store {
-    /// Every declared row, and every other one that has one of these hashes.
-    ///
-    /// # Errors
-    /// See `StoreError`.
-    pub fn known_keys(&self, hashes: &[KeyHash], until: Instant) -> Result<Vec<KnownKey>, StoreError> {
-        self.read(until, |session| known(&mut session.client, hashes, ""))
-    }
+/// Every declared row, and every other one that has one of these hashes.
+///
+/// # Errors
+/// See `StoreError`.
+pub fn known_keys(store: &Store, hashes: &[KeyHash], until: Instant) -> Result<Vec<KnownKey>, StoreError> {
+    store.read(until, |session| known(&mut session.client, hashes, ""))
+}
 
-    /// Hands the same rows to `plan` and takes the steps that it asks for, while no other session changes these rows.
-    /// All of it is committed when this returns; servers may still have to hear of it.
-    ///
-    /// # Errors
-    /// See `StoreError`. Nothing has changed then, unless the session broke at the commit.
-    pub fn declare<'a>(
-        &self,
-        hashes: &[KeyHash],
-        mut plan: impl FnMut(Vec<KnownKey>) -> Vec<Step<'a>>,
-        until: Instant,
-    ) -> Result<Committed<()>, StoreError> {
-        self.write(until, |session| {
-            let mut transaction = session.client.transaction()?;
-            transaction.batch_execute(LOCK)?;
-            let steps = plan(known(&mut transaction, hashes, " FOR UPDATE")?);
-            for step in &steps {
-                take(&mut transaction, step)?;
-            }
-            if !steps.is_empty() {
-                transaction.execute("SELECT pg_notify('api_key_changes', '')", &[])?;
-            }
-            transaction.commit()
-        })
-    }
+/// Hands the same rows to `plan` and takes the steps that it asks for, while no other session changes these rows.
+/// All of it is committed when this returns; servers may still have to hear of it.
+///
+/// # Errors
+/// See `StoreError`. Nothing has changed then, unless the session broke at the commit.
+pub fn declare<'a>(
+    store: &Store,
+    hashes: &[KeyHash],
+    mut plan: impl FnMut(Vec<KnownKey>) -> Vec<Step<'a>>,
+    until: Instant,
+) -> Result<Committed<()>, StoreError> {
+    store.write(until, |session| {
+        let mut transaction = session.client.transaction()?;
+        transaction.batch_execute(LOCK)?;
+        let steps = plan(known(&mut transaction, hashes, " FOR UPDATE")?);
+        for step in &steps {
+            take(&mut transaction, step)?;
+        }
+        if !steps.is_empty() {
+            transaction.execute("SELECT pg_notify('api_key_changes', '')", &[])?;
+        }
+        transaction.commit()
+    })
 }
 
 fn take(client: &mut impl GenericClient, step: &Step<'_>) -> Result<(), postgres::Error> {

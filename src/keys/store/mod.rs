@@ -16,10 +16,10 @@ use crate::auth::api_key::{KeyHash, Plaintext};
 use crate::auth::store::{FIND, never_if_far};
 use crate::postgres_link::is_true;
 use crate::store::{Cause, Committed, Store, StoreError, TableStatements};
-pub use pages::Position;
 use pages::{LIST, LIST_FIRST};
+pub use pages::{Position, list};
 use rotation::ROTATE;
-pub use rotation::{Rotated, Successor};
+pub use rotation::{Rotated, Successor, rotate};
 
 /// What a start tries on the table.
 pub const TABLE: TableStatements = TableStatements {
@@ -108,44 +108,44 @@ pub fn insert_first(client: &mut impl GenericClient, key: &NewKey<'_>) -> Result
     client.query_one(INSERT, &key.values()).map(|_| ())
 }
 
-impl Store {
-    /// Adds a key and returns when it was made.
-    ///
-    /// # Errors
-    /// See `StoreError`; so for all of these.
-    pub fn insert(&self, key: &NewKey<'_>, until: Instant) -> Result<Committed<OffsetDateTime>, StoreError> {
-        self.write(until, |session| session.query_one(INSERT, &key.values())?.try_get(0))
-    }
+/// Adds a key and returns when it was made.
+///
+/// # Errors
+/// See `StoreError`; so for all of these.
+pub fn insert(
+    store: &Store,
+    key: &NewKey<'_>,
+    until: Instant,
+) -> Result<Committed<OffsetDateTime>, StoreError> {
+    store.write(until, |session| session.query_one(INSERT, &key.values())?.try_get(0))
+}
 
-    /// Revokes a key. The row is committed when this returns; other servers may still have to hear of it.
-    pub fn revoke(&self, id: Uuid, until: Instant) -> Result<Committed<Revocation>, StoreError> {
-        let Committed { value, is_confirmed } = self.write(until, |session| {
-            let Some(row) = session.query_opt(REVOKE, &[&id])? else {
-                return Ok(Some(Revocation::Unknown));
-            };
-            Ok(match (row.try_get(1)?, row.try_get(2)?) {
-                (_, false) => None,
-                (true, true) => Some(Revocation::Revoked(row.try_get(0)?)),
-                (false, true) => Some(Revocation::Earlier),
-            })
-        })?;
-        let refused = || StoreError::Refused(Cause::NotTaken(format!("the revocation of {id}")));
-        Ok(Committed { value: value.ok_or_else(refused)?, is_confirmed })
-    }
-
-    /// When a key was last used, as far as that is written.
-    pub fn last_used_at(&self, id: Uuid, until: Instant) -> Result<Option<OffsetDateTime>, StoreError> {
-        self.read(until, |session| {
-            session.query_opt(LAST_USED, &[&id])?.map_or(Ok(None), |row| row.try_get(0))
+/// Revokes a key. The row is committed when this returns; other servers may still have to hear of it.
+pub fn revoke(store: &Store, id: Uuid, until: Instant) -> Result<Committed<Revocation>, StoreError> {
+    let Committed { value, is_confirmed } = store.write(until, |session| {
+        let Some(row) = session.query_opt(REVOKE, &[&id])? else {
+            return Ok(Some(Revocation::Unknown));
+        };
+        Ok(match (row.try_get(1)?, row.try_get(2)?) {
+            (_, false) => None,
+            (true, true) => Some(Revocation::Revoked(row.try_get(0)?)),
+            (false, true) => Some(Revocation::Earlier),
         })
-    }
+    })?;
+    let refused = || StoreError::Refused(Cause::NotTaken(format!("the revocation of {id}")));
+    Ok(Committed { value: value.ok_or_else(refused)?, is_confirmed })
+}
 
-    /// How many keys are valid or expired, and how many are revoked.
-    pub fn count(&self, until: Instant) -> Result<(i64, i64), StoreError> {
-        self.read(until, |session| {
-            let row = session
-                .query_one("SELECT count(*) - count(revoked_at), count(revoked_at) FROM api_keys", &[])?;
-            Ok((row.try_get(0)?, row.try_get(1)?))
-        })
-    }
+/// When a key was last used, as far as that is written.
+pub fn last_used_at(store: &Store, id: Uuid, until: Instant) -> Result<Option<OffsetDateTime>, StoreError> {
+    store.read(until, |session| session.query_opt(LAST_USED, &[&id])?.map_or(Ok(None), |row| row.try_get(0)))
+}
+
+/// How many keys are valid or expired, and how many are revoked.
+pub fn count(store: &Store, until: Instant) -> Result<(i64, i64), StoreError> {
+    store.read(until, |session| {
+        let row =
+            session.query_one("SELECT count(*) - count(revoked_at), count(revoked_at) FROM api_keys", &[])?;
+        Ok((row.try_get(0)?, row.try_get(1)?))
+    })
 }

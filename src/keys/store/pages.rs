@@ -55,32 +55,30 @@ impl Rows {
     }
 }
 
-impl Store {
-    /// At most `limit` rows, newest first.
-    ///
-    /// # Errors
-    /// See `StoreError`.
-    pub fn list(
-        &self,
-        after: Option<Position>,
-        with_revoked: bool,
-        limit: usize,
-        until: Instant,
-    ) -> Result<Rows, StoreError> {
-        // One more than asked for tells whether there is another page.
-        let count = limit as i64 + 1;
-        self.read(until, |session| {
-            let mut rows = match after {
-                Some(Position { created_at, id }) => {
-                    session.query(LIST, &[&created_at, &id, &with_revoked, &count])?
-                }
-                None => session.query(LIST_FIRST, &[&with_revoked, &count])?,
-            };
-            let is_last = rows.len() <= limit;
-            rows.truncate(limit);
-            let position = |row: &Row| Ok(Position { id: row.try_get(0)?, created_at: row.try_get(3)? });
-            let next = rows.last().filter(|_| !is_last).map(position).transpose()?;
-            Ok(Rows { rows, next })
-        })
-    }
+/// At most `limit` rows, newest first.
+///
+/// # Errors
+/// See `StoreError`.
+pub fn list(
+    store: &Store,
+    after: Option<Position>,
+    with_revoked: bool,
+    limit: usize,
+    until: Instant,
+) -> Result<Rows, StoreError> {
+    // One more than asked for tells whether there is another page.
+    let count = limit as i64 + 1;
+    store.read(until, |session| {
+        let mut rows = match after {
+            Some(Position { created_at, id }) => {
+                session.query(LIST, &[&created_at, &id, &with_revoked, &count])?
+            }
+            None => session.query(LIST_FIRST, &[&with_revoked, &count])?,
+        };
+        let is_last = rows.len() <= limit;
+        rows.truncate(limit);
+        let position = |row: &Row| Ok(Position { id: row.try_get(0)?, created_at: row.try_get(3)? });
+        let next = rows.last().filter(|_| !is_last).map(position).transpose()?;
+        Ok(Rows { rows, next })
+    })
 }

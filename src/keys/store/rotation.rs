@@ -83,32 +83,30 @@ pub const ROTATE: &str = "WITH old AS (
             (SELECT count(*) FROM told)
      FROM old LEFT JOIN made ON true LEFT JOIN ended ON true";
 
-impl Store {
-    /// Makes a key in the place of a valid one that has no successor yet. Committed when this returns; other servers
-    /// may still have to hear of it.
-    ///
-    /// # Errors
-    /// See `StoreError`.
-    pub fn rotate(
-        &self,
-        id: Uuid,
-        successor: &Successor<'_>,
-        until: Instant,
-    ) -> Result<Committed<Rotated>, StoreError> {
-        let Successor { id: new, hash, prefix, grace_seconds, longest_seconds } = successor;
-        self.write(until, |session| {
-            let row = session.query_opt(ROTATE, &[&id, new, hash, prefix, grace_seconds, longest_seconds])?;
-            let Some(row) = row else { return Ok(Rotated::NotValid) };
-            let Some(name) = row.try_get(0)? else {
-                return Ok(if row.try_get(5)? { Rotated::Earlier } else { Rotated::NotValid });
-            };
-            Ok(Rotated::Now(Rotation {
-                name,
-                permissions: row.try_get(1)?,
-                created_at: row.try_get(2)?,
-                expires_at: row.try_get(3)?,
-                old_expires_at: row.try_get(4)?,
-            }))
-        })
-    }
+/// Makes a key in the place of a valid one that has no successor yet. Committed when this returns; other servers
+/// may still have to hear of it.
+///
+/// # Errors
+/// See `StoreError`.
+pub fn rotate(
+    store: &Store,
+    id: Uuid,
+    successor: &Successor<'_>,
+    until: Instant,
+) -> Result<Committed<Rotated>, StoreError> {
+    let Successor { id: new, hash, prefix, grace_seconds, longest_seconds } = successor;
+    store.write(until, |session| {
+        let row = session.query_opt(ROTATE, &[&id, new, hash, prefix, grace_seconds, longest_seconds])?;
+        let Some(row) = row else { return Ok(Rotated::NotValid) };
+        let Some(name) = row.try_get(0)? else {
+            return Ok(if row.try_get(5)? { Rotated::Earlier } else { Rotated::NotValid });
+        };
+        Ok(Rotated::Now(Rotation {
+            name,
+            permissions: row.try_get(1)?,
+            created_at: row.try_get(2)?,
+            expires_at: row.try_get(3)?,
+            old_expires_at: row.try_get(4)?,
+        }))
+    })
 }
