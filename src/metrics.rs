@@ -69,7 +69,7 @@ pub enum Rejection {
     Evicted,
     /// The queue was full, or the request waited in it for too long.
     Overloaded,
-    /// The request was not one that we take (4xx or 501/505 of the event loop).
+    /// The request was not one that we take (4xx, 501 or 505 before any worker saw it).
     Malformed,
     /// The client spoke TLS.
     TlsOnPlainPort,

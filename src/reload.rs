@@ -58,7 +58,7 @@ impl<L: Fn() -> Result<(Settings, Wrong), CommandError>> Reload<L> {
     }
 }
 
-/// What the event loop goes by with these settings.
+/// What these settings mean to the event loop.
 pub fn rules(settings: &Settings) -> Rules {
     let deadlines = Deadlines {
         request: settings.request_timeout,

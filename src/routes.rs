@@ -127,7 +127,7 @@ impl App {
         }
     }
 
-    /// Has a handler answer a known principal, who hears of its key's end with every answer, refusals included.
+    /// Has a handler answer a known principal. When its key ends soon, every answer says so, refusals included.
     fn call(
         &self,
         routed: Routed,

@@ -144,7 +144,7 @@ impl Probe {
     }
 
     /// Any answer will do, 503 in a busy worker's stead included: whether workers move is looked at apart. So will an
-    /// end without one, which an event loop that is full gives a newcomer.
+    /// end without one, which a server that is full gives a newcomer.
     fn ask(&self, limit: Duration) -> io::Result<()> {
         let mut refusal = io::Error::from(io::ErrorKind::AddrNotAvailable);
         let connected = self.addresses.iter().find_map(|address| {
@@ -282,7 +282,7 @@ mod tests {
     fn who_answers_lives() {
         assert!(probed(Some(b"HTTP/1.1 404 Not Found\r\n")).is_ok());
         assert!(probed(Some(b"HTTP/1.1 503 Service Unavailable\r\n")).is_ok());
-        assert!(probed(Some(b"")).is_ok(), "a full event_loop ends a newcomer's connection");
+        assert!(probed(Some(b"")).is_ok(), "a full server ends a newcomer's connection");
         assert!(probed(Some(b"SSH-2.0-OpenSSH\r\n")).is_err());
         assert!(probed(None).is_err(), "accepted, and never answered");
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -27,7 +27,7 @@ pub use principal::{NAME_CHARACTERS, Permission, Principal, Scope};
 use undelivered::UndeliveredKeys;
 use waiting_responses::WaitingResponses;
 
-/// What lets principals in.
+/// What turns a key into a principal.
 pub struct Auth {
     store: Arc<Store>,
     pub cache: Cache,

@@ -1,4 +1,4 @@
-//! The event loop: one thread that owns the sockets. It accepts, registers, keeps the deadlines, and drains; only whole,
+//! The event loop: one thread that owns the sockets. It accepts connections, keeps their deadlines, and drains; only whole,
 //! well-formed requests go on to the workers.
 
 use std::collections::{HashMap, HashSet};
@@ -34,7 +34,7 @@ const HELD_LIMIT: usize = 32 * 1024 * 1024;
 /// Between two lines about newcomers that cannot be taken in.
 const ERROR_LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// What bounds the event loop, and whom it believes.
+/// What bounds the event loop, and which proxies it trusts.
 pub struct Limits {
     pub connections: usize,
     pub rules: Rules,
@@ -62,7 +62,7 @@ pub struct EventLoop {
     accept_failed: bool,
 }
 
-/// Makes the poll and the waker first: the completions needs the latter before the event loop can be made.
+/// Makes the poll and the waker first: the completion queue needs the latter before the event loop can be made.
 ///
 /// # Errors
 /// The system is out of descriptors.
@@ -246,7 +246,7 @@ impl EventLoop {
         }
         self.connections.insert(token, Connection::new(stream, address, token, Instant::now()));
         self.context.server.status.metrics.connections.inc();
-        // Its request has mostly come with it, and need not wait behind everybody who is ready at the next poll.
+        // Its request has mostly come with it, and need not wait behind all that is ready at the next poll.
         self.visit(token, Connection::advance);
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::networks::Networks;
 
 /// The client of a request. Every proxy appends the address that it was asked from, so the list is read from its end
-/// for as long as the address that vouches for the next one is a trusted proxy; the rest may be anybody's invention.
+/// for as long as the address that vouches for the next one is a trusted proxy; the rest may be invented.
 pub fn client(peer: IpAddr, forwarded_for: Option<&str>, trusted: &Networks) -> IpAddr {
     let mut client = peer.to_canonical();
     for element in forwarded_for.unwrap_or_default().rsplit(',') {

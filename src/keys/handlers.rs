@@ -99,7 +99,7 @@ fn revoke_key(app: &App, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
     Ok(once_servers_know(app, call, response))
 }
 
-/// The answer to a change that is committed, to be given once no other server lets anybody in by what it knew before.
+/// The answer to a change that is committed, to be given once no other server lets a key in by what it knew before.
 fn once_servers_know(app: &App, call: &Call<'_>, response: Response) -> Response {
     let Some(announced) = announcement::announce(&app.store, app.auth.server, call.request.deadline) else {
         return response;
@@ -165,7 +165,7 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     Ok(once_servers_know(app, call, response))
 }
 
-/// `GET /auth/whoami`: the principal's own key.
+/// `GET /auth/whoami`: the key that asks.
 pub fn whoami(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let principal = &call.principal;
     let identity = Identity {

@@ -17,7 +17,7 @@ const FIRST_TIMESTAMP: OffsetDateTime = time::macros::datetime!(-4713-11-24 0:00
 /// The value of one parameter of a query, decoded; `None` where it does not stand.
 ///
 /// # Errors
-/// It stands more than once: whose word counts would be anybody's guess.
+/// It stands more than once: which of them counts is not defined.
 pub fn parameter(query: Option<&str>, wanted: &str) -> Option<Result<String, ()>> {
     let mut values = pairs(query).filter(|(name, _)| name == wanted);
     let (_, first) = values.next()?;

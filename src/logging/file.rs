@@ -1,4 +1,4 @@
-//! `logs/cloacina-server.log`: renamed every day, made again when someone takes it away, and never in anyone's way.
+//! `logs/cloacina-server.log`: renamed every day, made again when it is taken away, and never waited for.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};

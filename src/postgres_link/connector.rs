@@ -7,14 +7,14 @@ use std::time::Duration;
 use postgres::CancelToken;
 
 use super::connect_error::ConnectError;
-use super::routes::{Connected, Routes};
+use super::hosts::{Connected, Hosts};
 use crate::command_error::CommandError;
 use crate::config::secret_in;
 
 /// Makes every connection to the database that there is.
 pub struct Connector {
     /// As the URL was last read.
-    routes: Mutex<Arc<Routes>>,
+    hosts: Mutex<Arc<Hosts>>,
     file: Option<UrlFile>,
     /// Which database, for people; never the password.
     pub place: String,
@@ -39,11 +39,11 @@ impl Connector {
     /// # Errors
     /// `Usage` that names the file that is not as it should be.
     pub fn new(url: &str, file: Option<PathBuf>) -> Result<Connector, CommandError> {
-        let routes = Routes::new(url)?;
+        let hosts = Hosts::new(url)?;
         let latest = LatestUrl { text: url.to_owned(), is_wrong: false };
         Ok(Connector {
             place: routes.place.clone(),
-            routes: Mutex::new(Arc::new(routes)),
+            hosts: Mutex::new(Arc::new(routes)),
             file: file.map(|path| UrlFile { path, latest: Mutex::new(latest) }),
         })
     }
@@ -54,7 +54,7 @@ impl Connector {
     /// Those of the last host; that one is read-only before all others.
     pub fn connect(&self, statement_timeout: Duration, limit: Duration) -> Result<Connected, ConnectError> {
         self.refresh();
-        self.routes().connect(statement_timeout, limit)
+        self.hosts().connect(statement_timeout, limit)
     }
 
     /// Asks PostgreSQL to cancel what runs on a session.
@@ -62,16 +62,16 @@ impl Connector {
     /// # Errors
     /// No connection could be made for that.
     pub fn cancel(&self, token: &CancelToken) -> Result<(), postgres::Error> {
-        self.routes().cancel(token)
+        self.hosts().cancel(token)
     }
 
     /// Why there is no connection, and what the URL has to do with it.
     pub fn explain(&self, error: &ConnectError) -> String {
-        self.routes().explain(error)
+        self.hosts().explain(error)
     }
 
-    fn routes(&self) -> Arc<Routes> {
-        Arc::clone(&self.routes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    fn hosts(&self) -> Arc<Hosts> {
+        Arc::clone(&self.hosts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
     /// Reads the URL's file again. While it is wrong, what it held before counts.
@@ -83,13 +83,13 @@ impl Connector {
                 latest.is_wrong = false;
                 return;
             }
-            Ok(text) => match Routes::new(&text) {
+            Ok(text) => match Hosts::new(&text) {
                 Ok(routes) => {
                     log::info!(
                         "the database URL in {} has changed; new sessions use it",
                         file.path.display()
                     );
-                    *self.routes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(routes);
+                    *self.hosts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(routes);
                     *latest = LatestUrl { text, is_wrong: false };
                     return;
                 }

@@ -1,6 +1,6 @@
 //! What every session depends on, set in one round trip when it is made, whatever the role, the database or the server
-//! has for a default; and what that round trip tells of the server. Which schema to
-//! work in is found in the same round trip, by the name of the server's oldest table.
+//! has for a default; and what that round trip tells of the server. Which
+//! schema to work in is found in the same round trip, by the name of the server's oldest table.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use postgres::Client;
 
 use super::connect_error::ConnectError;
 use super::connector::Connector;
-use super::routes::Connected;
+use super::hosts::Connected;
 use super::stream::Limit;
 
 /// Before the database was lost for the first time.

@@ -200,7 +200,7 @@ fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandE
     printed
 }
 
-/// Waits until no server lets anybody in by what it knew before this call.
+/// Waits until no server lets a key in by what it knew before this call.
 fn tell_servers(store: &Store) {
     // It takes no longer than `BESIDE_ANSWER`, and is not part of what was asked before.
     until();

@@ -26,7 +26,7 @@ pub struct Connected {
 }
 
 /// What a URL says about where to connect, and how.
-pub struct Routes {
+pub struct Hosts {
     list: Vec<HostRoute>,
     /// Whether any of the hosts may come first.
     is_random: bool,
@@ -42,12 +42,12 @@ pub struct Routes {
     attempt_limit: Duration,
 }
 
-impl Routes {
+impl Hosts {
     /// Reads the files that the URL names.
     ///
     /// # Errors
     /// `Usage` that names what is not as it should be.
-    pub fn new(url: &str) -> Result<Routes, CommandError> {
+    pub fn new(url: &str) -> Result<Hosts, CommandError> {
         let mut url: DatabaseUrl = database_url::parse(url)
             .map_err(|reason| CommandError::Usage(format!("the database URL {reason}")))?;
         let tls = Tls::new(&url)?;
@@ -78,7 +78,7 @@ impl Routes {
             let mode = if host.is_unix() { SslMode::Disable } else { url.mode };
             HostRoute { host: host.clone(), config, tls: tls.clone(), mode, late: Mutex::default() }
         };
-        Ok(Routes {
+        Ok(Hosts {
             list: url.hosts.iter().map(route).collect(),
             is_random: url.config.get_load_balance_hosts() == LoadBalanceHosts::Random,
             mode: url.mode,
