@@ -42,8 +42,8 @@ impl Connector {
         let hosts = Hosts::new(url)?;
         let latest = LatestUrl { text: url.to_owned(), is_wrong: false };
         Ok(Connector {
-            place: routes.place.clone(),
-            hosts: Mutex::new(Arc::new(routes)),
+            place: hosts.place.clone(),
+            hosts: Mutex::new(Arc::new(hosts)),
             file: file.map(|path| UrlFile { path, latest: Mutex::new(latest) }),
         })
     }
@@ -84,12 +84,12 @@ impl Connector {
                 return;
             }
             Ok(text) => match Hosts::new(&text) {
-                Ok(routes) => {
+                Ok(hosts) => {
                     log::info!(
                         "the database URL in {} has changed; new sessions use it",
                         file.path.display()
                     );
-                    *self.hosts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(routes);
+                    *self.hosts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(hosts);
                     *latest = LatestUrl { text, is_wrong: false };
                     return;
                 }
