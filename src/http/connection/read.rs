@@ -31,7 +31,7 @@ pub struct Receiving {
 }
 
 impl Receiving {
-    fn new(context: &mut ConnectionContext, peer: &Peer, head: Head, now: Instant) -> Receiving {
+    pub fn new(context: &mut ConnectionContext, peer: &Peer, head: Head, now: Instant) -> Receiving {
         let proxies = &context.rules.trusted_proxies;
         let routed = match head.is_https && !proxies.contains(peer.address.ip()) {
             true => Err((Error::MisdirectedRequest, "unmatched")),

@@ -163,3 +163,56 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::sync::Arc;
+
+    use mio::Token;
+
+    use super::*;
+    use crate::http::completions::{Completion, Outcome};
+    use crate::http::connection::{Deadlines, Rules};
+    use crate::http::head;
+    use crate::http::request::Request;
+    use crate::http::response::Response;
+    use crate::http::router::{TEST_ROUTE, TestService};
+    use crate::http::worker_pool::ServerContext;
+
+    #[test]
+    fn a_client_hears_of_a_disk_that_hangs_and_what_the_disk_says_later_is_dropped() {
+        let service = TestService(|_: &Request<'_>| Response::no_content());
+        let (_poll, server) = ServerContext::for_tests(8, Arc::new(service));
+        let second = Duration::from_secs(1);
+        let [request, idle, write, answer, answer_to_change] = [second; 5];
+        let deadlines = Deadlines { request, idle, write, answer, answer_to_change };
+        let rules = Rules { deadlines, trusted_proxies: Default::default() };
+        let mut context = ConnectionContext::new(Arc::clone(&server), rules, std::env::temp_dir()).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, address) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let token = Token(2);
+        let stream = mio::net::TcpStream::from_std(stream);
+        let mut connection = Connection::new(stream, address, token, Instant::now());
+        let head = b"POST /test HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+        let head = head::read_head(head).unwrap().unwrap().0;
+        let receiving = Receiving::new(&mut context, &connection.peer, head, Instant::now());
+        connection.ask_for_authorization(&context, receiving, TEST_ROUTE, 5);
+        let (job, _) = server.reads.pop().unwrap();
+        assert!(matches!(job.step, Step::Authorize(_)) && job.peer.claim());
+        connection.complete(&mut context, Completion { token, outcome: Outcome::Authorized });
+        // What the thread that writes has said is not collected yet.
+        connection.tick(&mut context, Instant::now() + second / 2);
+        assert!(matches!(connection.phase, Phase::Storing(_)));
+        connection.tick(&mut context, Instant::now() + second);
+        let mut answer = [0; 20];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 503 Service");
+        let stored = std::iter::repeat_with(|| server.completions.collect().pop()).find_map(|one| one);
+        assert!(matches!(&stored, Some(Completion { outcome: Outcome::Stored(Ok(_)), .. })));
+        connection.complete(&mut context, stored.unwrap());
+        assert!(matches!(connection.phase, Phase::Lingering(_)) && connection.receiving.is_none());
+    }
+}
