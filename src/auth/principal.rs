@@ -58,12 +58,9 @@ impl Permission {
     pub const NAMES: &'static str = "admin, write or read";
 
     pub fn parse(name: &str) -> Option<Permission> {
-        match name {
-            "admin" => Some(Permission::Admin),
-            "write" => Some(Permission::Write),
-            "read" => Some(Permission::Read),
-            _ => None,
-        }
+        [Permission::Admin, Permission::Write, Permission::Read]
+            .into_iter()
+            .find(|known| known.name() == name)
     }
 
     pub const fn name(self) -> &'static str {

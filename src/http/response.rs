@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -118,9 +119,7 @@ pub struct Framing<'a> {
 /// Appends the whole answer to `out`, ready for one write (RFC 9112, 4 and 5).
 pub fn encode(response: &Response, framing: Framing<'_>, out: &mut Vec<u8>) {
     out.reserve(320 + response.body.len());
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status_line(response.status).as_bytes());
-    out.extend_from_slice(b"\r\n");
+    let _ = write!(out, "HTTP/1.1 {} {}\r\n", response.status, reason(response.status));
     with_date(|date| field(out, "Date", date));
     field(out, "X-Request-Id", framing.request_id);
     if let Some(content_type) = response.content_type {
@@ -155,31 +154,12 @@ fn field(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Status code and reason phrase (RFC 9110, 15) of the statuses that we send.
-fn status_line(status: u16) -> &'static str {
+/// The reason phrase of a status (RFC 9110, 15). tiny_http has those of RFC 7231, two of which have changed since.
+fn reason(status: u16) -> &'static str {
     match status {
-        200 => "200 OK",
-        201 => "201 Created",
-        204 => "204 No Content",
-        400 => "400 Bad Request",
-        401 => "401 Unauthorized",
-        403 => "403 Forbidden",
-        404 => "404 Not Found",
-        405 => "405 Method Not Allowed",
-        408 => "408 Request Timeout",
-        409 => "409 Conflict",
-        413 => "413 Content Too Large",
-        414 => "414 URI Too Long",
-        415 => "415 Unsupported Media Type",
-        417 => "417 Expectation Failed",
-        421 => "421 Misdirected Request",
-        422 => "422 Unprocessable Content",
-        431 => "431 Request Header Fields Too Large",
-        501 => "501 Not Implemented",
-        503 => "503 Service Unavailable",
-        505 => "505 HTTP Version Not Supported",
-        507 => "507 Insufficient Storage",
-        _ => "500 Internal Server Error",
+        413 => "Content Too Large",
+        422 => "Unprocessable Content",
+        _ => tiny_http::StatusCode(status).default_reason_phrase(),
     }
 }
 
