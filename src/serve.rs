@@ -57,7 +57,7 @@ pub fn serve(
     let serving = Arc::new(OnceLock::new());
     let drain = drain_on_signal(Arc::clone(&serving), notifier.clone());
     signals::on_end(drain)?;
-    bootstrap::check_chosen_key(settings.bootstrap_key.as_deref())?;
+    bootstrap::chosen_key(settings.bootstrap_key.as_deref())?;
     let has_successor = passed.is_some();
     let socket = match passed {
         Some(listener) => {

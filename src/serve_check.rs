@@ -48,7 +48,7 @@ fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
     let is_wrong: Vec<_> = wrong.iter().map(|(key, _)| *key).collect();
     findings.extend(wrong.into_iter().map(|(_, failure)| Err(failure)));
     let chosen = settings.as_ref().and_then(|settings| settings.bootstrap_key.as_deref());
-    findings.extend(bootstrap::check_chosen_key(chosen).err().map(Err));
+    findings.extend(bootstrap::chosen_key(chosen).err().map(Err));
     if findings.is_empty() {
         findings.push(Ok("configuration".to_owned()));
     }

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use postgres::{Client, Transaction};
@@ -27,28 +27,13 @@ const MOST_BYTES: u64 = 64 * 1024;
 const NAME: &str = "bootstrap";
 const NOT_MADE: &str = "cannot make the bootstrap key";
 
-/// Whether the key that the owner chose can be one.
+/// The key that the owner chose, if any.
 ///
 /// # Errors
-/// `Usage`, with what would be right and without the key.
-pub fn check_chosen_key(chosen: Option<&str>) -> Result<(), CommandError> {
-    chosen.map_or(Ok(()), |chosen| chosen_key(chosen).map(drop))
-}
-
-fn chosen_key(chosen: &str) -> Result<Plaintext, CommandError> {
-    Plaintext::chosen(chosen)
-        .map_err(|wrong| CommandError::Usage(format!("the bootstrap key cannot be used: {wrong}")))
-}
-
-/// Writes a file anew that no other user can read, from its first moment on, and waits for the disk.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+/// `Usage`, where it cannot be one, with what would be right and without the key.
+pub fn chosen_key(chosen: Option<&str>) -> Result<Option<Plaintext>, CommandError> {
+    let chosen = chosen.map(Plaintext::chosen).transpose();
+    chosen.map_err(|wrong| CommandError::Usage(format!("the bootstrap key cannot be used: {wrong}")))
 }
 
 /// Migrates, and makes the first key and its file if there is no key at all. Other servers may be doing the same; for
@@ -81,8 +66,7 @@ fn make(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) -> 
     let row = NewKey::new(&key, NAME, Permission::Admin, None);
     rows::insert_first(&mut transaction, &row).map_err(failed)?;
     // Last before the commit: whatever could fail in the database without it has failed by now.
-    let file = KeyFile { home, path: &path };
-    file.write(&key)?;
+    write(home, &path, &key).map_err(|error| refused(&path, &error))?;
     transaction.commit().map_err(failed)?;
     log::info!(key_id:% = row.id, name = NAME, by = NAME, file:% = path.display(); "key created");
     Ok(())
@@ -91,11 +75,11 @@ fn make(mut transaction: Transaction<'_>, home: &Path, chosen: Option<&str>) -> 
 /// The chosen key; else the one that is in the file already, since a start that was killed before its commit, or a
 /// database that was made anew, has left it there; else a fresh one.
 fn first_key(path: &Path, chosen: Option<&str>) -> Result<Plaintext, CommandError> {
-    if let Some(chosen) = chosen {
-        return chosen_key(chosen);
+    if let Some(chosen) = chosen_key(chosen)? {
+        return Ok(chosen);
     }
-    if let Some(found) =
-        read(path)?.filter(|found| api_key::looks_like_ours(found) && !api_key::is_mistyped(found))
+    let held = read(path).map_err(|error| refused(path, &error))?;
+    if let Some(found) = held.filter(|found| api_key::looks_like_ours(found) && !api_key::is_mistyped(found))
     {
         log::info!(file:% = path.display(); "the key that this file holds becomes the first key");
         return Plaintext::chosen(&found).map_err(|wrong| CommandError::Runtime(wrong.to_owned()));
@@ -105,11 +89,11 @@ fn first_key(path: &Path, chosen: Option<&str>) -> Result<Plaintext, CommandErro
 }
 
 /// What the file holds, if it is there. Text that is no UTF-8 counts as some other text.
-fn read(path: &Path) -> Result<Option<String>, CommandError> {
+fn read(path: &Path) -> io::Result<Option<String>> {
     match plain_file::read(path, MOST_BYTES) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(refused(path, &error)),
+        Err(error) => Err(error),
     }
 }
 
@@ -120,51 +104,40 @@ fn refused(path: &Path, error: &io::Error) -> CommandError {
     ))
 }
 
-struct KeyFile<'a> {
-    home: &'a Path,
-    path: &'a Path,
+/// Writes the file whole, readable by its owner alone from its first moment, and waits for the disk. A file with
+/// another content gets out of its way first, so that no key is ever lost.
+fn write(home: &Path, path: &Path, key: &Plaintext) -> io::Result<()> {
+    if let Some(held) = read(path)?.filter(|held| held != key.reveal()) {
+        set_aside(path, &held)?;
+    }
+    let unfinished = home.join(UNFINISHED);
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    writeln!(file, "{}", key.reveal())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    File::open(home)?.sync_all()
 }
 
-impl KeyFile<'_> {
-    /// Writes the file whole, readable by its owner alone from its first moment, and waits for the disk. A file with
-    /// another content gets out of its way first, so that no key is ever lost.
-    fn write(&self, key: &Plaintext) -> Result<(), CommandError> {
-        let held = read(self.path)?;
-        let text = format!("{}\n", key.reveal());
-        if let Some(held) = held.filter(|held| held != key.reveal()) {
-            self.set_aside(&held)?;
-        }
-        let unfinished = self.home.join(UNFINISHED);
-        let written = (|| {
-            write_private(&unfinished, text.as_bytes())?;
-            fs::rename(&unfinished, self.path)?;
-            File::open(self.home)?.sync_all()
-        })();
-        written.map_err(|error| refused(self.path, &error))
+/// Gives the file the name `bootstrap-key.` and the time, or the first such name with a number that is free.
+fn set_aside(path: &Path, held: &str) -> io::Result<()> {
+    let format = format_description!("[year][month][day]T[hour][minute][second]Z");
+    let time = OffsetDateTime::now_utc().format(&format).unwrap_or_else(|_| "before".to_owned());
+    let mut aside = path.with_file_name(format!("{FILE}.{time}"));
+    let mut number = 0;
+    while aside.exists() {
+        number += 1;
+        aside.set_file_name(format!("{FILE}.{time}-{number}"));
     }
-
-    fn set_aside(&self, held: &str) -> Result<(), CommandError> {
-        let aside = self.free_name();
-        fs::rename(self.path, &aside)
-            .and_then(|()| fs::set_permissions(&aside, Permissions::from_mode(0o600)))
-            .map_err(|error| refused(self.path, &error))?;
-        if !held.is_empty() {
-            log::warn!(file:% = aside.display(); "the bootstrap-key file held something else, which was moved here");
-        }
-        Ok(())
+    fs::rename(path, &aside)?;
+    fs::set_permissions(&aside, Permissions::from_mode(0o600))?;
+    if !held.is_empty() {
+        log::warn!(file:% = aside.display(); "the bootstrap-key file held something else, which was moved here");
     }
-
-    /// `bootstrap-key.` and the time, or the first such name with a number that is free.
-    fn free_name(&self) -> PathBuf {
-        let format = format_description!("[year][month][day]T[hour][minute][second]Z");
-        let time = OffsetDateTime::now_utc().format(&format).unwrap_or_else(|_| "before".to_owned());
-        let named = |suffix: &str| self.home.join(format!("{FILE}.{time}{suffix}"));
-        std::iter::once(String::new())
-            .chain((1..).map(|number: u32| format!("-{number}")))
-            .map(|suffix| named(&suffix))
-            .find(|path| !path.exists())
-            .unwrap_or_else(|| named(""))
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -177,10 +150,9 @@ mod tests {
         let _ = fs::remove_dir_all(&home);
         fs::create_dir(&home).unwrap();
         let path = home.join(FILE);
-        let file = KeyFile { home: &home, path: &path };
         for text in ["a", "b", "c", "d"] {
             fs::write(&path, text).unwrap();
-            file.set_aside(text).unwrap();
+            set_aside(&path, text).unwrap();
         }
         let texts =
             fs::read_dir(&home).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
