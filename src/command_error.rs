@@ -21,6 +21,11 @@ impl CommandError {
     }
 }
 
+/// Makes a cause the end of a command that failed at run time; `what` is what could not be done.
+pub fn runtime<E: fmt::Display>(what: &str) -> impl FnOnce(E) -> CommandError {
+    move |cause| CommandError::Runtime(format!("{what}: {cause}"))
+}
+
 impl fmt::Display for CommandError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

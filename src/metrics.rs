@@ -7,7 +7,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, runtime};
 
 /// Upper bounds of the duration histogram, in seconds: from an answer out of the cache to the request deadline.
 const SECONDS: &[f64] =
@@ -93,7 +93,7 @@ impl Metrics {
     /// # Errors
     /// A name that is not one, or that stands twice: a bug.
     pub fn new() -> Result<Metrics, CommandError> {
-        Metrics::build().map_err(|error| CommandError::Runtime(format!("cannot set up metrics: {error}")))
+        Metrics::build().map_err(runtime("cannot set up metrics"))
     }
 
     fn build() -> prometheus::Result<Metrics> {

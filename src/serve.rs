@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::auth::Auth;
 use crate::auth::lease::LONGEST_WAIT_FOR_SERVERS;
 use crate::background::Background;
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, runtime};
 use crate::config::{self, Settings, Wrong};
 use crate::http::completions::CompletionQueue;
 use crate::http::event_loop::{self, EventLoop, Limits};
@@ -80,9 +80,8 @@ pub fn serve(
     let status = Arc::new(ServerStatus::new(Arc::clone(&metrics)));
     status.access_log.store(settings.access_log, Ordering::Relaxed);
     let auth = Auth::new(Arc::clone(&store), settings.cache_size, settings.cache_ttl, metrics);
-    let openapi = openapi::document(ROUTES)
-        .map_err(|error| runtime("cannot put together the OpenAPI document", &error))?
-        .leak();
+    let openapi =
+        openapi::document(ROUTES).map_err(runtime("cannot put together the OpenAPI document"))?.leak();
     let app = Arc::new(App {
         database_timeout: settings.database_timeout,
         max_key_lifetime: settings.max_key_lifetime,
@@ -92,8 +91,7 @@ pub fn serve(
         openapi,
     });
 
-    let (poll, waker) =
-        event_loop::prepare().map_err(|error| runtime("cannot set up the event poll", &error))?;
+    let (poll, waker) = event_loop::prepare().map_err(runtime("cannot set up the event poll"))?;
     let server = Arc::new(ServerContext {
         reads: Queue::new(settings.queue, status.metrics.queue_depth.clone()),
         changes: Queue::new(settings.queue, status.metrics.queue_depth.clone()),
@@ -103,7 +101,7 @@ pub fn serve(
     });
     let workers = start_workers(&server, settings)?;
     let listener = if has_successor { socket.into() } else { listener::listen(socket, settings.bind)? };
-    let address = listener.local_addr().map_err(|error| runtime("cannot tell the address", &error))?;
+    let address = listener.local_addr().map_err(runtime("cannot tell the address"))?;
     let limits = Limits {
         connections: connection_limit(settings),
         rules: reload::rules(settings),
@@ -111,31 +109,25 @@ pub fn serve(
         has_successor,
     };
     let event_loop = EventLoop::new(poll, listener, limits, Arc::clone(&server))
-        .map_err(|error| runtime("cannot watch the listening socket", &error))?;
+        .map_err(runtime("cannot watch the listening socket"))?;
     // From here on a signal drains; until here there was nothing to drain.
     let _ = serving.set(Arc::clone(&server));
-    let watchers = maintenance::start(&app).map_err(|error| runtime("cannot start a thread", &error))?;
+    let watchers = maintenance::start(&app).map_err(runtime("cannot start a thread"))?;
     if !ignores_hangups {
         let mut reload = Reload::new(settings.clone(), load, Arc::clone(&server));
-        signals::on_hangup(move || reload.run()).map_err(|error| runtime("cannot start a thread", &error))?;
+        signals::on_hangup(move || reload.run()).map_err(runtime("cannot start a thread"))?;
     }
     print_endpoints(address);
     app.store.fill();
     if let Some(notifier) = notifier {
         notifier
             .watch(&server, address, settings.database_timeout + LONGEST_WAIT_FOR_SERVERS)
-            .map_err(|error| runtime("cannot start a thread", &error))?;
+            .map_err(runtime("cannot start a thread"))?;
     }
 
-    let cut_off = event_loop
-        .run(settings.shutdown_timeout)
-        .map_err(|error| runtime("the event poll failed", &error))?;
+    let cut_off = event_loop.run(settings.shutdown_timeout).map_err(runtime("the event poll failed"))?;
     let left = settings.shutdown_timeout.saturating_sub(app.status.drained_for());
     finish(&server, &app, workers, watchers, left, cut_off)
-}
-
-fn runtime(what: &str, error: &dyn std::error::Error) -> CommandError {
-    CommandError::Runtime(format!("{what}: {error}"))
 }
 
 /// The workers' socket pairs need a directory for a moment: the home, or where that has too long a name, the
@@ -146,9 +138,7 @@ fn start_workers(
 ) -> Result<Vec<JoinHandle<()>>, CommandError> {
     let temporary: PathBuf = std::env::temp_dir();
     let start = |directory: &Path| worker_pool::start(server, worker_counts(settings), directory);
-    start(&settings.home)
-        .or_else(|_| start(&temporary))
-        .map_err(|error| runtime("cannot start the workers", &error))
+    start(&settings.home).or_else(|_| start(&temporary)).map_err(runtime("cannot start the workers"))
 }
 
 /// Half as many workers for changes as for reads, and in any case fewer than there are sessions, where there are two:
@@ -235,10 +225,7 @@ fn finish(
         joined.auth.undelivered.give_up();
         let _ = done.send(());
     };
-    thread::Builder::new()
-        .name("joiner".to_owned())
-        .spawn(join)
-        .map_err(|error| runtime("cannot start a thread", &error))?;
+    thread::Builder::new().name("joiner".to_owned()).spawn(join).map_err(runtime("cannot start a thread"))?;
     let is_idle = || app.store.status.trouble().is_some() && !app.auth.undelivered.has_any();
     let wait = |limit| stages.recv_timeout(limit);
     let left = || until.saturating_duration_since(Instant::now());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::background::restart_on_panic;
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, runtime};
 use crate::logging;
 
 /// Some senders, such as timeout(1), signal a process and then its group: that is one signal, not two.
@@ -30,7 +30,7 @@ pub fn set_mask() -> Result<(), CommandError> {
     blocked
         .thread_block()
         .and_then(|()| heeded.thread_unblock())
-        .map_err(|error| CommandError::Runtime(format!("cannot say which signals to block: {error}")))
+        .map_err(runtime("cannot say which signals to block"))
 }
 
 /// Whether the process was started with SIGHUP ignored, as by `nohup`: then it means nothing here either. Asked before
@@ -84,5 +84,5 @@ pub fn on_end(drain: impl Fn() -> bool + Send + 'static) -> Result<(), CommandEr
             logging::exit(1);
         }
     })
-    .map_err(|error| CommandError::Runtime(format!("cannot handle signals: {error}")))
+    .map_err(runtime("cannot handle signals"))
 }

@@ -13,7 +13,7 @@ use time::macros::format_description;
 use super::store::{self as rows, NewKey};
 use crate::auth::Permission;
 use crate::auth::api_key::{self, Plaintext};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, runtime};
 use crate::plain_file;
 use crate::postgres_link::describe;
 use crate::store::locks::{self, Stopped};
@@ -84,8 +84,7 @@ fn first_key(path: &Path, chosen: Option<&str>) -> Result<Plaintext, CommandErro
         log::info!(file:% = path.display(); "the key that this file holds becomes the first key");
         return Plaintext::chosen(&found).map_err(|wrong| CommandError::Runtime(wrong.to_owned()));
     }
-    Plaintext::generate()
-        .map_err(|error| CommandError::Runtime(format!("the system has no random bytes: {error}")))
+    Plaintext::generate().map_err(runtime("the system has no random bytes"))
 }
 
 /// What the file holds, if it is there. Text that is no UTF-8 counts as some other text.

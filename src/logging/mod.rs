@@ -19,7 +19,7 @@ use simplelog::{ConfigBuilder, WriteLogger};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::command_error::CommandError::{self, Runtime};
+use crate::command_error::{CommandError, runtime};
 use crate::terminal::shown;
 use file::LogFile;
 use sink::{Line, Sink};
@@ -47,7 +47,7 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// # Errors
 /// The system has no thread left.
 pub fn start(home: &Path, verbose: bool) -> Result<(), CommandError> {
-    let outputs = Outputs::start(home).map_err(|error| Runtime(format!("cannot start a thread: {error}")))?;
+    let outputs = Outputs::start(home).map_err(runtime("cannot start a thread"))?;
     let outputs = OUTPUTS.get_or_init(|| outputs);
     start_without_file(verbose);
     // Nothing to write opens the file, so that what is wrong with it is known from the start.

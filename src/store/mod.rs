@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use postgres::error::SqlState;
 use time::OffsetDateTime;
 
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, runtime};
 use crate::metrics::Metrics;
 use crate::postgres_link::{SessionFactory, cancel, first_value};
 use database_status::DatabaseStatus;
@@ -70,8 +70,7 @@ impl Store {
         factory: Arc<SessionFactory>,
         metrics: Arc<Metrics>,
     ) -> Result<Store, CommandError> {
-        let running = cancel::Running::start(&factory)
-            .map_err(|error| CommandError::Runtime(format!("cannot start a thread: {error}")))?;
+        let running = cancel::Running::start(&factory).map_err(runtime("cannot start a thread"))?;
         Ok(Store {
             pool,
             factory,

@@ -9,7 +9,7 @@ use super::{Load, failed, until};
 use crate::auth::api_key::{self, KeyHash};
 use crate::auth::store::{self, Lookup};
 use crate::cli;
-use crate::command_error::CommandError::{self, Runtime};
+use crate::command_error::{CommandError, runtime};
 use crate::store::Store;
 use crate::terminal::shown;
 
@@ -51,7 +51,7 @@ fn read() -> Result<Vec<u8>, CommandError> {
         }
         false => limited.read_to_end(&mut bytes),
     }
-    .map_err(|error| Runtime(format!("cannot read the key from stdin: {error}")))?;
+    .map_err(runtime("cannot read the key from stdin"))?;
     Ok(bytes)
 }
 

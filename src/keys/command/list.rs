@@ -11,7 +11,7 @@ use super::super::store;
 use super::{failed, has_answered, until};
 use crate::auth::store::KeyRow;
 use crate::cli;
-use crate::command_error::CommandError::{self, Runtime};
+use crate::command_error::{CommandError, runtime};
 use crate::store::Store;
 use crate::terminal::{is_obeyed, shown};
 
@@ -59,7 +59,7 @@ fn array(rows: &[KeyRow]) -> Result<String, CommandError> {
     let mut text = String::from("[");
     for (index, row) in rows.iter().enumerate() {
         let mut object = Vec::new();
-        listing::write(row, &mut object).map_err(|error| Runtime(format!("cannot write JSON: {error}")))?;
+        listing::write(row, &mut object).map_err(runtime("cannot write JSON"))?;
         text += if index == 0 { "\n" } else { ",\n" };
         // JSON lets some of them stand as they are. All of them are below U+10000, so they have a short escape.
         for character in String::from_utf8_lossy(&object).chars() {
