@@ -2,11 +2,11 @@
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use mio::Token;
 use mio::net::TcpStream;
+use parking_lot::Mutex;
 
 /// A client's socket. At any time either the event loop or one worker may write to it; `Turn` says who.
 pub struct Peer {
@@ -44,18 +44,14 @@ impl Peer {
         Peer { stream, address, token, turn: Mutex::new(Turn::EventLoop { since: Instant::now() }) }
     }
 
-    fn turn(&self) -> MutexGuard<'_, Turn> {
-        self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     /// The event loop gives the turn away together with a request.
     pub fn hand_over(&self) {
-        *self.turn() = Turn::Worker { stage: Stage::Queued, wakes: false };
+        *self.turn.lock() = Turn::Worker { stage: Stage::Queued, wakes: false };
     }
 
     /// Since when it is the event loop's turn. `None`: it is not yet, and the event loop will be woken when it is.
     pub fn event_loop_turn(&self) -> Option<Instant> {
-        match &mut *self.turn() {
+        match &mut *self.turn.lock() {
             Turn::EventLoop { since } => Some(*since),
             Turn::Worker { wakes, .. } | Turn::Writing { wakes } => {
                 *wakes = true;
@@ -66,7 +62,7 @@ impl Peer {
 
     /// The same without asking to be woken.
     pub fn idle_since(&self) -> Option<Instant> {
-        match &*self.turn() {
+        match &*self.turn.lock() {
             Turn::EventLoop { since } => Some(*since),
             _ => None,
         }
@@ -74,7 +70,7 @@ impl Peer {
 
     /// The event loop takes the turn back from a request whose time is over at its stage: which stage that was.
     pub fn take_back(&self, now: Instant, is_over: impl FnOnce(Stage) -> bool) -> Option<Stage> {
-        let mut turn = self.turn();
+        let mut turn = self.turn.lock();
         match *turn {
             Turn::Worker { stage, .. } if is_over(stage) => {
                 *turn = Turn::EventLoop { since: now };
@@ -86,7 +82,7 @@ impl Peer {
 
     /// How far the request has come; `None` while there is none that waits for its answer.
     pub fn stage(&self) -> Option<Stage> {
-        match *self.turn() {
+        match *self.turn.lock() {
             Turn::Worker { stage, .. } => Some(stage),
             _ => None,
         }
@@ -103,7 +99,7 @@ impl Peer {
     }
 
     fn move_to(&self, next: Stage) -> bool {
-        match &mut *self.turn() {
+        match &mut *self.turn.lock() {
             Turn::Worker { stage, .. } => {
                 *stage = next;
                 true
@@ -114,7 +110,7 @@ impl Peer {
 
     /// A worker that has the answer asks for the right to write it. `false`: the event loop has answered in its stead.
     pub fn claim(&self) -> bool {
-        let mut turn = self.turn();
+        let mut turn = self.turn.lock();
         match *turn {
             Turn::Worker { wakes, .. } => {
                 *turn = Turn::Writing { wakes };
@@ -127,7 +123,7 @@ impl Peer {
     /// It is the event loop's turn again: an answer is written, or the event loop goes on with what a worker has left of it. `true`:
     /// the event loop waits to be woken.
     pub fn release(&self, now: Instant) -> bool {
-        let mut turn = self.turn();
+        let mut turn = self.turn.lock();
         let wakes = matches!(*turn, Turn::Writing { wakes: true });
         *turn = Turn::EventLoop { since: now };
         wakes

@@ -1,8 +1,9 @@
 //! Requests that wait for a worker.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 
+use parking_lot::{Condvar, Mutex};
 use prometheus::IntGauge;
 
 use super::peer::{Peer, Stage};
@@ -59,13 +60,9 @@ impl Queue {
         Queue { state: Mutex::new(state), filled: Condvar::new(), limit, depth }
     }
 
-    fn state(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     /// Appends a job; `false` when the queue is full.
     pub fn push(&self, job: Job) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         // While every worker waits for the database, requests that the event loop has answered itself keep no other out.
         while state.jobs.len() >= self.limit
             && state.jobs.front().is_some_and(|oldest| oldest.peer.stage() != Some(Stage::Queued))
@@ -90,7 +87,7 @@ impl Queue {
 
     /// Waits for a job, and says whether others wait behind it; `None` once the queue is closed and empty.
     pub fn pop(&self) -> Option<(Job, bool)> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 state.taken += 1;
@@ -101,7 +98,7 @@ impl Queue {
                 return None;
             }
             state.waiting += 1;
-            state = self.filled.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+            self.filled.wait(&mut state);
             state.waiting -= 1;
             // Not by one of ours, should the system wake it for no reason: then a worker is woken once too often.
             state.woken = state.woken.saturating_sub(1);
@@ -110,12 +107,12 @@ impl Queue {
 
     /// Lets the workers end once they have done what is queued.
     pub fn close(&self) {
-        self.state().closed = true;
+        self.state.lock().closed = true;
         self.filled.notify_all();
     }
 
     /// How many jobs workers have taken so far: it stands still when they do.
     pub fn taken(&self) -> u64 {
-        self.state().taken
+        self.state.lock().taken
     }
 }

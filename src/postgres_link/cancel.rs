@@ -1,10 +1,11 @@
 //! Ends statements whose time is over. PostgreSQL's own `statement_timeout` bounds each statement by itself, whatever was
 //! waited before it, and does not bound a commit at all: one that waits for a synchronous standby waits for ever.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use parking_lot::{Condvar, Mutex};
 use postgres::CancelToken;
 
 use super::driver_error::describe;
@@ -47,12 +48,8 @@ impl Running {
         Ok(Watched { running, thread: Some(thread) })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     fn begin(&self, token: Arc<CancelToken>, until: Instant) -> u64 {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.last_number += 1;
         let number = state.last_number;
         state.statements.push(Statement { number, until, token, is_cancelled: false });
@@ -66,13 +63,13 @@ impl Running {
 
     /// Whether PostgreSQL was asked to cancel it.
     fn end(&self, number: u64) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let place = state.statements.iter().position(|statement| statement.number == number);
         place.is_some_and(|place| state.statements.swap_remove(place).is_cancelled)
     }
 
     fn watch(&self, factory: &Weak<SessionFactory>) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         while !state.is_over {
             let now = Instant::now();
             for statement in state.statements.iter_mut().filter(|statement| !statement.is_cancelled) {
@@ -83,13 +80,10 @@ impl Running {
             }
             let left = state.statements.iter().filter(|statement| !statement.is_cancelled);
             state.looks_at = left.map(|statement| statement.until).min();
-            state = match state.looks_at {
-                None => self.sooner.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
-                Some(at) => {
-                    let wait = at.saturating_duration_since(now);
-                    self.sooner.wait_timeout(state, wait).unwrap_or_else(|poisoned| poisoned.into_inner()).0
-                }
-            };
+            match state.looks_at {
+                None => self.sooner.wait(&mut state),
+                Some(at) => _ = self.sooner.wait_until(&mut state, at),
+            }
         }
     }
 }
@@ -126,7 +120,7 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.running.state().is_over = true;
+        self.running.state.lock().is_over = true;
         self.running.sooner.notify_one();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -1,9 +1,10 @@
 //! Makes every connection to the database, by a URL that is read again from its file.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use postgres::CancelToken;
 
 use super::connect_error::ConnectError;
@@ -71,13 +72,13 @@ impl Connector {
     }
 
     fn hosts(&self) -> Arc<Hosts> {
-        Arc::clone(&self.hosts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        Arc::clone(&self.hosts.lock())
     }
 
     /// Reads the URL's file again. While it is wrong, what it held before counts.
     fn refresh(&self) {
         let Some(file) = &self.file else { return };
-        let mut latest = file.latest.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut latest = file.latest.lock();
         let wrong = match secret_in(&file.path) {
             Ok(text) if text == latest.text => {
                 latest.is_wrong = false;
@@ -89,7 +90,7 @@ impl Connector {
                         "the database URL in {} has changed; new sessions use it",
                         file.path.display()
                     );
-                    *self.hosts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(hosts);
+                    *self.hosts.lock() = Arc::new(hosts);
                     *latest = LatestUrl { text, is_wrong: false };
                     return;
                 }

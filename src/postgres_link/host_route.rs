@@ -1,9 +1,10 @@
 //! The way to one host: with TLS or without, in time, over TCP or a Unix socket.
 
 use std::error::Error as _;
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use postgres::config::{SslMode as DriverMode, SslNegotiation};
 use postgres::error::SqlState;
 use postgres::{Client, Config};
@@ -68,8 +69,7 @@ impl HostRoute {
     /// The driver does not let go of a Unix socket that nothing comes on. A thread waits on it, and what it gets is for
     /// the next that asks: there are never more of them than threads that ask at once.
     fn connect_to_socket(&self, config: &Config, until: Instant) -> Result<Client, ConnectError> {
-        let late = || self.late.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let earlier = late().pop();
+        let earlier = self.late.lock().pop();
         let connecting = match earlier {
             Some(connecting) => connecting,
             None => {
@@ -96,7 +96,7 @@ impl HostRoute {
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(ConnectError::Silent),
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                late().push(connecting);
+                self.late.lock().push(connecting);
                 Err(ConnectError::Silent)
             }
         }

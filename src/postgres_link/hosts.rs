@@ -1,8 +1,9 @@
 //! What a database URL says about where to connect: which hosts in which order, and with whose password.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use postgres::config::{LoadBalanceHosts, TargetSessionAttrs};
 use postgres::error::SqlState;
 use postgres::{CancelToken, Client};

@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+
+use parking_lot::Mutex;
 
 use crate::config::database_url::Host;
 use crate::plain_file;
@@ -48,7 +49,7 @@ impl PasswordFile {
 
     /// Reads the file again, for a password that was changed. What it held before counts while it cannot be read.
     pub fn refresh(&self) {
-        let mut latest = self.latest();
+        let mut latest = self.latest.lock();
         match read(&self.path) {
             Ok(content) => *latest = Latest { content, is_wrong: false },
             Err(reason) => {
@@ -62,10 +63,6 @@ impl PasswordFile {
         }
     }
 
-    fn latest(&self) -> MutexGuard<'_, Latest> {
-        self.latest.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     /// The password of the first line that fits.
     pub fn password(&self, host: &Host, database: &str, user: &str) -> Option<Vec<u8>> {
         /// Where PostgreSQL's own socket is, here or there. Its users write `localhost` for that.
@@ -76,7 +73,7 @@ impl PasswordFile {
         }
         let port = host.port.to_string();
         let wanted: [&[&str]; 4] = [&names, &[&port], &[database], &[user]];
-        self.latest().content.split(|byte| *byte == b'\n').find_map(|line| {
+        self.latest.lock().content.split(|byte| *byte == b'\n').find_map(|line| {
             let mut rest = line.strip_suffix(b"\r").unwrap_or(line);
             if rest.starts_with(b"#") {
                 return None;

@@ -1,9 +1,10 @@
 //! Makes connections that take writes, and knows which of them are older than the last time the database was lost.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use postgres::Client;
 
 use super::connect_error::ConnectError;
@@ -75,7 +76,7 @@ impl SessionFactory {
         // Read first: a loss while we connect makes this connection an old one.
         let epoch = self.epoch.load(Ordering::Acquire);
         let Connected { client, limit, instance } = self.connector.connect(statement_timeout, limit)?;
-        let mut last = self.instance.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut last = self.instance.lock();
         if *last != instance {
             if !last.is_empty() {
                 log::warn!("another PostgreSQL server answers now; sessions on the last one are given up");

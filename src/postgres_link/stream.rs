@@ -3,10 +3,11 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use postgres::tls::ChannelBinding;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
@@ -24,11 +25,11 @@ pub struct Limit(Arc<Mutex<Option<Instant>>>);
 impl Limit {
     /// `None`: for ever.
     pub fn set(&self, until: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = until;
+        *self.0.lock() = until;
     }
 
     pub fn get(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        *self.0.lock()
     }
 }
 

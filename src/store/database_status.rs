@@ -1,9 +1,11 @@
 //! What is known of the database now: told by the look that the server takes at it twice a second, and by each request
 //! that could not use it in between; `/ready` says it.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// How long a successful look at the database counts.
 const FRESH_FOR: Duration = Duration::from_millis(1900);
@@ -51,25 +53,25 @@ struct Seen {
 impl DatabaseStatus {
     /// The database was asked at this moment, and answered that it takes writes.
     pub fn answered(&self, asked: Instant) {
-        self.seen().answered = Some(asked);
+        self.seen.lock().answered = Some(asked);
     }
 
     /// A look that began at this moment found that besides, a request can have a session.
     pub fn reached(&self, began: Instant) {
-        let mut seen = self.seen();
+        let mut seen = self.seen.lock();
         seen.answered = seen.answered.max(Some(began));
         seen.reached = Some(began);
     }
 
     /// From now on, and until a look that begins later succeeds, requests cannot be served.
     pub fn failed(&self, trouble: Trouble) {
-        self.seen().trouble = Some((Instant::now(), trouble));
+        self.seen.lock().trouble = Some((Instant::now(), trouble));
     }
 
     /// A request found that there is no session at all. Whether those that could be made are read-only is for a look to
     /// say.
     pub fn has_no_session(&self) {
-        if self.seen().known() != Some(Trouble::ReadOnly) {
+        if self.seen.lock().known() != Some(Trouble::ReadOnly) {
             self.failed(Trouble::Unreachable);
         }
     }
@@ -88,7 +90,7 @@ impl DatabaseStatus {
 
     /// Nothing when requests can be served.
     pub fn trouble(&self) -> Option<Trouble> {
-        let seen = self.seen();
+        let seen = self.seen.lock();
         match (seen.known(), seen.answered) {
             (Some(trouble @ (Trouble::Unreachable | Trouble::ReadOnly)), _) => Some(trouble),
             (trouble, Some(answered)) if answered.elapsed() < FRESH_FOR => trouble,
@@ -98,16 +100,12 @@ impl DatabaseStatus {
 
     /// Whether requests found, or a look, that no session can be used. Not so where nothing is known.
     pub fn is_down(&self) -> bool {
-        matches!(self.seen().known(), Some(Trouble::Unreachable | Trouble::ReadOnly))
+        matches!(self.seen.lock().known(), Some(Trouble::Unreachable | Trouble::ReadOnly))
     }
 
     /// Whether the database answered within the last two seconds, though all sessions may be in use.
     pub fn answers(&self) -> bool {
         matches!(self.trouble(), None | Some(Trouble::Busy))
-    }
-
-    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

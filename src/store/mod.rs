@@ -11,9 +11,10 @@ mod probe;
 pub mod schema;
 mod session;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use postgres::error::SqlState;
 use time::OffsetDateTime;
 

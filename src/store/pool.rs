@@ -1,8 +1,9 @@
 //! r2d2 over sessions: no checkout for a read costs a round trip.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use r2d2::ManageConnection;
 
 use super::session::Session;
@@ -27,8 +28,7 @@ impl ManageConnection for Sessions {
     type Error = ConnectError;
 
     fn connect(&self) -> Result<Session, ConnectError> {
-        let first = self.first.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        if let Some(first) = first {
+        if let Some(first) = self.first.lock().take() {
             return Ok(first);
         }
         self.factory.wait_for_start();

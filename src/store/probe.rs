@@ -67,7 +67,7 @@ impl Store {
     pub fn look(&self, limit: Duration) {
         self.factory.wait_for_start();
         let began = Instant::now();
-        let mut probe = self.probe.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut probe = self.probe.lock();
         let outcome = probe.ask(&self.factory, limit).and_then(|()| {
             self.status.answered(began);
             self.look_at_pool(limit)
