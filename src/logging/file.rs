@@ -47,27 +47,23 @@ impl LogFile {
         if look {
             self.looked_at = Some(now);
         }
-        let in_place = match &self.open {
-            Some(open) => open.day == now.date() && (!look || is_at(&open.file, &path)),
+        let opened = match self.open.take() {
+            Some(open) if open.day == now.date() && (!look || is_at(&open.file, &path)) => Ok(open),
             // Not tried again with every line.
             None if self.failing.is_some() && !look => {
                 self.failing = self.failing.map(|lost| lost + 1);
                 return reports;
             }
-            None => false,
+            before => self.reopen(before, now, &mut reports),
         };
-        let written = match in_place {
-            true => Ok(()),
-            false => self.reopen(now, &mut reports),
-        };
-        match written.and_then(|()| self.append(line)) {
-            Ok(()) => {
+        match opened.and_then(|mut open| append_whole(&mut open.file, line).map(|()| open)) {
+            Ok(open) => {
+                self.open = Some(open);
                 if let Some(lost) = self.failing.take() {
                     reports.push(format!("{} works again; {lost} lines are missing in it", path.display()));
                 }
             }
             Err(error) => {
-                self.open = None;
                 if self.failing.is_none() {
                     reports.push(format!("cannot write {}, so lines get lost: {error}", path.display()));
                 }
@@ -81,16 +77,13 @@ impl LogFile {
         self.home.join("logs").join(NAME)
     }
 
-    fn append(&mut self, line: &[u8]) -> io::Result<()> {
-        match &mut self.open {
-            Some(open) => append_whole(&mut open.file, line),
-            None => Err(io::Error::from(io::ErrorKind::NotFound)),
-        }
-    }
-
     /// Opens the file, having put away one of another day.
-    fn reopen(&mut self, now: OffsetDateTime, reports: &mut Vec<String>) -> io::Result<()> {
-        let before = self.open.take();
+    fn reopen(
+        &self,
+        before: Option<Open>,
+        now: OffsetDateTime,
+        reports: &mut Vec<String>,
+    ) -> io::Result<Open> {
         let path = self.path();
         let directory = self.home.join("logs");
         private_directory(&self.home)?;
@@ -112,8 +105,7 @@ impl LogFile {
             }
             remove_old(&directory);
         }
-        self.open = Some(Open { file: open(&path)?, day: now.date() });
-        Ok(())
+        Ok(Open { file: open(&path)?, day: now.date() })
     }
 }
 
