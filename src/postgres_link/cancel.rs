@@ -93,7 +93,7 @@ fn cancel(factory: &Weak<SessionFactory>, token: Arc<CancelToken>) {
     let Some(factory) = factory.upgrade() else { return };
     let thread = std::thread::Builder::new().name("cancel-one".to_owned());
     let spawned = thread.spawn(move || {
-        if let Err(error) = factory.connector.cancel(&token) {
+        if let Err(error) = factory.connector.hosts().cancel(&token) {
             log::debug!("cannot cancel a statement: {}", describe(&error));
         }
     });

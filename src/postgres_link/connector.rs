@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use postgres::CancelToken;
 
 use super::connect_error::ConnectError;
 use super::hosts::{Connected, Hosts};
@@ -58,20 +57,8 @@ impl Connector {
         self.hosts().connect(statement_timeout, limit)
     }
 
-    /// Asks PostgreSQL to cancel what runs on a session.
-    ///
-    /// # Errors
-    /// No connection could be made for that.
-    pub fn cancel(&self, token: &CancelToken) -> Result<(), postgres::Error> {
-        self.hosts().cancel(token)
-    }
-
-    /// Why there is no connection, and what the URL has to do with it.
-    pub fn explain(&self, error: &ConnectError) -> String {
-        self.hosts().explain(error)
-    }
-
-    fn hosts(&self) -> Arc<Hosts> {
+    /// As the URL was last read.
+    pub fn hosts(&self) -> Arc<Hosts> {
         Arc::clone(&self.hosts.lock())
     }
 

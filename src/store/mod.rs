@@ -153,9 +153,9 @@ impl Store {
         run: impl FnOnce(&mut Session) -> Result<T, postgres::Error>,
     ) -> (Result<T, postgres::Error>, bool) {
         let token = session.cancel.clone();
-        session.limit(Some(until + CANCEL_WAIT));
+        session.limit.set(Some(until + CANCEL_WAIT));
         let (result, is_cancelled) = self.running.run(token, until, || run(session));
-        session.limit(None);
+        session.limit.set(None);
         if result.is_ok() {
             session.has_answered();
         }
@@ -185,7 +185,7 @@ impl Store {
                 }
                 Ok(read_only) if read_only.as_deref() == Some("off") => return Ok(session),
                 // Others of its age are read-only as well.
-                Ok(_) => self.factory.forget(session.epoch()),
+                Ok(_) => self.factory.forget(session.epoch),
                 Err(error) => {
                     if !self.is_dead(&mut session, &error) || Instant::now() >= again_until {
                         return Err(StoreError::from(error));
@@ -200,8 +200,8 @@ impl Store {
         let dead = session.is_dead(error);
         if dead {
             // One that is merely silent says nothing of the others.
-            if !session.is_silent() {
-                self.factory.forget(session.epoch());
+            if !session.silent {
+                self.factory.forget(session.epoch);
             }
             self.status.look_now();
         }
@@ -226,7 +226,7 @@ impl Store {
                 self.status.look_now();
                 StoreError::Unavailable(Cause::NoSession(asked.elapsed(), error))
             })?;
-            if self.factory.is_current(session.epoch()) {
+            if self.factory.is_current(session.epoch) {
                 self.metrics.pool_wait_seconds.observe(asked.elapsed().as_secs_f64());
                 return Ok(session);
             }

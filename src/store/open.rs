@@ -143,7 +143,7 @@ pub fn connect(factory: &SessionFactory, patience: Duration) -> Result<NewSessio
             Ok(new_session) => return Ok(new_session),
             Err(error) => error,
         };
-        let reason = connector.explain(&error);
+        let reason = connector.hosts().explain(&error);
         if !error.may_pass() || Instant::now() + RETRY_EVERY >= until {
             return Err(CommandError::Runtime(format!("cannot connect to {place}: {reason}")));
         }

@@ -40,7 +40,7 @@ impl ManageConnection for Sessions {
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
-        session.is_broken() || !self.factory.is_current(session.epoch())
+        session.is_broken() || !self.factory.is_current(session.epoch)
     }
 }
 
@@ -61,7 +61,7 @@ struct Farewell;
 
 impl r2d2::CustomizeConnection<Session, ConnectError> for Farewell {
     fn on_release(&self, session: Session) {
-        if session.is_silent() {
+        if session.silent {
             release(session);
         }
     }

@@ -27,14 +27,15 @@ pub struct Session {
     /// When it last answered.
     answered: Instant,
     prepared: HashMap<&'static str, Statement>,
-    limit: Limit,
-    epoch: u64,
+    /// Until when the driver waits for an answer on it.
+    pub limit: Limit,
+    pub epoch: u64,
     /// The last statement could not be prepared, so it was not carried out.
     pub unprepared: bool,
     /// A statement has failed in a way that leaves nothing to hope for.
     dead: bool,
     /// It owes us an answer, and no thread waits for that any more.
-    silent: bool,
+    pub silent: bool,
 }
 
 impl Session {
@@ -139,24 +140,10 @@ impl Session {
         self.answered.elapsed() < limit
     }
 
-    /// Until when the driver waits for an answer on it.
-    pub fn limit(&self, until: Option<Instant>) {
-        self.limit.set(until);
-    }
-
-    /// Whether no thread waits for what it owes us.
-    pub fn is_silent(&self) -> bool {
-        self.silent
-    }
-
     /// Nothing is known to be wrong with it, but it does not answer in time.
     pub fn give_up(&mut self) {
         self.silent = true;
         self.limit.set(Some(Instant::now()));
-    }
-
-    pub fn epoch(&self) -> u64 {
-        self.epoch
     }
 }
 
