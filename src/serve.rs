@@ -118,7 +118,8 @@ pub fn serve(
         signals::on_hangup(move || reload.run()).map_err(runtime("cannot start a thread"))?;
     }
     print_endpoints(address);
-    app.store.fill();
+    // A start takes half as long without the other sessions beside it.
+    app.store.factory.start();
     if let Some(notifier) = notifier {
         notifier
             .watch(&server, address, settings.database_timeout + LONGEST_WAIT_FOR_SERVERS)
@@ -182,7 +183,7 @@ fn drain_on_signal(
         server.status.start_draining();
         server.completions.wake();
         if let Some(notifier) = &notifier {
-            notifier.stopping();
+            notifier.say("STOPPING=1");
         }
         true
     }

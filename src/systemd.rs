@@ -54,12 +54,8 @@ impl SystemdNotifier {
         Ok(SystemdNotifier { socket, to, watchdog })
     }
 
-    /// Intake has stopped.
-    pub fn stopping(&self) {
-        self.say("STOPPING=1");
-    }
-
-    fn say(&self, what: &str) {
+    /// Tells systemd one thing; that it could not be told is a line of the log.
+    pub fn say(&self, what: &str) {
         if let Err(error) = self.socket.send_to_addr(what.as_bytes(), &self.to) {
             log::warn!("cannot tell systemd {what}: {error}");
         }
@@ -355,7 +351,7 @@ mod tests {
         drop(standstill);
         systemd.set_read_timeout(Some(SECOND * 30)).unwrap();
         assert_eq!(heard().unwrap(), "WATCHDOG=1", "it moves again");
-        notifier.stopping();
+        notifier.say("STOPPING=1");
         let last = std::iter::repeat_with(|| heard().unwrap()).find(|message| message != "WATCHDOG=1");
         assert_eq!(last.unwrap(), "STOPPING=1");
         assert_eq!(status.metrics.requests_in_flight.get(), 0);

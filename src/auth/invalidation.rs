@@ -77,11 +77,11 @@ fn follow(auth: &Auth, listener: &mut Listener, stop: &AtomicBool) -> Result<(),
 /// on the link counts any more. On a thread that waits for nothing else: another server may wait for no longer than a
 /// lease.
 pub fn watch_server(auth: &Auth, stop: &AtomicBool) {
-    let mut known = auth.store.epoch();
+    let mut known = auth.store.factory.epoch();
     while !stop.load(Ordering::Acquire) {
         let began = Instant::now();
         auth.store.see_whether_it_is_the_same_server(SAME_SERVER_LIMIT);
-        let now = auth.store.epoch();
+        let now = auth.store.factory.epoch();
         if std::mem::replace(&mut known, now) != now {
             auth.cache.distrust();
         }

@@ -50,7 +50,7 @@ impl SessionFactory {
         }
     }
 
-    /// Lets the pool have more than its first session.
+    /// Lets the pool have more than its first session, which it opens in the background.
     pub fn start(&self) {
         let _ = self.started.set(());
     }

@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{CertificateError, ClientConfig, Error as RustlsError}
 use super::certificate_verifier::{Trust, Verifier};
 use super::credentials;
 use super::stream::{Limit, Stream, silent};
-use crate::command_error::CommandError;
+use crate::command_error::{CommandError, runtime};
 use crate::config::database_url::{DatabaseUrl, Roots, SslMode};
 use crate::terminal::shown;
 
@@ -54,10 +54,9 @@ impl Tls {
         let provider = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
         let (trust, roots) = trust(url)?;
-        let broken = |error: RustlsError| CommandError::Runtime(format!("cannot set up TLS: {error}"));
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(broken)?
+            .map_err(runtime("cannot set up TLS"))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Verifier { trust, algorithms }));
         let mut config = match &url.certificate {

@@ -39,11 +39,6 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens all other sessions, in the background. A start takes half as long without that beside it.
-    pub fn fill(&self) {
-        self.factory.start();
-    }
-
     /// For a command that changes keys and ends: it migrates nothing and makes no first key.
     ///
     /// # Errors

@@ -89,11 +89,6 @@ impl Store {
         }
     }
 
-    /// Grows whenever the sessions that there are turn out to be of no use.
-    pub fn epoch(&self) -> u64 {
-        self.factory.epoch()
-    }
-
     /// Brings the pool's metrics up to date.
     pub fn show_pool(&self) {
         let state = self.pool.state();
