@@ -18,7 +18,7 @@ pub struct Chunks {
     /// What was decoded so far, and not taken from here.
     pub body: Vec<u8>,
     /// Bytes that the body may have, and those that it is known to have.
-    limit: usize,
+    pub limit: usize,
     total: usize,
     /// Bytes of the current chunk that are still to come, its CR LF not counted.
     left: usize,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::upload::Progress;
+use super::upload::Window;
 use super::{Connection, ConnectionContext, KEPT_BUFFER, Phase};
 use crate::http::chunked::Chunks;
 use crate::http::error::Error;
@@ -17,6 +17,7 @@ use crate::http::peer::Peer;
 use crate::http::request::RequestInfo;
 use crate::http::router::{BodyKind, Routed};
 use crate::http::server_status::PROBE;
+use crate::http::upload::Upload;
 
 /// A request from its head on, until its body is there.
 pub struct Receiving {
@@ -26,8 +27,13 @@ pub struct Receiving {
     pub info: RequestInfo,
     /// What has come of a chunked body.
     pub chunks: Chunks,
-    /// Where the body is a stream, from when its client is being authorized.
-    pub progress: Option<Progress>,
+    /// Nothing of the body is left to come.
+    pub is_whole: bool,
+    /// Where the body is a stream: what is written of it, while no other thread has that; whether a file was made for it;
+    /// and what came of it lately.
+    pub upload: Option<Upload>,
+    pub has_file: bool,
+    pub window: Window,
 }
 
 impl Receiving {
@@ -56,7 +62,17 @@ impl Receiving {
             at: now,
             deadline: now,
         };
-        Receiving { head, routed, info, chunks: Chunks::new(BODY_LIMIT), progress: None }
+        let is_whole = head.body == Body::Length(0);
+        Receiving {
+            head,
+            routed,
+            info,
+            chunks: Chunks::new(BODY_LIMIT),
+            is_whole,
+            upload: None,
+            has_file: false,
+            window: Window::new(now),
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::read::Receiving;
 use super::{Connection, ConnectionContext, Phase};
 use crate::http::chunked::Chunks;
@@ -18,18 +20,23 @@ use crate::metrics::Rejection;
 /// fewer, and are all there by then.
 const LEAST_BYTES_PER_WINDOW: usize = 16 * 1024;
 
-/// How far the body of a stream has come.
-pub struct Progress {
-    most_bytes: usize,
-    /// No file is made yet.
-    is_empty: bool,
-    /// Nothing of it is left to come.
-    is_whole: bool,
-    /// Written so far; `None` while the thread that writes has it.
-    pub upload: Option<Upload>,
-    /// When the present window began, not counting what the disk took, and the bytes that came since.
-    window: Instant,
-    window_bytes: usize,
+/// How much a client has sent lately.
+pub struct Window {
+    /// When it began, not counting what the disk took.
+    since: Instant,
+    bytes: usize,
+}
+
+impl Window {
+    pub fn new(since: Instant) -> Window {
+        Window { since, bytes: 0 }
+    }
+
+    /// Whether that is too little for so long; else the next window begins.
+    fn is_too_slow(&mut self, now: Instant, limit: Duration) -> bool {
+        let is_over = now.saturating_duration_since(self.since) >= limit;
+        is_over && mem::replace(self, Window::new(now)).bytes < LEAST_BYTES_PER_WINDOW
+    }
 }
 
 impl Connection {
@@ -44,35 +51,18 @@ impl Connection {
         let deadline = receiving.info.at + context.rules.deadlines.answer;
         // Refused, its body stays unread, so its connection ends; and nothing is changed by this.
         let info = RequestInfo { keep_alive: false, is_change: false, deadline, ..receiving.info.clone() };
-        if self.hand_on(context, &receiving.head, &[], Some(routed), Step::Authorize(routed), &info) {
-            receiving.chunks = Chunks::new(most_bytes);
-            let is_whole = receiving.head.body == Body::Length(0);
-            let window = Instant::now();
-            receiving.progress = Some(Progress {
-                most_bytes,
-                is_empty: true,
-                is_whole,
-                upload: None,
-                window,
-                window_bytes: 0,
-            });
-            self.receiving = Some(Box::new(receiving));
-        } else {
-            context.reject(Rejection::Overloaded);
-            self.respond(context, &Error::Overloaded.response(), &info, false);
-        }
+        self.hand_on(context, &receiving.head, &[], Some(routed), Step::Authorize(routed), &info);
+        receiving.chunks = Chunks::new(most_bytes);
+        self.receiving = Some(Box::new(receiving));
     }
 
     /// The client may send the body: has a file made for it, unless it is too large or there is no place for it.
     pub(super) fn begin_upload(&mut self, context: &mut ConnectionContext) {
-        let Some((head, progress)) =
-            self.receiving.as_ref().and_then(|it| Some((&it.head, it.progress.as_ref()?)))
-        else {
-            return;
-        };
-        let refusal = match head.body {
-            Body::Length(length) if length > progress.most_bytes => {
-                (Rejection::Malformed, Error::ContentTooLarge(progress.most_bytes))
+        let Some(receiving) = &self.receiving else { return };
+        let most_bytes = receiving.chunks.limit;
+        let refusal = match receiving.head.body {
+            Body::Length(length) if length > most_bytes => {
+                (Rejection::Malformed, Error::ContentTooLarge(most_bytes))
             }
             _ => match context.uploads.reserve() {
                 Some(upload) => return self.store(upload, Vec::new()),
@@ -95,23 +85,26 @@ impl Connection {
         // Else it was given up before.
         let Phase::Storing(since) = self.phase else { return };
         let Some(mut receiving) = self.receiving.take() else { return };
-        let Some(progress) = &mut receiving.progress else { return };
-        progress.window += since.elapsed();
-        let (is_first, is_whole) = (progress.is_empty, progress.is_whole);
-        progress.is_empty = false;
+        receiving.window.since += since.elapsed();
+        let is_first = !mem::replace(&mut receiving.has_file, true);
         match stored {
-            Ok(upload) => progress.upload = Some(upload),
-            Err(error) => {
-                log::warn!(request_id = &*receiving.info.request_id; "cannot keep the body of a request: {error}");
+            Ok(upload) => receiving.upload = Some(upload),
+            Err(cause) => {
+                let error = upload::refusal(&cause);
+                // A full disk is told by the line about the answer, of which there are only so many.
+                let level = if let Error::Internal = error { Level::Error } else { Level::Debug };
+                log::log!(level, request_id = &*receiving.info.request_id; "cannot keep a body: {cause}");
                 self.receiving = Some(receiving);
-                return self.refuse_upload(context, &upload::refusal(&error));
+                return self.refuse_upload(context, &error);
             }
         }
         self.phase = Phase::Uploading;
-        if is_whole {
+        if receiving.is_whole {
             return self.answer(context, *receiving, &[]);
         }
         if is_first {
+            // The client may have waited for this.
+            receiving.window = Window::new(Instant::now());
             self.invite_body(&receiving.head);
         }
         self.receiving = Some(receiving);
@@ -120,39 +113,31 @@ impl Connection {
     /// Takes what has come of the body out of the input, if there is anything.
     pub(super) fn next_piece(&mut self) -> Result<bool, Error> {
         let Some(receiving) = &mut self.receiving else { return Ok(false) };
-        let Some(progress) = &mut receiving.progress else { return Ok(false) };
         let input = &self.input[self.start..];
         let piece = match &mut receiving.head.body {
             Body::Length(left) => {
                 let count = input.len().min(*left);
                 *left -= count;
                 self.start += count;
-                progress.is_whole = *left == 0;
+                receiving.is_whole = *left == 0;
                 input[..count].to_vec()
             }
             Body::Chunked => {
                 let (taken, is_whole) = receiving.chunks.take(input)?;
                 self.start += taken;
-                progress.is_whole = is_whole;
+                receiving.is_whole = is_whole;
                 mem::take(&mut receiving.chunks.body)
             }
         };
-        progress.window_bytes += piece.len();
-        let upload = if piece.is_empty() && !progress.is_whole { None } else { progress.upload.take() };
+        receiving.window.bytes += piece.len();
+        let upload = if piece.is_empty() && !receiving.is_whole { None } else { receiving.upload.take() };
         self.forget_used_input();
         Ok(upload.map(|upload| self.store(upload, piece)).is_some())
     }
 
     /// Whether the client has sent too little for too long.
     pub(super) fn is_stalled(&mut self, now: Instant, window: Duration) -> bool {
-        let Some(progress) = self.receiving.as_mut().and_then(|receiving| receiving.progress.as_mut()) else {
-            return false;
-        };
-        if now.saturating_duration_since(progress.window) < window {
-            return false;
-        }
-        progress.window = now;
-        mem::take(&mut progress.window_bytes) < LEAST_BYTES_PER_WINDOW
+        self.receiving.as_mut().is_some_and(|receiving| receiving.window.is_too_slow(now, window))
     }
 
     /// Answers an upload that cannot go on, and ends its connection, since the rest of the body stays unread.

@@ -28,11 +28,10 @@ const LINGER_BYTES: usize = 1024 * 1024;
 impl Connection {
     /// Answers a whole request, or hands it to the workers.
     pub(super) fn answer(&mut self, context: &ConnectionContext, receiving: Receiving, body: &[u8]) {
-        let Receiving { head, routed, mut info, progress, .. } = receiving;
+        let Receiving { head, routed, mut info, upload, .. } = receiving;
         let service = &context.server.service;
         info.at = Instant::now();
         info.deadline = info.at + context.rules.deadlines.answer;
-        let upload = progress.and_then(|progress| progress.upload);
         // A bug that a request brings to light is its own answer, as with a worker.
         let now = |routed| {
             catch_unwind(AssertUnwindSafe(|| service.answer_now(routed, &head.request(&info, body))))
@@ -43,19 +42,13 @@ impl Connection {
             Err(error) => error.response(),
             Ok((_, Some(response))) => response,
             Ok((routed, None)) => {
-                if self.hand_on(context, &head, body, routed, Step::Answer(upload), &info) {
-                    return;
-                }
-                if info.route != PROBE {
-                    context.reject(Rejection::Overloaded);
-                }
-                Error::Overloaded.response()
+                return self.hand_on(context, &head, body, routed, Step::Answer(upload), &info);
             }
         };
         self.respond(context, &response, &info, service.may_be_stored(head.path()));
     }
 
-    /// Into the queue, unless that is full.
+    /// Into the queue; where that is full, the answer is 503.
     pub(super) fn hand_on(
         &mut self,
         context: &ConnectionContext,
@@ -64,7 +57,7 @@ impl Connection {
         routed: Option<Routed>,
         step: Step,
         info: &RequestInfo,
-    ) -> bool {
+    ) {
         let job = Job {
             peer: Arc::clone(&self.peer),
             plain: head.plain_request(body),
@@ -81,13 +74,16 @@ impl Connection {
         self.serving = Some(info.clone());
         self.peer.hand_over();
         in_flight.inc();
-        let queued = context.server.queue_of(info).push(job);
-        if !queued {
+        if !context.server.queue_of(info).push(job) {
             self.peer.take_back(info.at, |_| true);
             in_flight.dec();
             self.phase = before;
+            if info.route != PROBE {
+                context.reject(Rejection::Overloaded);
+            }
+            let may_be_stored = context.server.service.may_be_stored(head.path());
+            self.respond(context, &Error::Overloaded.response(), info, may_be_stored);
         }
-        queued
     }
 
     /// Answers on the event loop's own thread.
