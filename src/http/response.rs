@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::waiters::Waiter;
 
 /// One answer, before it is known how the connection goes on.
+#[derive(Default)]
 pub struct Response {
     pub status: u16,
     pub content_type: Option<&'static str>,
@@ -65,18 +66,12 @@ impl Response {
 
     /// A body that is already in its final form.
     pub fn bytes(status: u16, content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Response {
-        Response { content_type: Some(content_type), body: body.into(), ..Response::empty(status) }
+        Response { status, content_type: Some(content_type), body: body.into(), ..Response::default() }
     }
 
     /// 204 (RFC 9110, 15.3.5).
     pub fn no_content() -> Response {
-        Response::empty(204)
-    }
-
-    fn empty(status: u16) -> Response {
-        let body = Cow::Borrowed(&[][..]);
-        let headers = Vec::new();
-        Response { status, content_type: None, headers, body, park: None, if_undelivered: None, key_id: None }
+        Response { status: 204, ..Response::default() }
     }
 
     /// The same answer, to be given once the thread that `park` hands it to completes it.
