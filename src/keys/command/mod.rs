@@ -23,6 +23,7 @@ use crate::auth::api_key::Plaintext;
 use crate::auth::store::{Undone, undo as undo_key};
 use crate::cli::{self, KeysAction};
 use crate::command_error::CommandError::{self, Runtime, Usage};
+use crate::command_error::runtime;
 use crate::config::Settings;
 use crate::store::{COMMAND_LIMIT, Store, StoreError};
 use crate::terminal::shown;
@@ -118,7 +119,7 @@ fn create(
     let now = store.now(until()).map_err(failed)?;
     let end = asked.map(End::ExpiresIn);
     let expires_at = End::bounded(end, longest, now).map_err(|line| wrong("--expires-in", &line))?;
-    let key = Plaintext::generate().map_err(no_random_bytes)?;
+    let key = Plaintext::generate().map_err(runtime("the system has no random bytes"))?;
     let new = NewKey::new(&key, name, permission, expires_at);
     // It may be lost with its primary, which lets no client in; a revocation that is lost would.
     if !store::insert(&store, &new, until()).map_err(failed)?.is_confirmed {
@@ -172,7 +173,7 @@ fn revoke(settings: Load, id: &str) -> Result<(), CommandError> {
 fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandError> {
     let old = key_id(old)?;
     let grace = read_grace(grace.unwrap_or("0s")).map_err(|line| wrong("--grace", line))?;
-    let key = Plaintext::generate().map_err(no_random_bytes)?;
+    let key = Plaintext::generate().map_err(runtime("the system has no random bytes"))?;
     let settings = settings()?;
     let successor = Successor::new(&key, grace, settings.max_key_lifetime);
     let id = successor.id;
@@ -206,10 +207,6 @@ fn tell_servers(store: &Store) {
     until();
     // An id that no server has: all of them have to be told.
     wait_for_servers(store, Uuid::new_v4());
-}
-
-fn no_random_bytes<E>(_: E) -> CommandError {
-    Runtime("the system has no random bytes".to_owned())
 }
 
 fn key_id(text: &str) -> Result<Uuid, CommandError> {
