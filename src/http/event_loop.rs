@@ -56,7 +56,7 @@ pub struct EventLoop {
     /// The listener has, or may have, more connections than we took.
     accept_more: bool,
     /// Connections whose turn was over before they were done.
-    unfinished: HashSet<Token>,
+    yielded: HashSet<Token>,
     error_lines: RateLimit,
     /// The last accept failed for want of something, so it is tried again at the next tick.
     accept_failed: bool,
@@ -94,7 +94,7 @@ impl EventLoop {
             held: 0,
             has_successor: limits.has_successor,
             accept_more: true,
-            unfinished: HashSet::new(),
+            yielded: HashSet::new(),
             error_lines: RateLimit::new(1, ERROR_LINE_EVERY),
             accept_failed: false,
         })
@@ -110,7 +110,7 @@ impl EventLoop {
         let mut next_tick = Instant::now() + TICK;
         let mut drain_until = None;
         loop {
-            let wait = if self.accept_more || !self.unfinished.is_empty() {
+            let wait = if self.accept_more || !self.yielded.is_empty() {
                 Some(Duration::ZERO)
             } else if self.connections.is_empty() && !self.accept_failed {
                 None
@@ -132,7 +132,7 @@ impl EventLoop {
                     }
                 }
             }
-            for token in std::mem::take(&mut self.unfinished) {
+            for token in std::mem::take(&mut self.yielded) {
                 self.visit(token, Connection::advance);
             }
             if self.accept_more {
@@ -178,8 +178,8 @@ impl EventLoop {
             .unwrap_or(NextAction::End);
         self.held = self.held + connection.held() - before;
         match next {
-            NextAction::End => return self.end(token),
-            NextAction::Yield => _ = self.unfinished.insert(token),
+            NextAction::End => return self.remove(token),
+            NextAction::Yield => _ = self.yielded.insert(token),
             NextAction::Wait => {}
         }
         if self.held > HELD_LIMIT {
@@ -188,7 +188,7 @@ impl EventLoop {
     }
 
     /// A worker may still hold the socket: it is taken out of the poll here and closed when the last one lets go.
-    fn end(&mut self, token: Token) {
+    fn remove(&mut self, token: Token) {
         if let Some(mut connection) = self.connections.remove(&token) {
             self.held -= connection.held();
             let _ = connection.peer().stream.shutdown(std::net::Shutdown::Read);
@@ -251,7 +251,7 @@ impl EventLoop {
     }
 
     /// Ends those who have kept us waiting for longest, of those who hold so many bytes: first connections without a
-    /// request, then unfinished ones.
+    /// request, then yielded ones.
     fn evict(&mut self, held: usize) {
         let mut waiting: Vec<_> = self
             .connections
@@ -268,7 +268,7 @@ impl EventLoop {
         waiting.select_nth_unstable(count - 1);
         for (_, _, token) in &waiting[..count] {
             self.context.server.status.metrics.rejected(Rejection::Evicted);
-            self.end(*token);
+            self.remove(*token);
         }
     }
 

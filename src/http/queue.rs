@@ -15,7 +15,7 @@ use super::upload::Upload;
 pub struct Job {
     pub peer: Arc<Peer>,
     /// `Head::plain_request`.
-    pub plain: Vec<u8>,
+    pub tiny_http_bytes: Vec<u8>,
     /// Beside it, since tiny_http takes every line apart letter by letter.
     pub authorization: Option<String>,
     pub content_type: Option<String>,

@@ -46,7 +46,7 @@ pub struct RequestInfo {
     /// The client, for the log: the peer, or the address that a trusted proxy names.
     pub client: IpAddr,
     /// When the request had been read whole.
-    pub at: Instant,
+    pub read_at: Instant,
     /// Until when its worker may wait for anything, from the queue to the database's last word.
     pub deadline: Instant,
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::waiters::Waiter;
+use super::parked_response::ParkedResponse;
 
 /// One answer, before it is known how the connection goes on.
 #[derive(Default)]
@@ -28,7 +28,7 @@ pub struct Response {
 }
 
 /// Takes an answer that is ready and has to wait.
-pub type Park = Box<dyn FnOnce(Waiter) + Send>;
+pub type Park = Box<dyn FnOnce(ParkedResponse) + Send>;
 
 /// What has to be done where an answer could not be given; done when it is dropped, unless it was disarmed.
 pub struct IfUndelivered(Option<Box<dyn FnOnce() + Send>>);
@@ -75,7 +75,7 @@ impl Response {
     }
 
     /// The same answer, to be given once the thread that `park` hands it to completes it.
-    pub fn parked(mut self, park: impl FnOnce(Waiter) + Send + 'static) -> Response {
+    pub fn parked(mut self, park: impl FnOnce(ParkedResponse) + Send + 'static) -> Response {
         self.park = Some(Box::new(park));
         self
     }

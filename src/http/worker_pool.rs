@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::completions::{Completion, CompletionQueue, Outcome};
 use super::error::Error;
+use super::parked_response::ParkedResponse;
 use super::peer::Peer;
 use super::queue::{Job, Queue, Step};
 use super::request::{Request, RequestInfo};
@@ -16,7 +17,6 @@ use super::response::{self, Response};
 use super::router::Service;
 use super::server_status::ServerStatus;
 use super::tiny_http_pair::TinyHttpPair;
-use super::waiters::Waiter;
 use crate::background::restart_on_panic;
 use crate::metrics::Rejection;
 
@@ -104,7 +104,7 @@ fn work(server: &Arc<ServerContext>, queue: &Queue, mut pair: Option<TinyHttpPai
         if !job.peer.begin() {
             continue;
         }
-        let response = if has_followers && job.info.at.elapsed() > QUEUE_WAIT_LIMIT {
+        let response = if has_followers && job.info.read_at.elapsed() > QUEUE_WAIT_LIMIT {
             server.status.metrics.rejected(Rejection::Overloaded);
             Some(Error::Overloaded.response())
         } else {
@@ -130,7 +130,7 @@ fn work(server: &Arc<ServerContext>, queue: &Queue, mut pair: Option<TinyHttpPai
             }
             None => {}
             Some(response) if response.park.is_some() => {
-                Waiter::park(server, job.peer, job.info, response);
+                ParkedResponse::park(server, job.peer, job.info, response);
             }
             Some(response) => send(server, &job.peer, &job.info, response, &mut out),
         }
@@ -146,7 +146,7 @@ fn answer(
 ) -> Result<Option<Response>, String> {
     let pair = pair.ok_or("no tiny_http connection")?;
     catch_unwind(AssertUnwindSafe(|| {
-        let mut request = pair.pull(&job.plain)?;
+        let mut request = pair.pull(&job.tiny_http_bytes)?;
         let mut body = Vec::new();
         request
             .as_reader()
@@ -210,7 +210,7 @@ fn write(
     // Counted before the client can see the answer, so that a client that asks for metrics next finds it there.
     let now = Instant::now();
     server.status.metrics.requests_in_flight.dec();
-    server.status.answered(info, response, now.duration_since(info.at));
+    server.status.answered(info, response, now.duration_since(info.read_at));
     let (rest, close, is_there) = match peer.write(out) {
         Ok(written) => (out[written..].to_vec(), close, true),
         Err(_) => (Vec::new(), true, false),
@@ -258,12 +258,12 @@ mod tests {
             keep_alive: false,
             is_1_0: false,
             client: peer.address.ip(),
-            at: Instant::now(),
+            read_at: Instant::now(),
             deadline: Instant::now() + Duration::from_secs(10),
         };
         Job {
             peer,
-            plain: format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes(),
+            tiny_http_bytes: format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes(),
             authorization: None,
             content_type: None,
             has_content_coding: false,

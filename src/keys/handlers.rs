@@ -105,7 +105,7 @@ fn once_servers_know(app: &App, call: &Call<'_>, response: Response) -> Response
         return response;
     };
     let waiting = Arc::clone(&app.auth.waiting);
-    response.parked(move |waiter| waiting.add(announced, || waiter.complete()))
+    response.parked(move |parked| waiting.add(announced, || parked.complete()))
 }
 
 /// A new key that no client was given must not stay valid, nor a key that it replaced stay dead.

@@ -122,11 +122,11 @@ pub struct Connection {
     /// The request that a worker has, or had last.
     serving: Option<RequestInfo>,
     /// The last read brought nothing that could complete the head.
-    unfinished: bool,
+    head_incomplete: bool,
     /// Nothing is left to read until the poll says so: the last read emptied the socket (epoll(7), question 9).
-    drained: bool,
+    socket_empty: bool,
     /// The poll said that the client sends no more; reads go on until they say so as well.
-    finished: bool,
+    client_finished: bool,
     /// Answers that the socket would not take at once.
     output: Vec<u8>,
     /// After `output` nothing more is answered.
@@ -143,9 +143,9 @@ impl Connection {
             start: 0,
             receiving: None,
             serving: None,
-            unfinished: false,
-            drained: false,
-            finished: false,
+            head_incomplete: false,
+            socket_empty: false,
+            client_finished: false,
             output: Vec::new(),
             closing: false,
             thrown_away: 0,
@@ -175,8 +175,8 @@ impl Connection {
             // They are few, and end when their client stalls.
             Phase::Uploading | Phase::Storing(_) => None,
             // A client that has finished sending may be gone, and an answer that waits would keep its place for it.
-            Phase::Serving if self.finished && self.peer.stage() == Some(Stage::Parked) => {
-                self.serving.as_ref().map(|info| (true, info.at))
+            Phase::Serving if self.client_finished && self.peer.stage() == Some(Stage::Parked) => {
+                self.serving.as_ref().map(|info| (true, info.read_at))
             }
             Phase::Serving => self.peer.idle_since().map(|since| (true, since)),
         }
@@ -184,8 +184,8 @@ impl Connection {
 
     /// The socket is readable, writable, or both; or the client has finished sending, or is gone.
     pub fn ready(&mut self, context: &mut ConnectionContext, finished: bool, gone: bool) -> NextAction {
-        self.drained = false;
-        self.finished |= finished;
+        self.socket_empty = false;
+        self.client_finished |= finished;
         if gone && matches!(self.phase, Phase::Serving | Phase::Storing(_)) {
             return NextAction::End;
         }
@@ -239,11 +239,11 @@ impl Connection {
                 return NextAction::Wait;
             }
             if self.closing {
-                return self.end(context);
+                return self.half_close(context);
             }
             match self.next_request(context) {
                 Ok(true) => {}
-                Ok(false) if self.drained => return NextAction::Wait,
+                Ok(false) if self.socket_empty => return NextAction::Wait,
                 Ok(false) => match self.read(context) {
                     Ok(0) => return NextAction::End,
                     Ok(_) => {}
@@ -263,6 +263,6 @@ impl Connection {
     }
 
     fn has_nothing_to_read(&self) -> bool {
-        self.drained && self.start == self.input.len()
+        self.socket_empty && self.start == self.input.len()
     }
 }

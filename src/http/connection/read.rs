@@ -59,7 +59,7 @@ impl Receiving {
             keep_alive: head.keep_alive,
             is_1_0: head.is_1_0,
             client: forwarded::client(peer.address.ip(), head.forwarded_for.as_deref(), proxies),
-            at: now,
+            read_at: now,
             deadline: now,
         };
         let is_whole = head.body == Body::Length(0);
@@ -82,7 +82,7 @@ impl Connection {
         if let Phase::Uploading = self.phase {
             return self.next_piece();
         }
-        if self.start == self.input.len() || mem::take(&mut self.unfinished) {
+        if self.start == self.input.len() || mem::take(&mut self.head_incomplete) {
             return Ok(false);
         }
         let now = Instant::now();
@@ -156,11 +156,11 @@ impl Connection {
                 other => break other?,
             }
         };
-        self.drained = count < context.scratch.len() && !self.finished;
+        self.socket_empty = count < context.scratch.len() && !self.client_finished;
         let new = &context.scratch[..count];
-        // A head ends with a line: without a new line end it is as unfinished as before, so a client that sends byte
+        // A head ends with a line: without a new line end it is as head_incomplete as before, so a client that sends byte
         // by byte costs no parsing. The first bytes are always looked at, since most rubbish shows at once.
-        self.unfinished = self.receiving.is_none()
+        self.head_incomplete = self.receiving.is_none()
             && !self.input.is_empty()
             && !new.contains(&b'\n')
             && self.input.len() - self.start + count < head::HEAD_LIMIT;

@@ -66,7 +66,7 @@ impl Connection {
     /// is dropped.
     fn lose_patience(&mut self, context: &mut ConnectionContext, now: Instant) -> NextAction {
         let Some(info) = &self.serving else { return NextAction::Wait };
-        let waited = now.saturating_duration_since(info.at);
+        let waited = now.saturating_duration_since(info.read_at);
         let is_over = |stage| {
             waited
                 >= match info {

@@ -48,7 +48,7 @@ impl Connection {
         routed: Routed,
         most_bytes: usize,
     ) {
-        let deadline = receiving.info.at + context.rules.deadlines.answer;
+        let deadline = receiving.info.read_at + context.rules.deadlines.answer;
         // Refused, its body stays unread, so its connection ends; and nothing is changed by this.
         let info = RequestInfo { keep_alive: false, is_change: false, deadline, ..receiving.info.clone() };
         self.hand_on(context, &receiving.head, &[], Some(routed), Step::Authorize(routed), &info);
@@ -143,7 +143,7 @@ impl Connection {
     /// Answers an upload that cannot go on, and ends its connection, since the rest of the body stays unread.
     pub(super) fn refuse_upload(&mut self, context: &ConnectionContext, error: &Error) {
         if let Some(receiving) = self.receiving.take() {
-            let info = RequestInfo { keep_alive: false, at: Instant::now(), ..receiving.info };
+            let info = RequestInfo { keep_alive: false, read_at: Instant::now(), ..receiving.info };
             self.respond(context, &error.response(), &info, false);
         }
     }

@@ -30,8 +30,8 @@ impl Connection {
     pub(super) fn answer(&mut self, context: &ConnectionContext, receiving: Receiving, body: &[u8]) {
         let Receiving { head, routed, mut info, upload, .. } = receiving;
         let service = &context.server.service;
-        info.at = Instant::now();
-        info.deadline = info.at + context.rules.deadlines.answer;
+        info.read_at = Instant::now();
+        info.deadline = info.read_at + context.rules.deadlines.answer;
         // A bug that a request brings to light is its own answer, as with a worker.
         let now = |routed| {
             catch_unwind(AssertUnwindSafe(|| service.answer_now(routed, &head.request(&info, body))))
@@ -60,7 +60,7 @@ impl Connection {
     ) {
         let job = Job {
             peer: Arc::clone(&self.peer),
-            plain: head.plain_request(body),
+            tiny_http_bytes: head.plain_request(body),
             authorization: head.authorization.clone(),
             content_type: head.content_type.clone(),
             has_content_coding: head.has_content_coding,
@@ -75,7 +75,7 @@ impl Connection {
         self.peer.hand_over();
         in_flight.inc();
         if !context.server.queue_of(info).push(job) {
-            self.peer.take_back(info.at, |_| true);
+            self.peer.take_back(info.read_at, |_| true);
             in_flight.dec();
             self.phase = before;
             if info.route != PROBE {
@@ -97,7 +97,7 @@ impl Connection {
         let close = !info.keep_alive || context.draining.is_some();
         response::encode(response, info.framing(close, !may_be_stored), &mut self.output);
         self.closing |= close;
-        context.server.status.answered(info, response, info.at.elapsed());
+        context.server.status.answered(info, response, info.read_at.elapsed());
         self.phase = Phase::Writing(Instant::now());
     }
 
@@ -117,7 +117,7 @@ impl Connection {
             keep_alive: false,
             is_1_0: false,
             client: self.peer.address.ip().to_canonical(),
-            at: now,
+            read_at: now,
             deadline: now,
         };
         // Whatever it was may have been for a path under /auth.
@@ -139,7 +139,7 @@ impl Connection {
     }
 
     /// After the last answer: no more from us, and what the client still sends is thrown away for a while.
-    pub(super) fn end(&mut self, context: &mut ConnectionContext) -> NextAction {
+    pub(super) fn half_close(&mut self, context: &mut ConnectionContext) -> NextAction {
         if self.peer.stream.shutdown(Shutdown::Write).is_err() {
             return NextAction::End;
         }

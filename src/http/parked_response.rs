@@ -9,19 +9,19 @@ use super::worker_pool::{self, ServerContext};
 
 /// An answer that waits. Dropped, it is lost, and the event loop answers at the request's own deadline; so it does
 /// where this takes too long, and what is completed later is lost.
-pub struct Waiter {
+pub struct ParkedResponse {
     server: Arc<ServerContext>,
     peer: Arc<Peer>,
     info: RequestInfo,
     response: Response,
 }
 
-impl Waiter {
+impl ParkedResponse {
     /// Hands an answer to the one it waits for, unless the event loop has answered in the worker's stead.
     pub fn park(server: &Arc<ServerContext>, peer: Arc<Peer>, info: RequestInfo, mut response: Response) {
         let Some(park) = response.park.take() else { return };
         if peer.park() {
-            park(Waiter { server: Arc::clone(server), peer, info, response });
+            park(ParkedResponse { server: Arc::clone(server), peer, info, response });
         }
     }
 
@@ -81,7 +81,7 @@ mod tests {
         let handle = move |request: &Request<'_>| {
             let parks = Arc::clone(&parks);
             match request.path {
-                "/parked" => Response::no_content().parked(move |waiter| parks.lock().unwrap().push(waiter)),
+                "/parked" => Response::no_content().parked(move |parked| parks.lock().unwrap().push(parked)),
                 _ => Response::no_content(),
             }
         };
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(server.status.metrics.requests_in_flight.get(), 1000, "none was answered meanwhile");
         // One client is gone, and keeps no other from its answer.
         drop(clients.remove(500));
-        std::mem::take(&mut *parked.lock().unwrap()).into_iter().for_each(Waiter::complete);
+        std::mem::take(&mut *parked.lock().unwrap()).into_iter().for_each(ParkedResponse::complete);
         clients.iter_mut().for_each(expect_204);
         assert_eq!(server.status.metrics.requests_in_flight.get(), 0);
         drop((clients, other));
