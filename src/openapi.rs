@@ -10,38 +10,15 @@ use crate::routes::{Endpoint, is_under_auth};
 /// Each with one tag, its room's. The first one is the frame that takes up the others.
 const PARTS: &[&str] = &[include_str!("openapi.json"), include_str!("keys/openapi.json")];
 
-/// Which operations have a shared response.
-#[derive(Clone, Copy, PartialEq)]
-enum Shared {
-    /// All: such requests never get to a handler.
-    ByAll,
-    /// Those that need a key.
-    WithKey,
-    /// Those that a valid key may not be enough for.
-    WithScope,
-    /// Those with a body.
-    WithBody,
+/// A response that operations have in common, as its part of the document says it. An operation's own one of the same
+/// status stands in its place.
+struct Shared {
+    /// In `components`.
+    name: String,
+    status: String,
+    /// `all`, those that need a `key`, those that a valid key may not be enough for (`scope`), those with a `body`.
+    operations: String,
 }
-
-use Shared::{ByAll, WithBody, WithKey, WithScope};
-
-/// Statuses and names of the shared responses. An operation's own one of the same status stands in its place.
-const SHARED: &[(&str, &str, Shared)] = &[
-    ("400", "BadRequest", ByAll),
-    ("401", "Unauthorized", WithKey),
-    ("403", "Forbidden", WithScope),
-    ("408", "RequestTimeout", ByAll),
-    ("413", "ContentTooLarge", ByAll),
-    ("414", "UriTooLong", ByAll),
-    ("415", "UnsupportedMediaType", WithBody),
-    ("417", "ExpectationFailed", ByAll),
-    ("421", "MisdirectedRequest", ByAll),
-    ("431", "HeadTooLarge", ByAll),
-    ("500", "InternalError", WithKey),
-    ("501", "NotImplemented", ByAll),
-    ("503", "Unavailable", WithKey),
-    ("505", "VersionNotSupported", ByAll),
-];
 
 const REQUEST_ID: &str = "X-Request-Id";
 const NO_STORE: &str = "Cache-Control";
@@ -68,13 +45,17 @@ fn assembled(table: &[Route<Endpoint>], parts: &[Value]) -> Value {
             document["components"][kind][name] = component.clone();
         }
     }
-    for (status, name, operations) in SHARED {
-        let headers = match (*status, operations) {
-            (_, ByAll) => &[REQUEST_ID][..],
+    let mut all_shared = Vec::new();
+    for (name, response) in document["components"]["responses"].as_object_mut().into_iter().flatten() {
+        let mut take = |key| response.as_object_mut()?.remove(key)?.as_str().map(str::to_owned);
+        let (Some(status), Some(operations)) = (take("status"), take("operations")) else { continue };
+        let headers = match (&*status, &*operations) {
+            (_, "all") => &[REQUEST_ID][..],
             ("401", _) => &[REQUEST_ID, NO_STORE],
             _ => &[REQUEST_ID, NO_STORE, KEY_EXPIRES],
         };
-        complete_message(&mut document["components"]["responses"][name], headers);
+        complete_message(response, headers);
+        all_shared.push(Shared { name: name.clone(), status, operations });
     }
     document["paths"] = json!({});
     for row in table {
@@ -82,14 +63,14 @@ fn assembled(table: &[Route<Endpoint>], parts: &[Value]) -> Value {
         let part = parts.iter().find(|part| part["paths"][row.pattern][&method].is_object());
         let mut operation = part.map_or(json!({}), |part| part["paths"][row.pattern][&method].clone());
         operation["tags"] = part.map(|part| &part["tags"][0]["name"]).into_iter().cloned().collect();
-        complete(&mut operation, row);
+        complete(&mut operation, row, &all_shared);
         document["paths"][row.pattern][&method] = operation;
     }
     document
 }
 
 /// Adds to an operation what follows from its row.
-fn complete(operation: &mut Value, row: &Route<Endpoint>) {
+fn complete(operation: &mut Value, row: &Route<Endpoint>, all_shared: &[Shared]) {
     let scope = row.endpoint.handler.scope();
     let (first, rest) = row.endpoint.summary.split_at(1);
     operation["summary"] = (first.to_uppercase() + rest).into();
@@ -112,12 +93,12 @@ fn complete(operation: &mut Value, row: &Route<Endpoint>) {
     for response in operation["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         complete_message(response, &headers);
     }
-    for (status, name, operations) in SHARED {
-        let is_shared = match operations {
-            ByAll => true,
-            WithKey => scope.is_some(),
-            WithScope => scope.is_some_and(|scope| scope != Scope::AnyKey),
-            WithBody => has_body,
+    for Shared { name, status, operations } in all_shared {
+        let is_shared = match &**operations {
+            "key" => scope.is_some(),
+            "scope" => scope.is_some_and(|scope| scope != Scope::AnyKey),
+            "body" => has_body,
+            _ => true,
         };
         if is_shared && operation["responses"][status].is_null() {
             operation["responses"][status] = reference("responses", name);

@@ -81,10 +81,7 @@ fn summary(changed: &[&str], rereads_url: bool) -> String {
     ];
     let parts = parts.iter().filter(|(_, keys)| !keys.is_empty());
     let parts: Vec<String> = parts.map(|(when, keys)| format!("{when}: {}", keys.join(", "))).collect();
-    match parts.is_empty() {
-        true => "nothing has changed in the configuration".to_owned(),
-        false => parts.join("; "),
-    }
+    if parts.is_empty() { "nothing has changed in the configuration".to_owned() } else { parts.join("; ") }
 }
 
 #[cfg(test)]

@@ -64,17 +64,10 @@ pub fn serve(
             log::info!("serving the listening socket that LISTEN_FDS passed; --bind is ignored");
             listener.into()
         }
-        None => listener::reserve(settings.bind)?,
+        None => listener::reserve(settings.bind.0)?,
     };
     let metrics = Arc::new(Metrics::new()?);
-    let set_up = |client: &mut Client, limit| {
-        bootstrap::migrate_and_make_first_key(
-            client,
-            limit,
-            &settings.home,
-            settings.bootstrap_key.as_deref(),
-        )
-    };
+    let set_up = |client: &mut Client, limit| bootstrap::migrate_and_make_first_key(client, limit, settings);
     let tables = &[keys::store::TABLE];
     let store = Arc::new(Store::start(settings, Arc::clone(&metrics), tables, set_up)?);
     let status = Arc::new(ServerStatus::new(Arc::clone(&metrics)));
@@ -100,7 +93,7 @@ pub fn serve(
         service: Arc::clone(&app) as Arc<dyn Service>,
     });
     let workers = start_workers(&server, settings)?;
-    let listener = if has_successor { socket.into() } else { listener::listen(socket, settings.bind)? };
+    let listener = if has_successor { socket.into() } else { listener::listen(socket, settings.bind.0)? };
     let address = listener.local_addr().map_err(runtime("cannot tell the address"))?;
     let limits = Limits {
         connections: connection_limit(settings),
@@ -153,12 +146,8 @@ fn worker_counts(settings: &Settings) -> Counts {
 /// Raises the limit of open files to the hard limit, and keeps the number of connections below it.
 fn connection_limit(settings: &Settings) -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let files = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| {
-        match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-            Ok(()) => hard,
-            Err(_) => soft,
-        }
-    });
+    let raised = |(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map(raised);
     let Counts { reads, changes } = worker_counts(settings);
     let own = OWN_DESCRIPTORS + 4 * (reads + changes) as u64 + u64::from(settings.pool_size);
     let possible = files

@@ -55,12 +55,12 @@ fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
     findings.extend(look_at_home(&home));
     let is_right = |key| !is_wrong.contains(&key);
     if let Some(settings) = settings.as_ref().filter(|_| is_right("bind")) {
-        findings.push(listener::is_taken(settings.bind).map(|taken| match taken {
+        findings.push(listener::is_taken(settings.bind.0).map(|taken| match taken {
             true => format!(
                 "address {} (it is in use now, which is right if by the server that this one replaces)",
-                settings.bind
+                settings.bind.0
             ),
-            false => format!("address {} (it is free)", settings.bind),
+            false => format!("address {} (it is free)", settings.bind.0),
         }));
     }
     if let Some(settings) = settings.as_ref().filter(|_| is_right("database_url")) {

@@ -11,10 +11,7 @@ pub fn is_obeyed(character: char) -> bool {
 pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        match is_obeyed(character) {
-            true => shown.extend(character.escape_default()),
-            false => shown.push(character),
-        }
+        if is_obeyed(character) { shown.extend(character.escape_default()) } else { shown.push(character) }
     }
     shown
 }

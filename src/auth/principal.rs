@@ -102,18 +102,24 @@ impl Principal {
     pub fn expires_soon(&self) -> Option<OffsetDateTime> {
         self.expires_at.filter(|end| *end - self.clock.now() <= WARNED_BEFORE)
     }
+}
 
-    #[cfg(test)]
-    pub fn for_tests(name: &str) -> Principal {
-        Principal {
-            id: Uuid::nil(),
-            name: name.to_owned(),
-            permissions: "admin".to_owned(),
-            created_at: OffsetDateTime::UNIX_EPOCH,
-            expires_at: None,
-            is_tenants: false,
-            recorded_use: AtomicI64::new(0),
-            clock: DatabaseClock { then: OffsetDateTime::UNIX_EPOCH, since_boot: Duration::ZERO },
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Principal {
+        pub fn for_tests(name: &str) -> Principal {
+            Principal {
+                id: Uuid::nil(),
+                name: name.to_owned(),
+                permissions: "admin".to_owned(),
+                created_at: OffsetDateTime::UNIX_EPOCH,
+                expires_at: None,
+                is_tenants: false,
+                recorded_use: AtomicI64::new(0),
+                clock: DatabaseClock { then: OffsetDateTime::UNIX_EPOCH, since_boot: Duration::ZERO },
+            }
         }
     }
 }

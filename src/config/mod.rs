@@ -23,13 +23,13 @@ use crate::networks::Networks;
 use sources::Sources;
 
 /// What the program needs to know, all of it resolved and checked.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Settings {
     /// Holds `config.toml`, `bootstrap-key` and `logs/`; mode 0700.
     pub home: PathBuf,
     /// Debug lines of our own.
     pub verbose: bool,
-    pub bind: SocketAddr,
+    pub bind: Bind,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Networks,
     pub database_url: String,
@@ -63,6 +63,16 @@ pub struct Settings {
     pub access_log: bool,
 }
 
+/// An address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bind(pub SocketAddr);
+
+impl Default for Bind {
+    fn default() -> Bind {
+        Bind((Ipv4Addr::UNSPECIFIED, 0).into())
+    }
+}
+
 /// What is wrong with settings, by the setting's key.
 pub type Wrong = Vec<(&'static str, CommandError)>;
 
@@ -85,7 +95,7 @@ impl Settings {
     /// # Errors
     /// `config.toml` itself cannot be read.
     pub fn load_all(home: PathBuf, verbose: bool, flags: Flags) -> Result<(Settings, Wrong), CommandError> {
-        Settings::load(Settings { verbose, ..Settings::blank(home) }, flags, |_| true)
+        Settings::load(Settings { home, verbose, ..Settings::default() }, flags, |_| true)
     }
 
     /// Resolves what the `keys` commands need of them; one session is enough. Files of other secrets are left alone:
@@ -94,7 +104,7 @@ impl Settings {
     /// # Errors
     /// As `load_all`, and the first thing that is wrong.
     pub fn for_keys(home: PathBuf, flags: Flags) -> Result<Settings, CommandError> {
-        let settings = Settings { pool_size: 1, ..Settings::blank(home) };
+        let settings = Settings { home, pool_size: 1, ..Settings::default() };
         all_right(Settings::load(settings, flags, Setting::is_for_keys)?)
     }
 
@@ -121,33 +131,6 @@ impl Settings {
     pub fn changed(&self, new: &Settings) -> Vec<&'static str> {
         let changed = SETTINGS.iter().filter(|setting| !setting.is_same(self, new));
         changed.map(|setting| setting.key).collect()
-    }
-
-    /// The fields before any setting has filled them.
-    fn blank(home: PathBuf) -> Settings {
-        Settings {
-            home,
-            verbose: false,
-            bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            trusted_proxies: Networks::default(),
-            database_url: String::new(),
-            database_url_file: None,
-            bootstrap_key: None,
-            workers: 0,
-            pool_size: 0,
-            queue: 0,
-            max_connections: 0,
-            cache_size: 0,
-            cache_ttl: Duration::ZERO,
-            max_key_lifetime: Duration::ZERO,
-            request_timeout: Duration::ZERO,
-            idle_timeout: Duration::ZERO,
-            write_timeout: Duration::ZERO,
-            database_timeout: Duration::ZERO,
-            shutdown_timeout: Duration::ZERO,
-            database_wait: Duration::ZERO,
-            access_log: false,
-        }
     }
 }
 
@@ -180,10 +163,10 @@ pub fn make_home(home: &Path) -> Result<(), CommandError> {
 /// # Errors
 /// As `Settings::load`.
 pub fn bind(home: PathBuf) -> Result<SocketAddr, CommandError> {
-    let mut settings = Settings::blank(home.clone());
+    let mut settings = Settings { home: home.clone(), ..Settings::default() };
     let sources = Sources::open(home, Flags::new())?;
     if let Some(setting) = Setting::of_key("bind") {
         sources.fill(&mut settings, setting)?;
     }
-    Ok(settings.bind)
+    Ok(settings.bind.0)
 }

@@ -1,10 +1,8 @@
 //! Every setting once: its names, its default, its help line, what it takes, and which field of `Settings` it fills.
 
-use std::path::PathBuf;
-
-use super::Settings;
 use super::mask::mask_url;
 use super::values::{address, count, database_url, duration, path, secret, switch};
+use super::{Bind, Settings};
 use crate::command_error::CommandError::{self, Usage};
 use crate::suggestion::did_you_mean;
 use crate::terminal::shown;
@@ -91,7 +89,7 @@ impl Setting {
     /// # Errors
     /// `Usage` that names it and says what would be right.
     pub fn check(&self, value: &str, name: &str) -> Result<(), CommandError> {
-        self.put(&mut Settings::blank(PathBuf::new()), value, name)
+        self.put(&mut Settings::default(), value, name)
     }
 
     /// Takes the value that was given under this name.
@@ -139,7 +137,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "bind",
         default: Some("0.0.0.0:8080"),
         help: "Address and port to listen on; port 0 takes a free one.",
-        field: field!(bind, |value| address(value)),
+        field: field!(bind, |value| address(value).map(Bind)),
         ..setting(Form::Text, "--bind", "CLOACINA_BIND", "ADDR:PORT")
     },
     Setting {
@@ -319,7 +317,7 @@ mod tests {
     fn defaults_are_valid() {
         for setting in SETTINGS {
             if let Some(default) = setting.default {
-                (setting.field.take)(&mut Settings::blank("/".into()), default).unwrap();
+                (setting.field.take)(&mut Settings::default(), default).unwrap();
             }
         }
     }

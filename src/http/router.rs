@@ -127,44 +127,44 @@ fn allowed<E>(table: &[Route<E>], path: &str) -> String {
     methods.join(", ")
 }
 
-/// The route of every request to a `TestService`.
 #[cfg(test)]
-pub const TEST_ROUTE: Routed = Routed { index: 0, pattern: "/test", body: BodyKind::Json };
-
-/// Answers `/now` on the event loop, and all else on a worker.
-#[cfg(test)]
-pub struct TestService<F>(pub F);
-
-#[cfg(test)]
-impl<F: Fn(&Request<'_>) -> Response + Send + Sync> Service for TestService<F> {
-    fn route(&self, _method: &'static str, path: &str) -> Result<Routed, (Error, &'static str)> {
-        if path.starts_with("/watchdog-") { Err((Error::NoSuchPath, UNMATCHED)) } else { Ok(TEST_ROUTE) }
-    }
-
-    fn may_be_stored(&self, _path: &str) -> bool {
-        false
-    }
-
-    fn database_answers(&self) -> bool {
-        true
-    }
-
-    fn answer_now(&self, _routed: Routed, request: &Request<'_>) -> Option<Response> {
-        (request.path == "/now").then(|| (self.0)(request))
-    }
-
-    fn refusal(&self, _routed: Routed, _request: &Request<'_>) -> Option<Response> {
-        None
-    }
-
-    fn answer(&self, _routed: Option<Routed>, request: &Request<'_>) -> Response {
-        (self.0)(request)
-    }
-}
+pub use tests::{TEST_ROUTE, TestService};
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The route of every request to a `TestService`.
+    pub const TEST_ROUTE: Routed = Routed { index: 0, pattern: "/test", body: BodyKind::Json };
+
+    /// Answers `/now` on the event loop, and all else on a worker.
+    pub struct TestService<F>(pub F);
+
+    impl<F: Fn(&Request<'_>) -> Response + Send + Sync> Service for TestService<F> {
+        fn route(&self, _method: &'static str, path: &str) -> Result<Routed, (Error, &'static str)> {
+            if path.starts_with("/watchdog-") { Err((Error::NoSuchPath, UNMATCHED)) } else { Ok(TEST_ROUTE) }
+        }
+
+        fn may_be_stored(&self, _path: &str) -> bool {
+            false
+        }
+
+        fn database_answers(&self) -> bool {
+            true
+        }
+
+        fn answer_now(&self, _routed: Routed, request: &Request<'_>) -> Option<Response> {
+            (request.path == "/now").then(|| (self.0)(request))
+        }
+
+        fn refusal(&self, _routed: Routed, _request: &Request<'_>) -> Option<Response> {
+            None
+        }
+
+        fn answer(&self, _routed: Option<Routed>, request: &Request<'_>) -> Response {
+            (self.0)(request)
+        }
+    }
 
     const fn row(method: &'static str, pattern: &'static str) -> Route<()> {
         Route { method, pattern, body: BodyKind::Json, endpoint: () }

@@ -37,19 +37,6 @@ pub struct ServerContext {
     pub service: Arc<dyn Service>,
 }
 
-#[cfg(test)]
-impl ServerContext {
-    /// With no request in it yet, and the poll that its completions wake.
-    pub fn for_tests(queue: usize, service: Arc<dyn Service>) -> (mio::Poll, Arc<ServerContext>) {
-        let (poll, waker) = super::event_loop::prepare().unwrap();
-        let status = Arc::new(ServerStatus::new(Arc::new(crate::metrics::Metrics::new().unwrap())));
-        let depth = status.metrics.queue_depth.clone();
-        let (reads, changes, completions) =
-            (Queue::new(queue, depth.clone()), Queue::new(queue, depth), CompletionQueue::new(waker));
-        (poll, Arc::new(ServerContext { reads, changes, completions, status, service }))
-    }
-}
-
 impl ServerContext {
     /// Where a request waits for a worker.
     pub fn queue_of(&self, info: &RequestInfo) -> &Queue {
@@ -234,6 +221,18 @@ mod tests {
     use super::*;
     use crate::http::peer::Stage;
     use crate::http::router::{TEST_ROUTE, TestService};
+
+    impl ServerContext {
+        /// With no request in it yet, and the poll that its completions wake.
+        pub fn for_tests(queue: usize, service: Arc<dyn Service>) -> (mio::Poll, Arc<ServerContext>) {
+            let (poll, waker) = crate::http::event_loop::prepare().unwrap();
+            let status = Arc::new(ServerStatus::new(Arc::new(crate::metrics::Metrics::new().unwrap())));
+            let depth = status.metrics.queue_depth.clone();
+            let (reads, changes, completions) =
+                (Queue::new(queue, depth.clone()), Queue::new(queue, depth), CompletionQueue::new(waker));
+            (poll, Arc::new(ServerContext { reads, changes, completions, status, service }))
+        }
+    }
 
     const ONE_EACH: Counts = Counts { reads: 1, changes: 1 };
 

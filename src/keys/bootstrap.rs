@@ -14,6 +14,7 @@ use super::store::{self as rows, NewKey};
 use crate::auth::Permission;
 use crate::auth::api_key::{self, Plaintext};
 use crate::command_error::{CommandError, runtime};
+use crate::config::Settings;
 use crate::plain_file;
 use crate::postgres_link::describe;
 use crate::store::locks::{self, Stopped};
@@ -44,10 +45,10 @@ pub fn chosen_key(chosen: Option<&str>) -> Result<Option<Plaintext>, CommandErro
 pub fn migrate_and_make_first_key(
     client: &mut Client,
     limit: Duration,
-    home: &Path,
-    chosen: Option<&str>,
+    settings: &Settings,
 ) -> Result<(), CommandError> {
-    let mut make = |transaction: Transaction<'_>| make(transaction, home, chosen);
+    let chosen = settings.bootstrap_key.as_deref();
+    let mut make = |transaction: Transaction<'_>| make(transaction, &settings.home, chosen);
     migrations::run(client, limit, &mut make)?;
     let is_empty = rows::is_empty(client)
         .map_err(|error| CommandError::Runtime(format!("{NOT_MADE}: {}", describe(&error))))?;

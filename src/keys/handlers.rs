@@ -8,11 +8,11 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::ALREADY_ROTATED;
 use super::expiry::format_rfc3339;
 use super::listing::{self, Page, cursor};
 use super::request_body::{self, CreateKey, End};
 use super::store::{self, NewKey, Revocation, Rotated, Successor};
+use super::{ALREADY_ROTATED, parse_id};
 use crate::app::{App, Call};
 use crate::auth::api_key::Plaintext;
 use crate::auth::{Permission, announcement};
@@ -274,10 +274,8 @@ struct Identity<'a> {
     last_used_at: Option<String>,
 }
 
-/// The hyphenated form only: one key, one spelling of its path (but for case).
 fn key_id(text: &str) -> Result<Uuid, Error> {
-    let id = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
-    id.ok_or_else(|| Error::Malformed("invalid key ID format".to_owned()))
+    parse_id(text).ok_or_else(|| Error::Malformed("invalid key ID format".to_owned()))
 }
 
 #[cfg(test)]

@@ -69,9 +69,10 @@ impl Hosts {
         let route = |host: &Host| {
             let mut config = url.config.clone();
             config.port(host.port);
-            match host.is_unix() {
-                true => config.host_path(&host.name),
-                false => config.host(&host.name),
+            if host.is_unix() {
+                config.host_path(&host.name)
+            } else {
+                config.host(&host.name)
             };
             if let Some(address) = host.address {
                 config.hostaddr(address);

@@ -176,9 +176,10 @@ pub fn run(
         let unapplied = lock(&mut transaction, &schema, &known).map_err(failed)?;
         migrate(&mut transaction, unapplied).map_err(failed)?;
         // Where another server has migrated, it has done the rest too.
-        match unapplied.is_empty() {
-            true => transaction.commit().map_err(failed)?,
-            false => and_then(transaction)?,
+        if unapplied.is_empty() {
+            transaction.commit().map_err(failed)?
+        } else {
+            and_then(transaction)?
         }
         Ok(unapplied)
     })?;

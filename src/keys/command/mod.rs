@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::request_body::{End, check_name, read_grace};
 use super::store::{self, NewKey, Revocation, Rotated, Successor, TABLE};
-use super::{ALREADY_ROTATED, expiry};
+use super::{ALREADY_ROTATED, expiry, parse_id};
 use crate::auth::Permission;
 use crate::auth::announcement::wait_for_servers;
 use crate::auth::api_key::Plaintext;
@@ -210,9 +210,8 @@ fn tell_servers(store: &Store) {
 }
 
 fn key_id(text: &str) -> Result<Uuid, CommandError> {
-    // In the hyphenated form only, as in the server's paths. The text is not repeated: it may be a key.
-    let id = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
-    id.ok_or_else(|| {
+    // The text is not repeated: it may be a key.
+    parse_id(text).ok_or_else(|| {
         Usage("invalid key ID format: it is like a1b2c3d4-e5f6-7890-abcd-ef1234567890".to_owned())
     })
 }
