@@ -1,7 +1,7 @@
 //! The life of a server, straight down: reserve the address, connect, migrate, bootstrap, listen, serve, drain.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
@@ -92,7 +92,10 @@ pub fn serve(
         status,
         service: Arc::clone(&app) as Arc<dyn Service>,
     });
-    let workers = start_workers(&server, settings)?;
+    // Their socket pairs need a directory for a moment: the home, or where that has too long a name, the temporary one.
+    let start = |directory: &Path| worker_pool::start(&server, worker_counts(settings), directory);
+    let workers = start(&settings.home).or_else(|_| start(&std::env::temp_dir()));
+    let workers = workers.map_err(runtime("cannot start the workers"))?;
     let listener = if has_successor { socket.into() } else { listener::listen(socket, settings.bind.0)? };
     let address = listener.local_addr().map_err(runtime("cannot tell the address"))?;
     let limits = Limits {
@@ -122,17 +125,6 @@ pub fn serve(
     let cut_off = event_loop.run(settings.shutdown_timeout).map_err(runtime("the event poll failed"))?;
     let left = settings.shutdown_timeout.saturating_sub(app.status.drained_for());
     finish(&server, &app, workers, watchers, left, cut_off)
-}
-
-/// The workers' socket pairs need a directory for a moment: the home, or where that has too long a name, the
-/// system's temporary one.
-fn start_workers(
-    server: &Arc<ServerContext>,
-    settings: &Settings,
-) -> Result<Vec<JoinHandle<()>>, CommandError> {
-    let temporary: PathBuf = std::env::temp_dir();
-    let start = |directory: &Path| worker_pool::start(server, worker_counts(settings), directory);
-    start(&settings.home).or_else(|_| start(&temporary)).map_err(runtime("cannot start the workers"))
 }
 
 /// Half as many workers for changes as for reads, and in any case fewer than there are sessions, where there are two:

@@ -156,7 +156,7 @@ impl Probe {
         match stream.write_all(request.as_bytes()).and_then(|()| stream.read_exact(&mut start)) {
             Ok(()) if is_status_line(&start) => Ok(()),
             Ok(()) => Err(io::Error::other("what answers there is no HTTP")),
-            Err(error) if was_ended(error.kind()) => Ok(()),
+            Err(error) if ENDED.contains(&error.kind()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 Err(io::Error::other(format!("nothing within {limit:?}")))
             }
@@ -169,10 +169,9 @@ fn is_status_line(start: &[u8; 13]) -> bool {
     start.starts_with(b"HTTP/1.1 ") && start[9..12].iter().all(u8::is_ascii_digit) && start[12] == b' '
 }
 
-fn was_ended(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&kind)
-}
+/// The other end has ended the connection.
+const ENDED: [io::ErrorKind; 3] =
+    [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof];
 
 /// Where a socket that is bound like that is reached from this host. `[::]` may be for IPv6 alone, or on a host whose
 /// loopback has no IPv6.

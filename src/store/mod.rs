@@ -157,7 +157,7 @@ impl Store {
         let (result, is_cancelled) = self.running.run(token, until, || run(session));
         session.limit.set(None);
         if result.is_ok() {
-            session.has_answered();
+            session.answered = Instant::now();
         }
         if is_cancelled {
             session.give_up();
@@ -171,7 +171,7 @@ impl Store {
         let again_until = until.min(Instant::now() + READ_AGAIN_FOR);
         loop {
             let mut session = self.session(until)?;
-            if session.has_answered_within(TRUSTED_FOR) {
+            if session.answered.elapsed() < TRUSTED_FOR {
                 return Ok(session);
             }
             let ask = |session: &mut Session| {

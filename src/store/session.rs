@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use postgres::error::SqlState;
 use postgres::types::ToSql;
@@ -25,7 +25,7 @@ pub struct Session {
     pub client: Client,
     pub cancel: Arc<CancelToken>,
     /// When it last answered.
-    answered: Instant,
+    pub answered: Instant,
     prepared: HashMap<&'static str, Statement>,
     /// Until when the driver waits for an answer on it.
     pub limit: Limit,
@@ -129,15 +129,6 @@ impl Session {
     /// Whether it must not be handed out again.
     pub fn is_broken(&self) -> bool {
         self.dead || self.silent || self.client.is_closed()
-    }
-
-    /// It has answered now.
-    pub fn has_answered(&mut self) {
-        self.answered = Instant::now();
-    }
-
-    pub fn has_answered_within(&self, limit: Duration) -> bool {
-        self.answered.elapsed() < limit
     }
 
     /// Nothing is known to be wrong with it, but it does not answer in time.

@@ -226,7 +226,7 @@ impl Connection {
             }
             if matches!(self.phase, Phase::Serving) {
                 // Asked to wake us, a worker would do so for nothing: the client waits for its answer.
-                if self.has_nothing_to_read() && !self.closing {
+                if self.socket_empty && self.start == self.input.len() && !self.closing {
                     return NextAction::Wait;
                 }
                 let Some(since) = self.peer.event_loop_turn() else { return NextAction::Wait };
@@ -260,9 +260,5 @@ impl Connection {
             }
         }
         NextAction::Yield
-    }
-
-    fn has_nothing_to_read(&self) -> bool {
-        self.socket_empty && self.start == self.input.len()
     }
 }
