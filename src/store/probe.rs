@@ -14,23 +14,33 @@ pub struct Probe {
     session: Option<NewSession>,
 }
 
+/// New sessions that one look makes at most.
+const MOST_CREATED: u32 = 2;
+
 impl Probe {
-    /// Whether the database answers, and takes writes, within `limit`. A session that ended is replaced once.
+    /// Whether the database answers, and takes writes, within `limit`. A session that ended is replaced, and so is a new
+    /// one once more: whatever ended the first may have ended that as well, with the database there all the while.
     fn ask(&mut self, factory: &SessionFactory, limit: Duration) -> Result<(), Trouble> {
         if let Some(session) = self.session.take_if(|session| !factory.is_current(session.epoch)) {
             session.give_up();
         }
+        let until = Instant::now() + limit;
+        let mut created = 0;
         loop {
-            let is_new = self.session.is_none();
             let mut session = match self.session.take() {
                 Some(session) => session,
-                None => factory.create(limit).map_err(|error| {
-                    log::debug!("cannot look at the database: {error}");
-                    match error {
-                        ConnectError::ReadOnly => Trouble::ReadOnly,
-                        _ => Trouble::Unreachable,
+                None => {
+                    created += 1;
+                    match factory.create(limit) {
+                        Ok(session) => session,
+                        Err(ConnectError::ReadOnly) => return Err(Trouble::ReadOnly),
+                        Err(_) if created < MOST_CREATED && Instant::now() < until => continue,
+                        Err(error) => {
+                            log::debug!("cannot look at the database: {error}");
+                            return Err(Trouble::Unreachable);
+                        }
                     }
-                })?,
+                }
             };
             let began = Instant::now();
             session.limit.set(Some(began + limit));
@@ -53,7 +63,7 @@ impl Probe {
                         factory.forget(session.epoch);
                     }
                     session.give_up();
-                    if is_new {
+                    if created == MOST_CREATED || created > 0 && Instant::now() >= until {
                         return Err(Trouble::Unreachable);
                     }
                 }
