@@ -1,4 +1,5 @@
-//! Why a room did not do what it was asked: codes with their data and their cause. `routes` turns them into responses.
+//! Why a room did not do what it was asked: codes with their data and their cause. `error_response` makes responses of
+//! them.
 
 use crate::store::StoreError;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::app::{App, Call};
 use crate::auth::{Principal, Scope};
 use crate::error::Error;
-use crate::http::error;
+use crate::http::error::Error as HttpError;
 use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::http::router::{self, BodyKind, Route, Routed, Service};
@@ -72,7 +72,7 @@ pub const ROUTES: &[Route<Endpoint>] = &[
 ];
 
 impl Service for App {
-    fn route(&self, method: &'static str, path: &str) -> Result<Routed, (error::Error, &'static str)> {
+    fn route(&self, method: &'static str, path: &str) -> Result<Routed, (HttpError, &'static str)> {
         router::find(ROUTES, method, path)
     }
 
@@ -96,7 +96,7 @@ impl Service for App {
     }
 
     fn answer(&self, routed: Option<Routed>, request: &Request<'_>) -> Response {
-        let Some(routed) = routed else { return error::Error::NoSuchPath.response() };
+        let Some(routed) = routed else { return HttpError::NoSuchPath.response() };
         match ROUTES[routed.index].endpoint.handler {
             Public(handler) => handler(self),
             Worker(scope, handler) | Cached(scope, handler) => {

@@ -28,6 +28,7 @@ use crate::networks::Networks;
 pub const KEPT_BUFFER: usize = 4 * 1024;
 /// Reads and answers that one connection gets before all others have had their turn.
 const TURN: usize = 64;
+
 /// Deadlines, each for the whole of its thing.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {

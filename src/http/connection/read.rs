@@ -158,8 +158,8 @@ impl Connection {
         };
         self.socket_empty = count < context.scratch.len() && !self.client_finished;
         let new = &context.scratch[..count];
-        // A head ends with a line: without a new line end it is as head_incomplete as before, so a client that sends byte
-        // by byte costs no parsing. The first bytes are always looked at, since most rubbish shows at once.
+        // A head ends with a line: without a new line end it is as incomplete as before, so a client that sends byte by
+        // byte costs no parsing. The first bytes are always looked at, since most rubbish shows at once.
         self.head_incomplete = self.receiving.is_none()
             && !self.input.is_empty()
             && !new.contains(&b'\n')

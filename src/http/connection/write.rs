@@ -1,7 +1,6 @@
 //! Whole requests to the workers, answers to the client, and what comes after the last of them.
 
 use std::io::{self, Read as _};
-use std::mem;
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -70,14 +69,13 @@ impl Connection {
         };
         let in_flight = &context.server.status.metrics.requests_in_flight;
         // First of all, since a worker may be done before the next line.
-        let before = mem::replace(&mut self.phase, Phase::Serving);
+        self.phase = Phase::Serving;
         self.serving = Some(info.clone());
         self.peer.hand_over();
         in_flight.inc();
         if !context.server.queue_of(info).push(job) {
             self.peer.take_back(info.read_at, |_| true);
             in_flight.dec();
-            self.phase = before;
             if info.route != PROBE {
                 context.reject(Rejection::Overloaded);
             }

@@ -25,6 +25,7 @@ use crate::cli::{self, KeysAction};
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::command_error::runtime;
 use crate::config::Settings;
+use crate::http::error::OUTCOME_UNKNOWN;
 use crate::store::{COMMAND_LIMIT, Store, StoreError};
 use crate::terminal::shown;
 
@@ -227,9 +228,6 @@ fn failed(error: StoreError) -> CommandError {
         StoreError::Unknown(cause) => format!("lost the database: {cause}; {OUTCOME_UNKNOWN}"),
     })
 }
-
-/// Of a change that the database may have carried out.
-const OUTCOME_UNKNOWN: &str = "the outcome is unknown: list keys before trying again";
 
 /// Until when the database may take for the one thing that a command asks of it now.
 fn until() -> Instant {
