@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::expiry::format_rfc3339;
-use super::listing::{self, Page, cursor};
+use super::listing::{self, ListQuery};
 use super::request_body::{self, CreateKey, End};
 use super::store::{self, NewKey, Revocation, Rotated, Successor};
 use super::{ALREADY_ROTATED, parse_id};
@@ -18,6 +18,8 @@ use crate::auth::api_key::Plaintext;
 use crate::auth::{Permission, announcement};
 use crate::error::Error;
 use crate::http::response::Response;
+use crate::json_body::wrong;
+use crate::paging::{cursor, is_miswritten, parameter};
 use crate::store::StoreError;
 
 /// `POST /auth/keys`: makes a key and shows it, this once.
@@ -44,8 +46,9 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
 
 /// `GET /auth/keys`: a page of the listing, newest first.
 pub fn list(app: &App, call: &Call<'_>) -> Result<Response, Error> {
-    let page = Page::from_query(call.request.query)?;
-    let rows = store::list(&app.store, page.after, page.with_revoked, page.limit, call.request.deadline)?;
+    let query = ListQuery::read(call.request.query)?;
+    let page = query.page;
+    let rows = store::list(&app.store, page.after, query.with_revoked, page.limit, call.request.deadline)?;
     let next = rows.next.map(cursor);
     let mut body = Vec::with_capacity(LISTED_BYTES * rows.len() + 128);
     body.extend_from_slice(b"{\"keys\":[");
@@ -62,7 +65,7 @@ pub fn list(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     body.push(b'}');
     let response = Response::bytes(200, "application/json", body);
     Ok(match next {
-        Some(next) => response.header("Link", format!("<{}>; rel=\"next\"", page.target_of_next(&next))),
+        Some(next) => response.header("Link", format!("<{}>; rel=\"next\"", query.target_of_next(&next))),
         None => response,
     })
 }
@@ -185,9 +188,9 @@ pub fn whoami(app: &App, call: &Call<'_>) -> Result<Response, Error> {
 pub fn verify(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let query = call.request.query;
     // A proxy that asks for `Require` would else ask for nothing.
-    let asked = match listing::is_miswritten(query, "require") {
+    let asked = match is_miswritten(query, "require") {
         true => Some(Err(())),
-        false => listing::parameter(query, "require"),
+        false => parameter(query, "require"),
     };
     if let Some(required) = asked {
         // No key has a permission that there is none of, or two at once.
@@ -217,7 +220,7 @@ fn end(app: &App, asked: Option<End>, until: Instant) -> Result<Option<OffsetDat
     }
     let now = app.store.now(until)?;
     let field = asked.map_or("expires_at", End::field);
-    End::bounded(asked, longest, now).map_err(|line| request_body::wrong(field, line))
+    End::bounded(asked, longest, now).map_err(|line| wrong(field, line))
 }
 
 /// About as long as one key is in a listing.

@@ -16,8 +16,8 @@ use crate::auth::api_key::{KeyHash, Plaintext};
 use crate::auth::store::{FIND, never_if_far};
 use crate::postgres_link::is_true;
 use crate::store::{Cause, Committed, Store, StoreError, TableStatements};
+pub use pages::list;
 use pages::{LIST, LIST_FIRST};
-pub use pages::{Position, list};
 use rotation::ROTATE;
 pub use rotation::{Rotated, Successor, rotate};
 

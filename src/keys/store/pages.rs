@@ -4,18 +4,10 @@ use std::time::Instant;
 
 use postgres::Row;
 use postgres::types::FromSql;
-use time::OffsetDateTime;
-use uuid::Uuid;
 
 use crate::auth::store::{KeyRow, columns, created_at, key_row, never_if_far};
+use crate::paging::Position;
 use crate::store::{Store, StoreError};
-
-/// Where a page begins: after this row, in the order newest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    pub created_at: OffsetDateTime,
-    pub id: Uuid,
-}
 
 pub const LIST: &str = concat!(
     "SELECT ",
