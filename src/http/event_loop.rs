@@ -308,11 +308,11 @@ mod tests {
     use crate::http::request::Request;
     use crate::http::response::Response;
     use crate::http::router::TestService;
+    use crate::http::worker_pool::{self, Counts};
     use crate::networks::Networks;
 
-    fn event_loop() -> EventLoop {
-        let (poll, server) =
-            ServerContext::for_tests(1, Arc::new(TestService(|_: &Request<'_>| Response::no_content())));
+    fn event_loop(handle: fn(&Request<'_>) -> Response) -> EventLoop {
+        let (poll, server) = ServerContext::for_tests(1, Arc::new(TestService(handle)));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let second = Duration::from_secs(1);
         let deadlines = Deadlines {
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_panic_ends_one_connection() {
-        let mut event_loop = event_loop();
+        let mut event_loop = event_loop(|_| Response::no_content());
         let address = event_loop.listener.as_ref().unwrap().local_addr().unwrap();
         let mut clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
         while event_loop.connections.len() < 2 {
@@ -350,5 +350,38 @@ mod tests {
         let mut answer = [0; 15];
         clients[1].read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 204 No");
+    }
+
+    #[test]
+    fn a_patch_is_a_change_with_a_body() {
+        let mut event_loop = event_loop(|request| {
+            let said = [request.content_type.unwrap_or("none").as_bytes(), b" ", request.body].concat();
+            Response::bytes(200, "text/plain", said)
+        });
+        let server = Arc::clone(&event_loop.context.server);
+        let workers =
+            worker_pool::start(&server, Counts { reads: 0, changes: 1 }, &std::env::temp_dir()).unwrap();
+        let address = event_loop.listener.as_ref().unwrap().local_addr().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let request =
+            b"PATCH /t HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+        std::io::Write::write_all(&mut client, request).unwrap();
+        while event_loop.connections.is_empty() {
+            event_loop.accept();
+        }
+        event_loop.visit(Token(FIRST_CONNECTION), Connection::advance);
+        let mut answer = [0; 4096];
+        let count = client.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..count]);
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\napplication/json {}"),
+            "{answer}"
+        );
+        server.close();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        let metrics = String::from_utf8(server.status.rendered_metrics(Instant::now())).unwrap();
+        let counted = "cloacina_http_requests_total{method=\"PATCH\",route=\"/test\",status=\"200\"} 1";
+        assert!(metrics.contains(counted), "{metrics}");
     }
 }

@@ -177,6 +177,8 @@ mod tests {
         row("DELETE", "/keys/self"),
         row("DELETE", "/keys/{id}"),
         row("POST", "/keys/{id}/rotate"),
+        row("PATCH", "/tenants/{tenant}"),
+        row("GET", "/tenants/{tenant}"),
         row("PUT", "/tenants/{tenant}/workflows/{name}/{version}"),
     ];
 
@@ -190,6 +192,7 @@ mod tests {
         assert_eq!(found("HEAD", "/health"), Ok("/health"));
         assert_eq!(found("DELETE", "/keys/self"), Ok("/keys/self"), "the first row counts");
         assert_eq!(found("DELETE", "/keys/x-1"), Ok("/keys/{id}"));
+        assert_eq!(found("PATCH", "/tenants/a"), Ok("/tenants/{tenant}"));
         let pattern = found("PUT", "/tenants/a/workflows/b%2Fc/1.0").unwrap();
         let parameters = parameters(pattern, "/tenants/a/workflows/b%2Fc/1.0").unwrap();
         let values = ["tenant", "name", "version", "other"].map(|name| parameters.get(name));
@@ -231,6 +234,8 @@ mod tests {
         assert_eq!(allow("GET", "/keys/x"), "DELETE");
         assert_eq!(allow("GET", "/keys/self"), "DELETE");
         assert_eq!(allow("TRACE", "/keys/x/rotate"), "POST");
+        assert_eq!(allow("POST", "/tenants/a"), "GET, HEAD, PATCH");
+        assert_eq!(allow("PATCH", "/keys"), "GET, HEAD, POST");
     }
 
     #[test]

@@ -22,7 +22,11 @@ fn printed(server: &Server) -> BTreeSet<(String, String)> {
         .map(|(endpoint, _)| {
             let (method, path) = endpoint.split_once(' ').unwrap();
             let method = if method == "DEL" { "DELETE" } else { method };
-            (method.to_owned(), path.replace(":id", "{id}"))
+            let path = path.split('/').map(|part| match part.strip_prefix(':') {
+                Some(name) => format!("{{{name}}}"),
+                None => part.to_owned(),
+            });
+            (method.to_owned(), path.collect::<Vec<_>>().join("/"))
         })
         .collect()
 }
