@@ -1,6 +1,8 @@
 //! Why a room did not do what it was asked: codes with their data and their cause. `error_response` makes responses of
 //! them.
 
+use std::borrow::Cow;
+
 use crate::store::StoreError;
 
 /// Variants without a text have the one that the contract gives them.
@@ -23,11 +25,14 @@ pub enum Error {
     /// What is wrong with which field of a body.
     Invalid(String),
     /// The path is right, and the thing is not there.
-    NotFound(&'static str),
-    /// What was asked for has been done before, and is done once.
-    Conflict(&'static str),
+    NotFound(Cow<'static, str>),
+    /// What was asked for has been done before and is done once, or something else stands in its way.
+    Conflict(Cow<'static, str>),
     /// The database is down or too slow; nothing was changed.
     Unavailable(StoreError),
+    /// The database answers, and does not let the server do this, with what would help; nothing was changed.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no room needs what a database may not grant yet"))]
+    Unable(String),
     /// A change was begun, and it is not known whether it was carried out, or whether it stays.
     OutcomeUnknown(Option<StoreError>),
     /// A bug, or a system that lacks what it must have. The cause is for the log alone.

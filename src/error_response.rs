@@ -19,8 +19,8 @@ impl From<Error> for Response {
                 .header("WWW-Authenticate", challenge("invalid_token")),
             Error::InsufficientPermissions => forbidden("insufficient permissions"),
             Error::UnknownPermission => forbidden("unknown permission in require"),
-            Error::NotFound(line) => Response::error(404, line),
-            Error::Conflict(line) => Response::error(409, line),
+            Error::NotFound(line) => Response::error(404, &line),
+            Error::Conflict(line) => Response::error(409, &line),
             Error::UnsupportedMediaType => Response::error(415, "expected Content-Type: application/json"),
             // Which codings would do: none (RFC 9110, 15.5.16).
             Error::UnsupportedContentCoding => {
@@ -30,7 +30,28 @@ impl From<Error> for Response {
             Error::Invalid(line) => Response::error(422, &line),
             Error::Internal(_) => Response::error(500, "internal error"),
             Error::Unavailable(_) => Response::error(503, "database unavailable"),
+            Error::Unable(line) => Response::error(503, &line),
             Error::OutcomeUnknown(_) => Response::error(503, OUTCOME_UNKNOWN),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_their_room_says() {
+        for (error, status, text) in [
+            (Error::NotFound("tenant 'a' not found".into()), 404, "tenant 'a' not found"),
+            (Error::Conflict("role 'a' exists".into()), 409, "role 'a' exists"),
+            (Error::Unable("grant it CREATEROLE".to_owned()), 503, "grant it CREATEROLE"),
+        ] {
+            let response = Response::from(error);
+            let body = format!("{{\"error\":\"{text}\"}}");
+            assert_eq!((response.status, &*response.body), (status, body.as_bytes()));
+            let retry_after = response.headers.iter().any(|(name, _)| *name == "Retry-After");
+            assert_eq!(retry_after, status == 503, "{text}");
         }
     }
 }

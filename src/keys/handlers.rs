@@ -1,5 +1,6 @@
 //! The endpoints under `/auth`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -149,7 +150,7 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
             return Err(Error::OutcomeUnknown(None));
         }
         Rotated::Now(made) => made,
-        Rotated::Earlier => return Err(Error::Conflict(ALREADY_ROTATED)),
+        Rotated::Earlier => return Err(Error::Conflict(ALREADY_ROTATED.into())),
         Rotated::NotValid => return Err(KEY_NOT_FOUND),
     };
     log_change(call, "key rotated", id, &made.name);
@@ -225,7 +226,7 @@ fn end(app: &App, asked: Option<End>, until: Instant) -> Result<Option<OffsetDat
 
 /// About as long as one key is in a listing.
 const LISTED_BYTES: usize = 256;
-const KEY_NOT_FOUND: Error = Error::NotFound("key not found or already revoked");
+const KEY_NOT_FOUND: Error = Error::NotFound(Cow::Borrowed("key not found or already revoked"));
 
 /// Who did what to which key.
 fn log_change(call: &Call<'_>, what: &str, id: Uuid, name: &str) {
