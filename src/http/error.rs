@@ -89,4 +89,4 @@ impl Error {
 /// The text of 401 for a request without a key.
 pub const MALFORMED_AUTHORIZATION: &str = "missing or malformed Authorization header";
 /// The text of 503 for a change that may have been carried out.
-pub const OUTCOME_UNKNOWN: &str = "the outcome is unknown: list keys before trying again";
+pub const OUTCOME_UNKNOWN: &str = "the outcome is unknown: look whether it was done before trying again";

@@ -18,7 +18,7 @@ use crate::support::wire::Wire;
 
 const UNAVAILABLE: &str = r#"{"error":"database unavailable"}"#;
 const OVERLOADED: &str = r#"{"error":"server is overloaded"}"#;
-const UNKNOWN: &str = r#"{"error":"the outcome is unknown: list keys before trying again"}"#;
+const UNKNOWN: &str = r#"{"error":"the outcome is unknown: look whether it was done before trying again"}"#;
 
 /// From now on every commit waits for a standby that there is not, until this is dropped.
 struct StandbyGone<'a>(&'a Database);
@@ -304,7 +304,8 @@ fn a_command_whose_database_falls_silent_says_that_the_outcome_is_unknown() {
         lock.release();
         commands.map(|command| command.join().unwrap())
     });
-    let said = "the database does not answer; the outcome is unknown: list keys before trying again";
+    let said =
+        "the database does not answer; the outcome is unknown: look whether it was done before trying again";
     for outcome in outcomes {
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:?}");
         assert!(outcome.stderr.contains(said), "{outcome:?}");
