@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::auth::Scope;
 use crate::http::router::Route;
-use crate::routes::{Endpoint, is_under_auth};
+use crate::routes::{Endpoint, may_be_stored};
 
 /// Each with one tag, its room's. The first one is the frame that takes up the others.
 const PARTS: &[&str] = &[include_str!("openapi.json"), include_str!("keys/openapi.json")];
@@ -87,7 +87,7 @@ fn complete(operation: &mut Value, row: &Route<Endpoint>, all_shared: &[Shared])
     if has_body {
         complete_message(&mut operation["requestBody"], &[]);
     }
-    let no_store = is_under_auth(row.pattern).then_some(NO_STORE);
+    let no_store = (!may_be_stored(row.pattern)).then_some(NO_STORE);
     let key_expires = scope.map(|_| KEY_EXPIRES);
     let headers: Vec<_> = [Some(REQUEST_ID), no_store, key_expires].into_iter().flatten().collect();
     for response in operation["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
@@ -189,6 +189,8 @@ mod tests {
             let security = operation.get("security").unwrap_or(&document["security"]);
             let expected = if scope.is_some() { json!([{ "bearer": [] }]) } else { json!([]) };
             assert_eq!(*security, expected, "{place}");
+            // What operations with a key have in common promises that none of it is stored.
+            assert!(scope.is_none() || !may_be_stored(row.pattern), "{place}");
             let has = |status: &str| operation["responses"].get(status).is_some();
             assert_eq!(has("401"), scope.is_some(), "{place}");
             assert_eq!(has("403"), scope.is_some_and(|scope| scope != Scope::AnyKey), "{place}");

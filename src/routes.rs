@@ -77,7 +77,7 @@ impl Service for App {
     }
 
     fn may_be_stored(&self, path: &str) -> bool {
-        !is_under_auth(path)
+        may_be_stored(path)
     }
 
     fn database_answers(&self) -> bool {
@@ -167,9 +167,9 @@ fn logged(error: Error, request: &Request<'_>) -> Response {
     response
 }
 
-/// Whether no answer to this path may be stored.
-pub fn is_under_auth(path: &str) -> bool {
-    path.strip_prefix("/auth").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Whether an answer to this path may be stored: not where keys and passwords are shown.
+pub fn may_be_stored(path: &str) -> bool {
+    !["auth", "tenants"].contains(&path.split('/').nth(1).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -177,17 +177,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_under_auth() {
+    fn nothing_under_auth_or_tenants_may_be_stored() {
         for (path, expected) in [
-            ("/auth", true),
-            ("/auth/", true),
-            ("/auth/keys", true),
-            ("/authors", false),
-            ("/auth%2fkeys", false),
-            ("//auth/keys", false),
-            ("/health", false),
+            ("/auth", false),
+            ("/auth/", false),
+            ("/auth/keys", false),
+            ("/tenants", false),
+            ("/tenants/", false),
+            ("/tenants/a/keys", false),
+            ("/authors", true),
+            ("/auth%2fkeys", true),
+            ("/tenants.html", true),
+            ("/x/tenants", true),
+            ("//auth/keys", true),
+            ("/health", true),
+            ("/", true),
         ] {
-            assert_eq!(is_under_auth(path), expected, "{path}");
+            assert_eq!(may_be_stored(path), expected, "{path}");
         }
     }
 

@@ -107,7 +107,7 @@ pub struct Framing<'a> {
     pub close: bool,
     /// The client spoke HTTP/1.0 and asked to keep the connection: it wants to be told that it may.
     pub keep_alive_1_0: bool,
-    /// Everything under `/auth` must not be stored by anyone.
+    /// No cache may store it.
     pub no_store: bool,
 }
 

@@ -215,7 +215,7 @@ fn a_coded_body_is_415() {
 }
 
 #[test]
-fn only_what_is_under_auth_must_not_be_stored() {
+fn only_what_is_under_auth_or_tenants_must_not_be_stored() {
     let database = Database::new();
     let server = Server::start(&database);
     for (path, expected) in [
@@ -224,6 +224,11 @@ fn only_what_is_under_auth_must_not_be_stored() {
         ("/auth/nowhere", Some("no-store")),
         ("/auth/keys?x", Some("no-store")),
         ("/auth?x", Some("no-store")),
+        ("/tenants", Some("no-store")),
+        ("/tenants/", Some("no-store")),
+        ("/tenants/a/nowhere?x", Some("no-store")),
+        ("/tenants.html", None),
+        ("/x/tenants", None),
         ("/authors", None),
         ("/auth.html", None),
         ("/auth%2Fkeys", None),

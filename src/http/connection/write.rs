@@ -118,7 +118,7 @@ impl Connection {
             read_at: now,
             deadline: now,
         };
-        // Whatever it was may have been for a path under /auth.
+        // Whatever it was may have been for a path whose answers may not be stored.
         self.respond(context, &error.response(), &info, false);
     }
 
