@@ -16,7 +16,8 @@ struct Shared {
     /// In `components`.
     name: String,
     status: String,
-    /// `all`, those that need a `key`, those that a valid key may not be enough for (`scope`), those with a `body`.
+    /// `all`, those that need a `key`, those that a valid key may not be enough for (`scope`), those of a `tenant`, those
+    /// with a `body`.
     operations: String,
 }
 
@@ -61,12 +62,20 @@ fn assembled(table: &[Route<Endpoint>], parts: &[Value]) -> Value {
     for row in table {
         let method = row.method.to_lowercase();
         let part = parts.iter().find(|part| part["paths"][row.pattern][&method].is_object());
-        let mut operation = part.map_or(json!({}), |part| part["paths"][row.pattern][&method].clone());
+        let mut operation =
+            part.map_or(json!({}), |part| written(part, &part["paths"][row.pattern][&method]));
         operation["tags"] = part.map(|part| &part["tags"][0]["name"]).into_iter().cloned().collect();
         complete(&mut operation, row, &all_shared);
         document["paths"][row.pattern][&method] = operation;
     }
     document
+}
+
+/// An operation as a part says it: all that it does not say itself is that of the operation which it is `like`.
+fn written(part: &Value, operation: &Value) -> Value {
+    let like = operation["like"].as_str().and_then(|place| part.pointer(place));
+    let fields = members(like.unwrap_or(&Value::Null)).chain(members(operation));
+    fields.filter(|(name, _)| *name != "like").map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Adds to an operation what follows from its row.
@@ -97,6 +106,7 @@ fn complete(operation: &mut Value, row: &Route<Endpoint>, all_shared: &[Shared])
         let is_shared = match &**operations {
             "key" => scope.is_some(),
             "scope" => scope.is_some_and(|scope| scope != Scope::AnyKey),
+            "tenant" => row.pattern.contains("{tenant}"),
             "body" => has_body,
             _ => true,
         };

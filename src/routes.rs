@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::app::{App, Call};
-use crate::auth::{Principal, Scope};
+use crate::auth::{Permission, Principal, Scope, Tenant};
 use crate::error::Error;
 use crate::http::error::Error as HttpError;
 use crate::http::request::Request;
@@ -11,6 +11,7 @@ use crate::http::response::Response;
 use crate::http::router::{self, BodyKind, Route, Routed, Service};
 use crate::keys::expiry::format_rfc3339;
 use crate::keys::handlers as keys;
+use crate::keys::verify;
 use crate::server_endpoints;
 
 /// What answers a route.
@@ -22,6 +23,8 @@ pub struct Endpoint {
 
 /// What answers an authorized request.
 type Answer = fn(&App, &Call<'_>) -> Result<Response, Error>;
+/// What answers one that concerns a tenant.
+type TenantAnswer = fn(&App, &Call<'_>, &Tenant) -> Result<Response, Error>;
 
 /// How a route is answered, and what for that has to be known of the client.
 #[derive(Clone, Copy)]
@@ -32,6 +35,8 @@ pub enum Handler {
     Worker(Scope, Answer),
     /// The same for a handler that never waits: where the key is in the cache, the event loop answers.
     Cached(Scope, Answer),
+    /// A worker answers for the `{tenant}` of the path.
+    Tenant(Scope, TenantAnswer),
 }
 
 impl Handler {
@@ -39,13 +44,16 @@ impl Handler {
     pub fn scope(self) -> Option<Scope> {
         match self {
             Public(_) => None,
-            Worker(scope, _) | Cached(scope, _) => Some(scope),
+            Worker(scope, _) | Cached(scope, _) | Handler::Tenant(scope, _) => Some(scope),
         }
     }
 }
 
 use Handler::{Cached, Public, Worker};
-use Scope::{AnyKey, ServerAdmin, ServerKey};
+use Scope::{AnyKey, KnownOwner, ServerAdmin};
+
+/// Which keys may read, change or manage what is a tenant's.
+const TENANT_ADMIN: Scope = Scope::Tenant(Permission::Admin);
 
 const fn row(
     method: &'static str,
@@ -66,9 +74,33 @@ pub const ROUTES: &[Route<Endpoint>] = &[
     row("GET", "/auth/keys", Worker(ServerAdmin, keys::list), "list API keys"),
     row("DELETE", "/auth/keys/self", Worker(AnyKey, keys::revoke_self), "revoke the key that asks"),
     row("DELETE", "/auth/keys/{id}", Worker(ServerAdmin, keys::revoke), "revoke key"),
-    row("POST", "/auth/keys/{id}/rotate", Worker(ServerKey, keys::rotate), "replace key by a new one"),
-    row("GET", "/auth/whoami", Worker(AnyKey, keys::whoami), "describe the key that asks"),
-    row("GET", "/auth/verify", Cached(ServerKey, keys::verify), "check a key for a proxy"),
+    row("POST", "/auth/keys/{id}/rotate", Worker(KnownOwner, keys::rotate), "replace key by a new one"),
+    row("GET", "/auth/whoami", Worker(AnyKey, verify::whoami), "describe the key that asks"),
+    row("GET", "/auth/verify", Cached(KnownOwner, verify::verify), "check a key for a proxy"),
+    row(
+        "POST",
+        "/tenants/{tenant}/keys",
+        Handler::Tenant(TENANT_ADMIN, keys::create_of),
+        "create a tenant's key",
+    ),
+    row(
+        "GET",
+        "/tenants/{tenant}/keys",
+        Handler::Tenant(TENANT_ADMIN, keys::list_of),
+        "list a tenant's keys",
+    ),
+    row(
+        "DELETE",
+        "/tenants/{tenant}/keys/{id}",
+        Handler::Tenant(TENANT_ADMIN, keys::revoke_of),
+        "revoke a tenant's key",
+    ),
+    row(
+        "POST",
+        "/tenants/{tenant}/keys/{id}/rotate",
+        Handler::Tenant(TENANT_ADMIN, keys::rotate_of),
+        "replace a tenant's key by a new one",
+    ),
 ];
 
 impl Service for App {
@@ -87,42 +119,37 @@ impl Service for App {
     fn answer_now(&self, routed: Routed, request: &Request<'_>) -> Option<Response> {
         match ROUTES[routed.index].endpoint.handler {
             Public(handler) => Some(handler(self)),
-            Worker(..) => None,
-            Cached(scope, handler) => {
+            Worker(..) | Handler::Tenant(..) => None,
+            handler @ Cached(..) => {
                 let principal = self.auth.authenticate_cached(request.authorization)?;
-                Some(self.call(routed, request, principal, scope, handler))
+                Some(self.call(routed, request, principal, handler))
             }
         }
     }
 
     fn answer(&self, routed: Option<Routed>, request: &Request<'_>) -> Response {
         let Some(routed) = routed else { return HttpError::NoSuchPath.response() };
-        match ROUTES[routed.index].endpoint.handler {
-            Public(handler) => handler(self),
-            Worker(scope, handler) | Cached(scope, handler) => {
-                self.authenticate_and_call(routed, request, scope, handler)
-            }
-        }
+        self.authenticate_and_call(routed, request, ROUTES[routed.index].endpoint.handler)
     }
 
     fn refusal(&self, routed: Routed, request: &Request<'_>) -> Option<Response> {
-        let scope = ROUTES[routed.index].endpoint.handler.scope()?;
-        let may = |_: &App, _: &Call<'_>| Ok(Response::no_content());
-        let response = self.authenticate_and_call(routed, request, scope, may);
+        let handler = match ROUTES[routed.index].endpoint.handler {
+            Public(_) => return None,
+            Worker(scope, _) | Cached(scope, _) => Worker(scope, |_, _| Ok(Response::no_content())),
+            Handler::Tenant(scope, _) => Handler::Tenant(scope, |_, _, _| Ok(Response::no_content())),
+        };
+        let response = self.authenticate_and_call(routed, request, handler);
         (response.status != 204).then_some(response)
     }
 }
 
 impl App {
-    fn authenticate_and_call(
-        &self,
-        routed: Routed,
-        request: &Request<'_>,
-        scope: Scope,
-        answer: Answer,
-    ) -> Response {
+    fn authenticate_and_call(&self, routed: Routed, request: &Request<'_>, handler: Handler) -> Response {
+        if let Public(handler) = handler {
+            return handler(self);
+        }
         match self.auth.authenticate(request.authorization, request.deadline) {
-            Ok(principal) => self.call(routed, request, principal, scope, answer),
+            Ok(principal) => self.call(routed, request, principal, handler),
             Err(error) => logged(error, request),
         }
     }
@@ -133,21 +160,33 @@ impl App {
         routed: Routed,
         request: &Request<'_>,
         principal: Arc<Principal>,
-        scope: Scope,
-        handler: Answer,
+        handler: Handler,
     ) -> Response {
         let expires_soon = principal.expires_soon();
         let key_id = Some(principal.id);
         let parameters = router::parameters(routed.pattern, request.path).unwrap_or_default();
-        let response = self
-            .auth
-            .authorize(&principal, scope)
-            .and_then(|()| handler(self, &Call { request, principal, parameters }))
-            .unwrap_or_else(|error| logged(error, request));
+        let call = Call { request, principal, parameters };
+        let response =
+            self.authorize_and_answer(&call, handler).unwrap_or_else(|error| logged(error, request));
         let response = Response { key_id, ..response };
         match expires_soon {
             Some(end) => response.header("X-Auth-Key-Expires", format_rfc3339(end)),
             None => response,
+        }
+    }
+
+    fn authorize_and_answer(&self, call: &Call<'_>, handler: Handler) -> Result<Response, Error> {
+        match handler {
+            Public(handler) => Ok(handler(self)),
+            Worker(scope, handler) | Cached(scope, handler) => {
+                self.auth.authorize(&call.principal, scope)?;
+                handler(self, call)
+            }
+            Handler::Tenant(scope, handler) => {
+                let (name, until) = (call.parameters.get("tenant"), call.request.deadline);
+                let tenant = self.auth.authorize_tenant(&call.principal, scope, name, until)?;
+                handler(self, call, &tenant)
+            }
         }
     }
 }

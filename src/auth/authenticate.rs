@@ -8,9 +8,11 @@ use time::OffsetDateTime;
 use super::api_key::{self, KeyHash};
 use super::principal::{DatabaseClock, NAME_CHARACTERS};
 use super::store::{self, Lookup};
-use super::{Auth, Principal, Scope};
+use super::tenant::{Tenant, find_tenant};
+use super::{Auth, Owner, Principal, Scope};
 use crate::error::Error;
 use crate::metrics::AuthFailure;
+use crate::terminal::start_of;
 
 impl Auth {
     /// The principal of a valid key. The lookup is by a hash of the key, so its time tells nothing of the key itself.
@@ -49,12 +51,42 @@ impl Auth {
         Some(principal)
     }
 
-    /// Whether a principal's key has the scope.
+    /// Whether a principal's key has the scope of a route that is no tenant's.
     ///
     /// # Errors
     /// `InsufficientPermissions`, counted.
     pub fn authorize(&self, principal: &Principal, scope: Scope) -> Result<(), Error> {
-        if principal.has(scope) { Ok(()) } else { Err(self.forbid()) }
+        if principal.has(scope, None) { Ok(()) } else { Err(self.forbid()) }
+    }
+
+    /// The tenant of a path, where a principal's key has the scope there. It is looked up for the server's admin alone,
+    /// so another tenant's key learns nothing of it, not even by the time that the answer takes.
+    ///
+    /// # Errors
+    /// `InsufficientPermissions`, counted; `NotFound`, `Unavailable`.
+    pub fn authorize_tenant(
+        &self,
+        principal: &Principal,
+        scope: Scope,
+        name: &str,
+        until: Instant,
+    ) -> Result<Tenant, Error> {
+        if !principal.has(scope, Some(name)) {
+            return Err(self.forbid());
+        }
+        match principal.tenant() {
+            Some(own) => Ok(own.clone()),
+            None => self.tenant(name, until),
+        }
+    }
+
+    /// The tenant of this name, for the server's admin.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub fn tenant(&self, name: &str, until: Instant) -> Result<Tenant, Error> {
+        find_tenant(&self.store, name, until)?
+            .ok_or_else(|| Error::NotFound(format!("tenant '{}' not found", start_of(name)).into()))
     }
 
     /// For handlers that find out for themselves that a principal may not do what it asks for.
@@ -84,6 +116,12 @@ fn valid(found: Option<Lookup>) -> Result<(Principal, Option<std::time::Duration
     if row.expires_at.is_some_and(|end| end <= now) {
         return Err(AuthFailure::Expired);
     }
+    let owner = match (row.tenant, row.tenant_name) {
+        (None, _) if row.is_shut_out => Owner::UnknownTenant,
+        (None, _) => Owner::Server,
+        (Some(id), Some(name)) => Owner::Tenant(Tenant::new(id, name)),
+        (Some(_), None) => Owner::UnknownTenant,
+    };
     let ends = row.expires_at.map(|end| asked.saturating_add((end - now).unsigned_abs()));
     let principal = Principal {
         id: row.id,
@@ -91,7 +129,7 @@ fn valid(found: Option<Lookup>) -> Result<(Principal, Option<std::time::Duration
         permissions: shortened(row.permissions),
         created_at: row.created_at,
         expires_at: row.expires_at,
-        is_tenants: row.is_tenants,
+        owner,
         recorded_use: row.last_used_at.map_or(0, OffsetDateTime::unix_timestamp).into(),
         clock: DatabaseClock { then: now, since_boot: answered },
     };

@@ -11,6 +11,7 @@ pub mod lease;
 mod listener;
 mod principal;
 pub mod store;
+mod tenant;
 pub mod undelivered;
 pub mod waiting_responses;
 
@@ -23,7 +24,8 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use cache::Cache;
 use last_use::LastUsedRecorder;
-pub use principal::{NAME_CHARACTERS, Permission, Principal, Scope};
+pub use principal::{NAME_CHARACTERS, Owner, Permission, Principal, Scope};
+pub use tenant::{Tenant, is_tenant_name};
 use undelivered::UndeliveredKeys;
 use waiting_responses::WaitingResponses;
 

@@ -26,8 +26,12 @@ pub struct KeyRow<T = String> {
     pub prefix: Option<T>,
     pub expires_at: Option<OffsetDateTime>,
     pub last_used_at: Option<OffsetDateTime>,
-    /// A later server's row for a tenant, which does not exist here.
-    pub is_tenants: bool,
+    /// Whose key it is; `None`: the server's, unless `is_shut_out`.
+    pub tenant: Option<Uuid>,
+    /// `None`: the tenant was removed.
+    pub tenant_name: Option<T>,
+    /// A later original's row for a tenant, which does not exist here.
+    pub is_shut_out: bool,
 }
 
 /// What a lookup found, the database's time, and this machine's time before and after it.
@@ -89,7 +93,8 @@ macro_rules! columns {
          CASE WHEN revoked_at IS NOT NULL
               THEN LEAST(GREATEST(revoked_at, '1970-01-01T00:00:00Z'), '9999-12-31T23:59:59Z') END, prefix::text,
          ", never_if_far!("expires_at"), ", ", never_if_far!("last_used_at"), ",
-         tenant_id IS NOT NULL OR permissions = 'admin' AND COALESCE(NOT is_admin, false)")
+         tenant, (SELECT name FROM cloacina_tenants WHERE id = api_keys.tenant AND removed_at IS NULL),
+         tenant IS NULL AND (tenant_id IS NOT NULL OR permissions = 'admin' AND COALESCE(NOT is_admin, false))")
     };
 }
 
@@ -147,7 +152,9 @@ pub fn key_row<'a, T: FromSql<'a>>(row: &'a Row) -> Result<KeyRow<T>, postgres::
         prefix: row.try_get(5)?,
         expires_at: row.try_get(6)?,
         last_used_at: row.try_get(7)?,
-        is_tenants: row.try_get(8)?,
+        tenant: row.try_get(8)?,
+        tenant_name: row.try_get(9)?,
+        is_shut_out: row.try_get(10)?,
     })
 }
 
@@ -177,7 +184,7 @@ pub fn find(store: &Store, hash: KeyHash, until: Instant) -> Result<Option<Looku
         let asked = since_boot();
         let row = session.query_opt(FIND, &[&hash])?;
         let answered = since_boot();
-        let lookup = |row: &Row| Ok(Lookup { row: key_row(row)?, now: row.try_get(9)?, asked, answered });
+        let lookup = |row: &Row| Ok(Lookup { row: key_row(row)?, now: row.try_get(11)?, asked, answered });
         row.as_ref().map(lookup).transpose()
     })
 }

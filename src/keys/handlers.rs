@@ -1,10 +1,9 @@
-//! The endpoints under `/auth`.
+//! The endpoints with which keys are managed, the server's and a tenant's.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -12,26 +11,40 @@ use uuid::Uuid;
 use super::expiry::format_rfc3339;
 use super::listing::{self, ListQuery};
 use super::request_body::{self, CreateKey, End};
-use super::store::{self, NewKey, Revocation, Rotated, Successor};
+use super::store::{self, Among, Listed, NewKey, Revocation, Rotated, Successor};
 use super::{ALREADY_ROTATED, parse_id};
 use crate::app::{App, Call};
 use crate::auth::api_key::Plaintext;
-use crate::auth::{Permission, announcement};
+use crate::auth::{Tenant, announcement};
 use crate::error::Error;
 use crate::http::response::Response;
 use crate::json_body::wrong;
-use crate::paging::{cursor, is_miswritten, parameter};
+use crate::paging::{cursor, given};
 use crate::store::StoreError;
 
-/// `POST /auth/keys`: makes a key and shows it, this once.
+/// `POST /auth/keys`: makes a key of the server's and shows it, this once.
 pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
+    create_for(app, call, None)
+}
+
+/// `POST /tenants/{tenant}/keys`: the same for a tenant's.
+pub fn create_of(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
+    create_for(app, call, Some(tenant))
+}
+
+fn create_for(app: &App, call: &Call<'_>, tenant: Option<&Tenant>) -> Result<Response, Error> {
     let asked = CreateKey::read(call.request)?;
     let expires_at = end(app, asked.end, call.request.deadline)?;
     let key = Plaintext::generate()?;
     let new = NewKey::new(&key, &asked.name, asked.permission, expires_at);
-    let committed = store::insert(&app.store, &new, call.request.deadline);
-    let created_at = committed.map_err(|error| undone_if_made(app, new.id, error))?.value;
-    log_change(call, "key created", new.id, new.name);
+    let until = call.request.deadline;
+    let committed = match tenant {
+        None => store::insert(&app.store, &new, until).map(|made| Some(made.value)),
+        Some(tenant) => store::insert_of(&app.store, tenant, &new, until).map(|made| made.value),
+    };
+    let created_at = committed.map_err(|error| undone_if_made(app, new.id, error))?;
+    let created_at = created_at.ok_or(TENANT_REMOVED)?;
+    log_change(call, tenant, "key created", new.id, new.name);
     let made = Created {
         id: new.id,
         name: new.name,
@@ -45,11 +58,37 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     Ok(undone_if_undelivered(app, new.id, Response::json(201, &made)?))
 }
 
-/// `GET /auth/keys`: a page of the listing, newest first.
+/// `GET /auth/keys`: a page of the listing, newest first: the server's keys, with `?tenant=` those of one or all tenants
+/// as well.
 pub fn list(app: &App, call: &Call<'_>) -> Result<Response, Error> {
+    let named = given(call.request.query, "tenant", "a tenant's name, or * for all")?;
+    let named = named.map(|(name, _)| name);
+    let listed = match named.as_deref() {
+        None => Listed::Servers,
+        Some("*") => Listed::All,
+        Some(name) => Listed::ServersAnd(app.auth.tenant(name, call.request.deadline)?),
+    };
+    let others: Vec<_> = named.iter().map(|name| ("tenant", name.as_str())).collect();
+    list_page(app, call, &listed, "/auth/keys", &others)
+}
+
+/// `GET /tenants/{tenant}/keys`: the same for a tenant's.
+pub fn list_of(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
+    list_page(app, call, &Listed::Of(tenant.clone()), call.request.path, &[])
+}
+
+/// `others`: the parameters of the next page's address that are not every listing's.
+fn list_page(
+    app: &App,
+    call: &Call<'_>,
+    listed: &Listed,
+    path: &str,
+    others: &[(&str, &str)],
+) -> Result<Response, Error> {
     let query = ListQuery::read(call.request.query)?;
     let page = query.page;
-    let rows = store::list(&app.store, page.after, query.with_revoked, page.limit, call.request.deadline)?;
+    let until = call.request.deadline;
+    let rows = store::list(&app.store, listed, page.after, query.with_revoked, page.limit, until)?;
     let next = rows.next.map(cursor);
     let mut body = Vec::with_capacity(LISTED_BYTES * rows.len() + 128);
     body.extend_from_slice(b"{\"keys\":[");
@@ -66,28 +105,35 @@ pub fn list(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     body.push(b'}');
     let response = Response::bytes(200, "application/json", body);
     Ok(match next {
-        Some(next) => response.header("Link", format!("<{}>; rel=\"next\"", query.target_of_next(&next))),
+        Some(next) => {
+            response.header("Link", format!("<{}>; rel=\"next\"", query.target_of_next(path, &next, others)))
+        }
         None => response,
     })
 }
 
 /// `DELETE /auth/keys/{id}`: once this has answered, no server lets the key in.
 pub fn revoke(app: &App, call: &Call<'_>) -> Result<Response, Error> {
-    revoke_key(app, call, key_id(call.parameters.get("id"))?)
+    revoke_key(app, call, Among::All, key_id(call.parameters.get("id"))?)
+}
+
+/// `DELETE /tenants/{tenant}/keys/{id}`: the same for a tenant's.
+pub fn revoke_of(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
+    revoke_key(app, call, Among::Of(tenant), key_id(call.parameters.get("id"))?)
 }
 
 /// `DELETE /auth/keys/self`: a key can always end itself.
 pub fn revoke_self(app: &App, call: &Call<'_>) -> Result<Response, Error> {
-    revoke_key(app, call, call.principal.id)
+    revoke_key(app, call, Among::All, call.principal.id)
 }
 
-fn revoke_key(app: &App, call: &Call<'_>, id: Uuid) -> Result<Response, Error> {
-    let revocation = store::revoke(&app.store, id, call.request.deadline);
+fn revoke_key(app: &App, call: &Call<'_>, among: Among<'_>, id: Uuid) -> Result<Response, Error> {
+    let revocation = store::revoke(&app.store, among, id, call.request.deadline);
     // Also when it failed: it may have been carried out all the same.
     app.auth.cache.clear();
     let revocation = revocation?;
     if let Revocation::Revoked(name) = &revocation.value {
-        log_change(call, "key revoked", id, name);
+        log_change(call, among.tenant(), "key revoked", id, name);
     }
     let response = match revocation.value {
         Revocation::Unknown => return Err(KEY_NOT_FOUND),
@@ -133,13 +179,22 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     } else {
         key_id(call.parameters.get("id"))?
     };
-    if id != call.principal.id && call.principal.permission() != Some(Permission::Admin) {
+    if id != call.principal.id && !call.principal.is_server_admin() {
         return Err(app.auth.forbid());
     }
+    rotate_key(app, call, Among::All, id)
+}
+
+/// `POST /tenants/{tenant}/keys/{id}/rotate`: the same for a tenant's.
+pub fn rotate_of(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
+    rotate_key(app, call, Among::Of(tenant), key_id(call.parameters.get("id"))?)
+}
+
+fn rotate_key(app: &App, call: &Call<'_>, among: Among<'_>, id: Uuid) -> Result<Response, Error> {
     let grace = request_body::grace(call.request)?;
     let key = Plaintext::generate()?;
     let successor = Successor::new(&key, grace, app.max_key_lifetime);
-    let rotation = store::rotate(&app.store, id, &successor, call.request.deadline);
+    let rotation = store::rotate(&app.store, among, id, &successor, call.request.deadline);
     // The old key's end has come nearer, for all that is remembered of it here and elsewhere.
     app.auth.cache.clear();
     let rotation = rotation.map_err(|error| undone_if_made(app, successor.id, error))?;
@@ -153,8 +208,8 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         Rotated::Earlier => return Err(Error::Conflict(ALREADY_ROTATED.into())),
         Rotated::NotValid => return Err(KEY_NOT_FOUND),
     };
-    log_change(call, "key rotated", id, &made.name);
-    log_change(call, "key created", successor.id, &made.name);
+    log_change(call, among.tenant(), "key rotated", id, &made.name);
+    log_change(call, among.tenant(), "key created", successor.id, &made.name);
     let created = Created {
         id: successor.id,
         name: &made.name,
@@ -167,46 +222,6 @@ pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     };
     let response = undone_if_undelivered(app, successor.id, Response::json(201, &created)?);
     Ok(once_servers_know(app, call, response))
-}
-
-/// `GET /auth/whoami`: the key that asks.
-pub fn whoami(app: &App, call: &Call<'_>) -> Result<Response, Error> {
-    let principal = &call.principal;
-    let identity = Identity {
-        id: principal.id,
-        name: &principal.name,
-        permissions: &principal.permissions,
-        created_at: format_rfc3339(principal.created_at),
-        expires_at: principal.expires_at.map(format_rfc3339),
-        last_used_at: store::last_used_at(&app.store, principal.id, call.request.deadline)?
-            .map(format_rfc3339),
-    };
-    Ok(Response::json(200, &identity)?)
-}
-
-/// `GET /auth/verify`: for a proxy that asks on behalf of another service. All three fields, always, and none of them
-/// empty: some proxies would pass on the client's own instead.
-pub fn verify(app: &App, call: &Call<'_>) -> Result<Response, Error> {
-    let query = call.request.query;
-    // A proxy that asks for `Require` would else ask for nothing.
-    let asked = match is_miswritten(query, "require") {
-        true => Some(Err(())),
-        false => parameter(query, "require"),
-    };
-    if let Some(required) = asked {
-        // No key has a permission that there is none of, or two at once.
-        let Some(required) = required.ok().and_then(|name| Permission::parse(&name)) else {
-            app.auth.forbid();
-            return Err(Error::UnknownPermission);
-        };
-        if call.principal.permission() < Some(required) {
-            return Err(app.auth.forbid());
-        }
-    }
-    Ok(Response::no_content()
-        .header("X-Auth-Key-Id", call.principal.id.to_string())
-        .header("X-Auth-Key-Name", field_value(&call.principal.name))
-        .header("X-Auth-Permissions", field_value(&call.principal.permissions)))
 }
 
 /// When a new key ends: as asked for, within the longest life that is allowed, by the database's clock. Where neither
@@ -226,31 +241,22 @@ fn end(app: &App, asked: Option<End>, until: Instant) -> Result<Option<OffsetDat
 
 /// About as long as one key is in a listing.
 const LISTED_BYTES: usize = 256;
+const TENANT_REMOVED: Error = Error::NotFound(Cow::Borrowed("the tenant was removed"));
 const KEY_NOT_FOUND: Error = Error::NotFound(Cow::Borrowed("key not found or already revoked"));
 
-/// Who did what to which key.
-fn log_change(call: &Call<'_>, what: &str, id: Uuid, name: &str) {
+/// Who did what to which key, and of which tenant where the path names one.
+fn log_change(call: &Call<'_>, tenant: Option<&Tenant>, what: &str, id: Uuid, name: &str) {
     let (principal, client) = (&call.principal, call.request.client);
     log::info!(
         key_id:% = id,
         name = name,
+        tenant = tenant.map(Tenant::name),
         by:% = principal.id,
         by_name = principal.name,
         client:% = client,
         request_id = call.request.id;
         "{what}"
     );
-}
-
-const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
-
-/// Text as a field value that every proxy passes on unchanged: what is not visible ASCII, and `%`, is
-/// percent-encoded UTF-8 (RFC 3986, 2.1). `-` stands for none.
-fn field_value(text: &str) -> String {
-    if text.is_empty() {
-        return "-".to_owned();
-    }
-    utf8_percent_encode(text, ENCODED).to_string()
 }
 
 #[derive(Serialize)]
@@ -268,16 +274,6 @@ struct Created<'a> {
     old_key_expires_at: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Identity<'a> {
-    id: Uuid,
-    name: &'a str,
-    permissions: &'a str,
-    created_at: String,
-    expires_at: Option<String>,
-    last_used_at: Option<String>,
-}
-
 fn key_id(text: &str) -> Result<Uuid, Error> {
     parse_id(text).ok_or_else(|| Error::Malformed("invalid key ID format".to_owned()))
 }
@@ -285,13 +281,6 @@ fn key_id(text: &str) -> Result<Uuid, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn field_values_are_visible_ascii() {
-        assert_eq!(field_value("ci-deploy"), "ci-deploy");
-        assert_eq!(field_value(" 50% caf\u{e9}\r\n"), "%2050%25%20caf%C3%A9%0D%0A");
-        assert_eq!(field_value(""), "-");
-    }
 
     #[test]
     fn ids_are_hyphenated() {

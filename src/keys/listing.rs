@@ -30,9 +30,9 @@ impl ListQuery {
     }
 
     /// The path and query of the page that begins after `next`.
-    pub fn target_of_next(&self, next: &str) -> String {
+    pub fn target_of_next(&self, path: &str, next: &str, others: &[(&str, &str)]) -> String {
         let revoked: &[_] = if self.with_revoked { &[] } else { &[("revoked", "false")] };
-        self.page.target_of_next("/auth/keys", next, revoked)
+        self.page.target_of_next(path, next, &[others, revoked].concat())
     }
 }
 
@@ -60,7 +60,15 @@ pub fn write<T: AsRef<str>>(row: &KeyRow<T>, out: &mut Vec<u8>) -> serde_json::R
     write_timestamp(row.expires_at, out);
     out.extend_from_slice(b",\"last_used_at\":");
     write_timestamp(row.last_used_at, out);
-    out.push(b'}');
+    match &row.tenant_name {
+        None => out.extend_from_slice(b",\"tenant\":null}"),
+        Some(name) => {
+            out.extend_from_slice(b",\"tenant\":\"");
+            // Has nothing that JSON would escape.
+            out.extend_from_slice(name.as_ref().as_bytes());
+            out.extend_from_slice(b"\"}");
+        }
+    }
     Ok(())
 }
 
@@ -90,7 +98,9 @@ mod tests {
             prefix: None,
             expires_at: None,
             last_used_at: Some(OffsetDateTime::UNIX_EPOCH + time::Duration::SECOND),
-            is_tenants: false,
+            tenant: None,
+            tenant_name: None,
+            is_shut_out: false,
         };
         let json = |row: &KeyRow<&str>| {
             let mut out = Vec::new();
@@ -101,7 +111,7 @@ mod tests {
             json(&row),
             "{\"id\":\"00000000-0000-0000-0000-00000000a1b2\",\"name\":\"two \\\"words\\\" caf\u{e9}\\\\\",\
              \"permissions\":\"admin\",\"created_at\":\"1970-01-01T00:00:00+00:00\",\"revoked\":false,\
-             \"prefix\":null,\"expires_at\":null,\"last_used_at\":\"1970-01-01T00:00:01+00:00\"}"
+             \"prefix\":null,\"expires_at\":null,\"last_used_at\":\"1970-01-01T00:00:01+00:00\",\"tenant\":null}"
         );
         let row =
             KeyRow { revoked_at: Some(OffsetDateTime::UNIX_EPOCH), prefix: Some("clk_AAAAAAAA"), ..row };
@@ -114,9 +124,12 @@ mod tests {
         let page = Page::from_query(None).unwrap();
         assert_eq!(ListQuery::read(None).unwrap(), ListQuery { page, with_revoked: true });
         let query = ListQuery::read(Some("limit=7&revoked=false")).unwrap();
-        assert_eq!(query.target_of_next("0a"), "/auth/keys?limit=7&after=0a&revoked=false");
         assert_eq!(
-            ListQuery::read(Some("revoked=true")).unwrap().target_of_next("0a"),
+            query.target_of_next("/auth/keys", "0a", &[]),
+            "/auth/keys?limit=7&after=0a&revoked=false"
+        );
+        assert_eq!(
+            ListQuery::read(Some("revoked=true")).unwrap().target_of_next("/auth/keys", "0a", &[]),
             "/auth/keys?limit=1000&after=0a"
         );
         for bad in ["revoked=", "revoked=FALSE", "revoked=1", "revoked=true&revoked=true", "limit=0"] {

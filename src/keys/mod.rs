@@ -8,6 +8,7 @@ mod listing;
 pub mod preflight;
 mod request_body;
 pub mod store;
+pub mod verify;
 
 use uuid::Uuid;
 

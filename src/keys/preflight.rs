@@ -18,10 +18,16 @@ pub fn look(client: &mut Client, schema: &Schema, state: State) -> Result<Vec<St
     let mut found = vec!["has keys, so no bootstrap key is made".to_owned()];
     let tenants = count_tenants(client, schema, state == State::Current)?;
     if tenants > 0 {
+        let keys = if tenants == 1 { "key" } else { "keys" };
+        let which = match state {
+            State::Current => "they",
+            State::Behind { .. } => {
+                "a start makes tenants of the names in tenant_id; those whose name will not do"
+            }
+        };
         found.push(format!(
-            "has {tenants} {} of tenants (with tenant_id, or admin without is_admin): here they open only \
-             /auth/whoami and their own revocation",
-            if tenants == 1 { "key" } else { "keys" }
+            "has {tenants} {keys} of tenants of another server (with tenant_id, or admin without is_admin): {which} \
+             open only /auth/whoami and their own revocation"
         ));
     }
     Ok(found)
@@ -29,9 +35,13 @@ pub fn look(client: &mut Client, schema: &Schema, state: State) -> Result<Vec<St
 
 /// How many keys are tenants', in a table that may not have been migrated yet: then null is no admin.
 fn count_tenants(client: &mut Client, schema: &Schema, is_migrated: bool) -> Result<u64, postgres::Error> {
-    let tenant = if schema.has_tenant_id { "tenant_id IS NOT NULL" } else { "false" };
+    let tenant = match (schema.has_tenant_id, is_migrated) {
+        (true, true) => "tenant IS NULL AND tenant_id IS NOT NULL",
+        (true, false) => "tenant_id IS NOT NULL",
+        (false, _) => "false",
+    };
     let no_admin = match (schema.has_is_admin, is_migrated) {
-        (true, true) => "permissions = 'admin' AND NOT is_admin",
+        (true, true) => "tenant IS NULL AND permissions = 'admin' AND NOT is_admin",
         (true, false) => "permissions = 'admin' AND is_admin IS NOT TRUE",
         (false, _) => "false",
     };

@@ -16,7 +16,7 @@ mod embedded {
 }
 
 /// The names of the files there, from version 1 on. Known here, since refinery takes more than a millisecond to tell.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "api_keys",
     "key_life",
     "auth_caches",
@@ -25,6 +25,7 @@ const NAMES: [&str; 8] = [
     "old_rows",
     "tenants_of_later_servers",
     "listing_order",
+    "tenants",
 ];
 const NEWEST: usize = NAMES.len();
 
@@ -141,7 +142,7 @@ fn check_owner(client: &mut Client, schema: &Schema) -> Result<(), CommandError>
              SELECT format('user %s has to own %s to migrate', current_user, string_agg(relname, ', ' ORDER BY relname))
              FROM pg_class
              WHERE relnamespace = '{schema}'::regnamespace AND NOT pg_has_role(relowner, 'USAGE')
-               AND relname IN ('api_keys', 'auth_caches', 'api_key_changes', 'refinery_schema_history')
+               AND relname IN ('api_keys', 'auth_caches', 'api_key_changes', 'refinery_schema_history', 'cloacina_tenants')
              HAVING count(*) > 0
          ) AS problems"
     );

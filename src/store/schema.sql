@@ -4,9 +4,10 @@ place AS (
     SELECT COALESCE((SELECT relnamespace FROM pg_class WHERE oid = to_regclass('api_keys')),
                     (SELECT oid FROM pg_namespace WHERE nspname = current_schema())) AS schema
 ), wanted (relation, kind, name_of_kind) AS (VALUES
-    ('api_keys', 'r', 'table'), ('auth_caches', 'r', 'table'), ('refinery_schema_history', 'r', 'table'),
+    ('api_keys', 'r', 'table'), ('auth_caches', 'r', 'table'), ('cloacina_tenants', 'r', 'table'), ('refinery_schema_history', 'r', 'table'),
     ('api_key_changes', 'S', 'sequence'), ('api_keys_by_hash', 'i', 'index'), ('api_keys_by_id', 'i', 'index'),
-    ('api_keys_newest_first', 'i', 'index'), ('api_keys_by_creation', 'i', 'index')
+    ('api_keys_newest_first', 'i', 'index'), ('api_keys_by_creation', 'i', 'index'),
+    ('api_keys_by_tenant', 'i', 'index')
 ), found AS (
     SELECT pg_class.oid, relation, kind, name_of_kind, relkind::text, relowner, relpersistence, format('%I.%I', nspname, relname) AS shown
     FROM place JOIN pg_class ON relnamespace = schema JOIN wanted ON relname = relation
@@ -20,8 +21,14 @@ place AS (
     ('api_keys', 'prefix', '{text,varchar}', 12, false), ('api_keys', 'expires_at', '{timestamptz}', 0, false),
     ('api_keys', 'last_used_at', '{timestamptz}', 0, false), ('api_keys', 'rotated_from', '{uuid}', 0, false),
     ('api_keys', 'rotated_at', '{timestamptz}', 0, false), ('api_keys', 'lifetime', '{interval}', 0, false),
-    ('api_keys', 'declared', '{bool}', 0, false), ('api_keys', 'tenant_id', '{text,varchar,uuid}', 0, false),
-    ('api_keys', 'is_admin', '{bool}', 0, false),
+    ('api_keys', 'declared', '{bool}', 0, false), ('api_keys', 'tenant_id', '{text,varchar,uuid}', 63, false),
+    ('api_keys', 'is_admin', '{bool}', 0, false), ('api_keys', 'tenant', '{uuid}', 0, false),
+    ('cloacina_tenants', 'id', '{uuid}', 0, true), ('cloacina_tenants', 'name', '{text}', 0, true),
+    ('cloacina_tenants', 'username', '{text}', 0, true), ('cloacina_tenants', 'created_at', '{timestamptz}', 0, true),
+    ('cloacina_tenants', 'removed_at', '{timestamptz}', 0, true), ('cloacina_tenants', 'max_running_tasks', '{int8}', 0, true),
+    ('cloacina_tenants', 'max_pending_executions', '{int8}', 0, true), ('cloacina_tenants', 'max_package_bytes', '{int8}', 0, true),
+    ('cloacina_tenants', 'max_log_bytes', '{int8}', 0, true), ('cloacina_tenants', 'max_scratch_bytes', '{int8}', 0, true),
+    ('cloacina_tenants', 'retention_seconds', '{int8}', 0, true), ('cloacina_tenants', 'paths', '{jsonb}', 0, true),
     ('auth_caches', 'server', '{uuid}', 0, true), ('auth_caches', 'seen', '{int8}', 0, true),
     ('auth_caches', 'since', '{timestamptz}', 0, true),
     ('refinery_schema_history', 'version', '{int4}', 0, true),
@@ -36,21 +43,22 @@ place AS (
     JOIN pg_type ON pg_type.oid = atttypid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
     WHERE kind = 'r'
 ), written AS (
-    -- What new rows and changed ones hold, and the server says. A tenant's column is null in its rows.
-    SELECT relation, name, attnum FROM columns JOIN expected USING (relation, name) WHERE name <> 'tenant_id'
+    -- What new rows and changed ones hold, and the server says. A tenant's columns are null in the server's own rows.
+    SELECT relation, name, attnum FROM columns JOIN expected USING (relation, name)
+    WHERE name NOT IN ('tenant_id', 'tenant')
 ), always_differs AS (
     -- No two rows agree in one of these: what the server makes unique itself, and what is null or counted if not given.
     SELECT relation, attnum FROM columns
-    WHERE (relation, name) IN (('api_keys', 'id'), ('api_keys', 'key_hash'), ('auth_caches', 'server'),
+    WHERE (relation, name) IN (('api_keys', 'id'), ('api_keys', 'key_hash'), ('auth_caches', 'server'), ('cloacina_tenants', 'id'),
                                ('refinery_schema_history', 'version'))
        OR (relation, name) NOT IN (SELECT relation, name FROM written)
           AND (is_identity OR NOT is_generated AND COALESCE(default_value ~ '^(nextval|gen_random_uuid)\(', true))
 ), obstacles (shown, what) AS (
     SELECT shown, format('the unique index %I', relname)
     FROM ours JOIN pg_index ON indrelid = ours.oid JOIN pg_class ON pg_class.oid = indexrelid
-    WHERE indisexclusion OR indisunique AND NOT EXISTS (
+    WHERE relname NOT IN ('cloacina_tenants_by_name', 'cloacina_tenants_by_username') AND (indisexclusion OR indisunique AND NOT EXISTS (
         SELECT FROM always_differs
-        WHERE always_differs.relation = ours.relation AND attnum = ANY((indkey::int2[])[0:indnkeyatts - 1]))
+        WHERE always_differs.relation = ours.relation AND attnum = ANY((indkey::int2[])[0:indnkeyatts - 1])))
     UNION ALL
     SELECT shown, format('the %s constraint %I', CASE contype WHEN 'c' THEN 'check' ELSE 'foreign key' END, conname)
     FROM ours JOIN pg_constraint ON conrelid = ours.oid
@@ -66,7 +74,8 @@ place AS (
     FROM ours JOIN pg_rewrite ON ev_class = ours.oid WHERE kind = 'r' AND ev_enabled IN ('O', 'A')
 ), needed (privilege, relation) AS (VALUES
     ('SELECT', 'api_keys'), ('INSERT', 'api_keys'), ('UPDATE', 'api_keys'), ('SELECT', 'auth_caches'),
-    ('INSERT', 'auth_caches'), ('UPDATE', 'auth_caches'), ('DELETE', 'auth_caches'),
+    ('INSERT', 'auth_caches'), ('UPDATE', 'auth_caches'), ('DELETE', 'auth_caches'), ('SELECT', 'cloacina_tenants'),
+    ('INSERT', 'cloacina_tenants'), ('UPDATE', 'cloacina_tenants'), ('DELETE', 'cloacina_tenants'),
     ('SELECT', 'refinery_schema_history'), ('USAGE', 'api_key_changes'), ('SELECT', 'api_key_changes')
 ), problems (rank, problem) AS (
     SELECT 0, format('user %s may use no schema of its search_path (%s)', current_user, current_setting('search_path'))
@@ -107,7 +116,7 @@ place AS (
         END
     FROM columns JOIN expected USING (relation, name)
     WHERE typname <> ALL (types) OR columns.length < expected.length OR is_generated
-       OR relation = 'api_keys' AND name IN ('revoked_at', 'expires_at', 'tenant_id')
+       OR relation = 'api_keys' AND name IN ('revoked_at', 'expires_at', 'tenant_id', 'tenant')
           AND (attnotnull OR default_value NOT LIKE 'NULL::%')
     UNION ALL
     SELECT 4, format('the column id of the table %s has to be its primary key', shown)
@@ -129,7 +138,8 @@ place AS (
     WHERE attnotnull AND default_value IS NULL AND NOT is_identity AND NOT is_generated
       AND relation || '.' || name NOT IN ('api_keys.id', 'api_keys.key_hash', 'api_keys.name', 'api_keys.permissions',
           'api_keys.created_at', 'api_keys.is_admin', 'auth_caches.server', 'auth_caches.seen',
-          'api_keys.revoked_at', 'api_keys.expires_at', 'api_keys.tenant_id')
+          'api_keys.revoked_at', 'api_keys.expires_at', 'api_keys.tenant_id', 'api_keys.tenant',
+          'cloacina_tenants.id', 'cloacina_tenants.name')
       AND (relation, name) NOT IN (SELECT relation, name FROM expected WHERE relation = 'refinery_schema_history')
     UNION ALL
     SELECT 6, format('row security hides rows of the table %s from user %s; let the server be its owner, or: ALTER TABLE %s NO FORCE ROW LEVEL SECURITY',

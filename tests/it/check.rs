@@ -10,6 +10,7 @@ use crate::support::directory::Directory;
 use crate::support::postgres::Database;
 use crate::support::program::{Ended, Process, cloacinactl};
 use crate::support::server::Server;
+use crate::upgrades::newest_version;
 
 pub fn check(home: &Path, arguments: &[&str]) -> Ended {
     let home = home.to_str().unwrap();
@@ -126,7 +127,7 @@ fn an_earlier_schema_would_be_migrated_and_a_newer_one_is_refused() {
     database.execute("DELETE FROM refinery_schema_history WHERE version >= 6");
     let home = Directory::new();
     let before = database.contents();
-    let newest = std::fs::read_dir("migrations").unwrap().count();
+    let newest = newest_version();
     let expected = format!("is migrated from version 5 to {newest}");
     says(check_database(home.path(), &database, &[]), 0, &[&expected]);
     assert_eq!(database.contents(), before);
@@ -159,7 +160,7 @@ fn a_role_that_may_not_do_what_is_needed() {
     database.execute(&format!("GRANT SELECT, INSERT, UPDATE ON api_keys TO {role}"));
     says(check(home.path(), &arguments), 1, &["DELETE on auth_caches", &role]);
     database.execute(&format!(
-        "GRANT ALL ON auth_caches TO {role}; GRANT ALL ON SEQUENCE api_key_changes TO {role}"
+        "GRANT ALL ON auth_caches, cloacina_tenants TO {role}; GRANT ALL ON SEQUENCE api_key_changes TO {role}"
     ));
     says(check(home.path(), &arguments), 0, &["ok: database `"]);
     database.execute(&format!("ALTER ROLE {role} SET default_transaction_read_only = on"));

@@ -52,7 +52,7 @@ fn every_endpoint_is_described_and_every_description_is_served() {
     // No method beyond these, but for HEAD where there is GET.
     let paths: BTreeSet<&String> = described.iter().map(|(_, path)| path).collect();
     for path in paths {
-        let target = path.replace("{id}", "00000000-0000-4000-8000-000000000000");
+        let target = path_of(path, NOTHING);
         for method in METHODS {
             let request = http::request(method, &target, Some(&admin), None);
             let status = http::exchange(server.address, &request).status;
@@ -62,6 +62,15 @@ fn every_endpoint_is_described_and_every_description_is_served() {
             assert_eq!(status != 405, known, "{method} {path}: {status}");
         }
     }
+}
+
+/// An id that no key has.
+const NOTHING: &str = "00000000-0000-4000-8000-000000000000";
+
+/// A path of this pattern: of this id, and of the tenant acme unless the id names another one before a `/`.
+fn path_of(pattern: &str, id: &str) -> String {
+    let (tenant, id) = id.split_once('/').unwrap_or(("acme", id));
+    pattern.replace("{tenant}", tenant).replace("{id}", id)
 }
 
 /// What this stands for, where it is a reference.
@@ -93,7 +102,7 @@ fn what_any_request_may_be_answered_is_described_everywhere() {
     let long = "x".repeat(20_000);
     let schema = "#/components/schemas/Error";
     for (method, path, responses) in operations(&document) {
-        let path = path.replace("{id}", "00000000-0000-4000-8000-000000000000");
+        let path = path_of(path, NOTHING);
         for (status, target, version, fields) in [
             ("400", "", "1.1", ""),
             ("408", "", "1.1", "Host: a\r\nContent-Length: 9\r\n"),
@@ -227,7 +236,6 @@ fn expect_described(document: &Value, (method, path): (&str, &str), response: &R
 
 #[test]
 fn every_answer_is_as_described_and_every_described_one_is_seen() {
-    const NOTHING: &str = "00000000-0000-4000-8000-000000000000";
     let database = Database::new();
     let server = Server::start(&database);
     let document = server.get("/openapi.json", None).expect_status(200).json();
@@ -254,6 +262,15 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
     let rotate = ("POST", "/auth/keys/{id}/rotate");
     let verify = ("GET", "/auth/verify");
     let verified_by_writers = "?require=write";
+    let list_of = ("GET", "/tenants/{tenant}/keys");
+    let create_of = ("POST", "/tenants/{tenant}/keys");
+    let revoke_of = ("DELETE", "/tenants/{tenant}/keys/{id}");
+    let rotate_of = ("POST", "/tenants/{tenant}/keys/{id}/rotate");
+    database.execute("INSERT INTO cloacina_tenants (id, name) VALUES (gen_random_uuid(), 'acme')");
+    let of_tenant =
+        || server.post("/tenants/acme/keys", &bootstrap_key, r#"{"name":"a"}"#).expect_status(201).json();
+    let (revoked_of, rotated_of) = (of_tenant(), of_tenant());
+    let (revoked_of, rotated_of) = (revoked_of["id"].as_str().unwrap(), rotated_of["id"].as_str().unwrap());
     for ((method, path), id, query, key, body, status) in [
         (("GET", "/health"), "", "", None, None, 200),
         (("GET", "/ready"), "", "", None, None, 200),
@@ -283,6 +300,31 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
         (rotate, &rotated, "", reader, None, 403),
         (rotate, NOTHING, "", soon, None, 404),
         (rotate, NOTHING, "", soon, Some(r#"{"grace":1}"#), 422),
+        (list, "", "?tenant=ghost", soon, None, 404),
+        (list_of, "", "", soon, None, 200),
+        (list_of, "", "?limit=0", soon, None, 400),
+        (list_of, "", "", unknown, None, 401),
+        (list_of, "", "", reader, None, 403),
+        (list_of, "ghost/", "", soon, None, 404),
+        (create_of, "", "", soon, Some(r#"{"name":"a"}"#), 201),
+        (create_of, "", "", soon, Some("{"), 400),
+        (create_of, "", "", None, Some("{}"), 401),
+        (create_of, "", "", reader, Some("{}"), 403),
+        (create_of, "ghost/", "", soon, Some("{}"), 404),
+        (create_of, "", "", soon, None, 415),
+        (create_of, "", "", soon, Some("{}"), 422),
+        (revoke_of, revoked_of, "", soon, None, 200),
+        (revoke_of, revoked_of, "", soon, None, 404),
+        (revoke_of, "x", "", soon, None, 400),
+        (revoke_of, revoked_of, "", unknown, None, 401),
+        (revoke_of, revoked_of, "", reader, None, 403),
+        (rotate_of, rotated_of, "", soon, Some(r#"{"grace":"1h"}"#), 201),
+        (rotate_of, rotated_of, "", soon, None, 409),
+        (rotate_of, "x", "", soon, None, 400),
+        (rotate_of, rotated_of, "", None, None, 401),
+        (rotate_of, rotated_of, "", reader, None, 403),
+        (rotate_of, &rotated, "", soon, None, 404),
+        (rotate_of, NOTHING, "", soon, Some(r#"{"grace":1}"#), 422),
         (("GET", "/auth/whoami"), "", "", admin, None, 200),
         (("GET", "/auth/whoami"), "", "", soon, None, 200),
         (("GET", "/auth/whoami"), "", "", unknown, None, 401),
@@ -293,17 +335,19 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
         (("DELETE", "/auth/keys/self"), "", "", unknown, None, 401),
         (("DELETE", "/auth/keys/self"), "", "", soon, None, 200),
     ] {
-        let target = path.replace("{id}", id) + query;
+        let target = path_of(path, id) + query;
         let response = http::exchange(server.address, &http::request(method, &target, key, body));
         check(method, path, response.expect_status(status));
     }
-    for fields in ["Content-Type: text/plain", "Content-Type: application/json\r\nContent-Encoding: gzip"] {
+    let gzip = "Content-Type: application/json\r\nContent-Encoding: gzip";
+    for (pattern, fields) in [(rotate.1, "Content-Type: text/plain"), (rotate.1, gzip), (rotate_of.1, gzip)] {
+        let path = path_of(pattern, NOTHING);
         let request = format!(
-            "POST /auth/keys/{NOTHING}/rotate HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {bootstrap_key}\r\n\
+            "POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {bootstrap_key}\r\n\
              {fields}\r\nContent-Length: 2\r\n\r\n{{}}"
         );
         let response = http::exchange(server.address, request.as_bytes()).expect_status(415);
-        check("POST", "/auth/keys/{id}/rotate", response);
+        check("POST", pattern, response);
     }
 
     // Let in, and revoked before it comes to revoke itself.
@@ -323,7 +367,7 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
     for (method, path, responses) in operations(&document) {
         if responses.contains_key("503") {
             let body = (method == "POST").then_some(r#"{"name":"a"}"#);
-            let request = http::request(&method, &path.replace("{id}", NOTHING), admin, body);
+            let request = http::request(&method, &path_of(path, NOTHING), admin, body);
             check(&method, path, http::exchange(server.address, &request).expect_status(503));
         }
     }

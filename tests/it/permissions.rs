@@ -95,7 +95,7 @@ fn any_key_is_told_who_it_is() {
         assert_eq!(
             response.text(),
             format!(
-                r#"{{"id":"{id}","name":{},"permissions":{},"created_at":{},"expires_at":{},"last_used_at":{last_used_at}}}"#,
+                r#"{{"id":"{id}","name":{},"permissions":{},"created_at":{},"expires_at":{},"last_used_at":{last_used_at},"tenant":null}}"#,
                 row["name"], row["permissions"], row["created_at"], row["expires_at"]
             )
         );

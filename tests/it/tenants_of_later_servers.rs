@@ -152,7 +152,7 @@ fn tables_with_only_one_of_the_columns() {
     let database = Database::new();
     database.execute(&format!("CREATE TABLE api_keys ({SIX}, tenant_id text)"));
     database.execute(&format!(
-        "INSERT INTO api_keys (key_hash, name, tenant_id) VALUES ('{}', 'server', NULL), ('{}', 'tenant', 'acme')",
+        "INSERT INTO api_keys (key_hash, name, tenant_id) VALUES ('{}', 'server', NULL), ('{}', 'tenant', 'no name')",
         hash(ADMIN), hash(TENANTS[0])
     ));
     let server = Server::start(&database);

@@ -15,6 +15,11 @@ const RELEASED: [(i32, &str, &str, &str); 6] = [
     (6, "old_rows", "7487484675932704559", include_str!("../../migrations/V6__old_rows.sql")),
 ];
 
+/// The version that a start migrates to.
+pub fn newest_version() -> i32 {
+    i32::try_from(std::fs::read_dir("migrations").unwrap().count()).unwrap()
+}
+
 /// A database as the release with this many migrations left it.
 pub fn left_by(version: usize, table: &str) -> Database {
     let database = Database::new();

@@ -108,14 +108,14 @@ fn of_row(key: &str, found: Option<&Lookup>) -> (u8, String) {
         (None, _) => (0, "valid".to_owned()),
     };
     let expires = row.expires_at.map_or("never".to_owned(), expiry::format_rfc3339);
-    let tenants = match row.is_tenants {
-        true => {
-            " (but it is a tenant's key of a later server: here it opens only /auth/whoami and its own revocation)"
-        }
-        false => "",
+    let tenant = match (row.tenant, &row.tenant_name) {
+        (Some(_), Some(name)) => format!("tenant: {name}\n"),
+        (None, _) if !row.is_shut_out => String::new(),
+        _ => "tenant: none here (a tenant's key of another server: it opens only /auth/whoami and its own revocation)\n"
+            .to_owned(),
     };
     let text = format!(
-        "{state}\nid: {}\nname: {}\npermissions: {}{tenants}\nexpires: {expires}\n",
+        "{state}\nid: {}\nname: {}\npermissions: {}\n{tenant}expires: {expires}\n",
         row.id,
         shown(&row.name),
         shown(&row.permissions)

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::super::expiry;
 use super::super::listing;
-use super::super::store;
+use super::super::store::{self, Listed};
 use super::{failed, has_answered, until};
 use crate::auth::store::KeyRow;
 use crate::cli;
@@ -43,7 +43,7 @@ fn terminal_width() -> Option<usize> {
 fn all(store: &Store) -> Result<Vec<KeyRow>, CommandError> {
     let (mut rows, mut after) = (Vec::new(), None);
     loop {
-        let page = store::list(store, after, true, PAGE, until()).map_err(failed)?;
+        let page = store::list(store, &Listed::All, after, true, PAGE, until()).map_err(failed)?;
         for row in page.iter() {
             rows.push(row.map_err(failed)?);
         }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::request_body::{End, check_name, read_grace};
-use super::store::{self, NewKey, Revocation, Rotated, Successor, TABLE};
+use super::store::{self, Among, NewKey, Revocation, Rotated, Successor, TABLE};
 use super::{ALREADY_ROTATED, expiry, parse_id};
 use crate::auth::Permission;
 use crate::auth::announcement::wait_for_servers;
@@ -156,7 +156,7 @@ fn undo(store: &Store, id: Uuid) -> String {
 fn revoke(settings: Load, id: &str) -> Result<(), CommandError> {
     let id = key_id(id)?;
     let store = Store::to_change(&settings()?, &[TABLE])?;
-    let revocation = store::revoke(&store, id, until()).map_err(failed)?;
+    let revocation = store::revoke(&store, Among::All, id, until()).map_err(failed)?;
     if revocation.value == Revocation::Unknown {
         return Err(Runtime(format!("there is no key {id}")));
     }
@@ -179,7 +179,7 @@ fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandE
     let successor = Successor::new(&key, grace, settings.max_key_lifetime);
     let id = successor.id;
     let store = Store::to_change(&settings, &[TABLE])?;
-    let rotated = store::rotate(&store, old, &successor, until()).map_err(failed)?;
+    let rotated = store::rotate(&store, Among::All, old, &successor, until()).map_err(failed)?;
     let made = match rotated.value {
         // A failover may bring the old key back as it was, so it is brought back here.
         Rotated::Now(_) if !rotated.is_confirmed => {

@@ -11,20 +11,31 @@ use postgres::{GenericClient, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::auth::Permission;
 use crate::auth::api_key::{KeyHash, Plaintext};
 use crate::auth::store::{FIND, never_if_far};
+use crate::auth::{Permission, Tenant};
 use crate::postgres_link::is_true;
 use crate::store::{Cause, Committed, Store, StoreError, TableStatements};
-pub use pages::list;
-use pages::{LIST, LIST_FIRST};
+use pages::{LIST_ALL, LIST_OF, LIST_SERVERS, LIST_SERVERS_AND};
+pub use pages::{Listed, list};
 use rotation::ROTATE;
 pub use rotation::{Rotated, Successor, rotate};
 
 /// What a start tries on the table.
 pub const TABLE: TableStatements = TableStatements {
     table: "api_keys",
-    statements: &[FIND, INSERT, LIST, LIST_FIRST, REVOKE, ROTATE, LAST_USED],
+    statements: &[
+        FIND,
+        INSERT,
+        INSERT_OF,
+        LIST_SERVERS,
+        LIST_OF,
+        LIST_SERVERS_AND,
+        LIST_ALL,
+        REVOKE,
+        ROTATE,
+        LAST_USED,
+    ],
 };
 
 /// What a new row needs. PostgreSQL says when it was made.
@@ -54,6 +65,27 @@ impl<'a> NewKey<'a> {
     }
 }
 
+/// Which keys a change may find.
+#[derive(Debug, Clone, Copy)]
+pub enum Among<'a> {
+    All,
+    Of(&'a Tenant),
+}
+
+impl<'a> Among<'a> {
+    pub fn tenant(self) -> Option<&'a Tenant> {
+        match self {
+            Among::All => None,
+            Among::Of(tenant) => Some(tenant),
+        }
+    }
+
+    /// Null stands for all.
+    fn tenant_id(self) -> Option<Uuid> {
+        self.tenant().map(Tenant::id)
+    }
+}
+
 /// What a revocation met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revocation {
@@ -67,6 +99,11 @@ pub enum Revocation {
 const INSERT: &str =
     "INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, expires_at, is_admin)
      VALUES ($1, $2, $3, $4, $5::text, now(), $6, $5::text = 'admin') RETURNING created_at";
+/// The tenant's row is locked, so that a removal comes before or after.
+const INSERT_OF: &str =
+    "INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, expires_at, is_admin, tenant, tenant_id)
+     SELECT $1::uuid, $2::text, $3::text, $4::text, $5::text, now(), $6::timestamptz, false, id, name
+     FROM cloacina_tenants WHERE id = $7 AND removed_at IS NULL FOR SHARE RETURNING created_at";
 /// The notification goes out with the commit; the number that others wait by is drawn after it.
 ///
 /// The row of a key that is revoked already is written again, so that this commit too waits for a synchronous standby:
@@ -75,7 +112,8 @@ const INSERT: &str =
 ///
 /// A trigger may leave the row as it was, so the third column is whether the key is revoked now.
 const REVOKE: &str = "WITH old AS (
-         SELECT id, COALESCE(name::text, '') AS name, revoked_at IS NULL AS was_valid FROM api_keys WHERE id = $1 FOR UPDATE
+         SELECT id, COALESCE(name::text, '') AS name, revoked_at IS NULL AS was_valid FROM api_keys
+         WHERE id = $1 AND ($2::uuid IS NULL OR tenant = $2) FOR UPDATE
      ), revoked AS (
          UPDATE api_keys SET revoked_at = CASE WHEN revoked_at = rotated_at THEN now() ELSE COALESCE(revoked_at, now()) END
          FROM old WHERE api_keys.id = old.id RETURNING revoked_at
@@ -120,10 +158,29 @@ pub fn insert(
     store.write(until, |session| session.query_one(INSERT, &key.values())?.try_get(0))
 }
 
+/// The same for a tenant's key; `None`: the tenant was removed meanwhile.
+pub fn insert_of(
+    store: &Store,
+    tenant: &Tenant,
+    key: &NewKey<'_>,
+    until: Instant,
+) -> Result<Committed<Option<OffsetDateTime>>, StoreError> {
+    store.write(until, |session| {
+        let [id, hash, prefix, name, permissions, expires_at] = key.values();
+        let values = [id, hash, prefix, name, permissions, expires_at, &tenant.id()];
+        session.query_opt(INSERT_OF, &values)?.map(|row| row.try_get(0)).transpose()
+    })
+}
+
 /// Revokes a key. The row is committed when this returns; other servers may still have to hear of it.
-pub fn revoke(store: &Store, id: Uuid, until: Instant) -> Result<Committed<Revocation>, StoreError> {
+pub fn revoke(
+    store: &Store,
+    among: Among<'_>,
+    id: Uuid,
+    until: Instant,
+) -> Result<Committed<Revocation>, StoreError> {
     let Committed { value, is_confirmed } = store.write(until, |session| {
-        let Some(row) = session.query_opt(REVOKE, &[&id])? else {
+        let Some(row) = session.query_opt(REVOKE, &[&id, &among.tenant_id()])? else {
             return Ok(Some(Revocation::Unknown));
         };
         Ok(match (row.try_get(1)?, row.try_get(2)?) {

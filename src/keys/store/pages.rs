@@ -3,28 +3,49 @@
 use std::time::Instant;
 
 use postgres::Row;
-use postgres::types::FromSql;
+use postgres::types::{FromSql, ToSql};
 
+use crate::auth::Tenant;
 use crate::auth::store::{KeyRow, columns, created_at, key_row, never_if_far};
 use crate::paging::Position;
 use crate::store::{Store, StoreError};
 
-pub const LIST: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM api_keys WHERE (",
-    created_at!(),
-    ", id) < ($1, $2) AND ($3 OR revoked_at IS NULL) ORDER BY ",
-    created_at!(),
-    " DESC, id DESC LIMIT $4"
+/// Whose keys a page shows.
+#[derive(Debug, Clone)]
+pub enum Listed {
+    /// The server's own, and those of tenants that do not exist here.
+    Servers,
+    Of(Tenant),
+    ServersAnd(Tenant),
+    All,
+}
+
+/// A page of these rows. The first one begins after all that can be.
+macro_rules! list {
+    ($rows:literal) => {
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM ",
+            $rows,
+            " (",
+            created_at!(),
+            ", id) < (COALESCE($1::timestamptz, 'infinity'), COALESCE($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+             AND ($3 OR revoked_at IS NULL) ORDER BY ",
+            created_at!(),
+            " DESC, id DESC LIMIT $4"
+        )
+    };
+}
+
+pub const LIST_SERVERS: &str = list!("api_keys WHERE tenant IS NULL AND");
+pub const LIST_OF: &str = list!("api_keys WHERE tenant = $5 AND");
+/// Two ways through an index, merged.
+pub const LIST_SERVERS_AND: &str = list!(
+    "(SELECT * FROM api_keys WHERE tenant IS NULL UNION ALL SELECT * FROM api_keys WHERE tenant = $5) AS api_keys
+     WHERE"
 );
-pub const LIST_FIRST: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM api_keys WHERE $1 OR revoked_at IS NULL ORDER BY ",
-    created_at!(),
-    " DESC, id DESC LIMIT $2"
-);
+pub const LIST_ALL: &str = list!("api_keys WHERE");
 
 /// Rows of a page, as PostgreSQL sent them: a thousand copies of each text would only be thrown away.
 pub struct Rows {
@@ -53,6 +74,7 @@ impl Rows {
 /// See `StoreError`.
 pub fn list(
     store: &Store,
+    listed: &Listed,
     after: Option<Position>,
     with_revoked: bool,
     limit: usize,
@@ -61,11 +83,18 @@ pub fn list(
     // One more than asked for tells whether there is another page.
     let count = limit as i64 + 1;
     store.read(until, |session| {
-        let mut rows = match after {
-            Some(Position { created_at, id }) => {
-                session.query(LIST, &[&created_at, &id, &with_revoked, &count])?
+        let (created_at, id) = after.map(|after| (after.created_at, after.id)).unzip();
+        let page: [&(dyn ToSql + Sync); 4] = [&created_at, &id, &with_revoked, &count];
+        let [created_at, id, with_revoked, count] = page;
+        let mut rows = match listed {
+            Listed::Servers => session.query(LIST_SERVERS, &page)?,
+            Listed::All => session.query(LIST_ALL, &page)?,
+            Listed::Of(tenant) => {
+                session.query(LIST_OF, &[created_at, id, with_revoked, count, &tenant.id()])?
             }
-            None => session.query(LIST_FIRST, &[&with_revoked, &count])?,
+            Listed::ServersAnd(tenant) => {
+                session.query(LIST_SERVERS_AND, &[created_at, id, with_revoked, count, &tenant.id()])?
+            }
         };
         let is_last = rows.len() <= limit;
         rows.truncate(limit);

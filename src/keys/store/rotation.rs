@@ -5,6 +5,7 @@ use std::time::Instant;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use super::Among;
 use crate::auth::api_key::{KeyHash, Plaintext};
 use crate::store::{Committed, Store, StoreError};
 
@@ -60,20 +61,21 @@ pub enum Rotated {
 /// one has written: PostgreSQL reads a row again when it had to wait for its lock.
 pub const ROTATE: &str = "WITH old AS (
          SELECT id, COALESCE(name::text, '') AS name, COALESCE(permissions::text, '') AS permissions, expires_at,
-                tenant_id, is_admin,
+                tenant_id, tenant, is_admin,
                 make_interval(secs => ceil(extract(epoch FROM
                     CASE WHEN expires_at > now() AND expires_at < '10000-01-01T00:00:00Z' THEN expires_at END
                     - CASE WHEN created_at > '1970-01-01T00:00:00Z' THEN LEAST(created_at, now()) ELSE now() END))) AS lifetime,
                 rotated_at IS NOT NULL AS was_rotated,
                 rotated_at IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS may_rotate
-         FROM api_keys WHERE id = $1 FOR UPDATE
+         FROM api_keys WHERE id = $1 AND ($7::uuid IS NULL OR tenant = $7) FOR UPDATE
      ), ended AS (
          UPDATE api_keys SET revoked_at = CASE WHEN $5::float8 = 0 THEN now() END, rotated_at = now(), lifetime = old.lifetime,
                 expires_at = LEAST(old.expires_at, date_trunc('second', now() + make_interval(secs => $5)))
          FROM old WHERE api_keys.id = old.id AND may_rotate RETURNING api_keys.expires_at
      ), made AS (
-         INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, tenant_id, is_admin, expires_at, rotated_from)
-         SELECT $2::uuid, $3::text, $4::text, name, permissions, now(), tenant_id, is_admin,
+         INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, tenant_id, tenant, is_admin,
+                               expires_at, rotated_from)
+         SELECT $2::uuid, $3::text, $4::text, name, permissions, now(), tenant_id, tenant, is_admin,
                 CASE WHEN ends < '10000-01-01T00:00:00Z' THEN date_trunc('second', ends)
                      WHEN ends IS NOT NULL THEN '9999-12-31T23:59:59Z' END, id
          FROM old, LATERAL (SELECT LEAST(now() + lifetime, now() + make_interval(secs => $6::float8)) AS ends) AS bounded
@@ -90,13 +92,16 @@ pub const ROTATE: &str = "WITH old AS (
 /// See `StoreError`.
 pub fn rotate(
     store: &Store,
+    among: Among<'_>,
     id: Uuid,
     successor: &Successor<'_>,
     until: Instant,
 ) -> Result<Committed<Rotated>, StoreError> {
     let Successor { id: new, hash, prefix, grace_seconds, longest_seconds } = successor;
     store.write(until, |session| {
-        let row = session.query_opt(ROTATE, &[&id, new, hash, prefix, grace_seconds, longest_seconds])?;
+        let tenant = among.tenant_id();
+        let row =
+            session.query_opt(ROTATE, &[&id, new, hash, prefix, grace_seconds, longest_seconds, &tenant])?;
         let Some(row) = row else { return Ok(Rotated::NotValid) };
         let Some(name) = row.try_get(0)? else {
             return Ok(if row.try_get(5)? { Rotated::Earlier } else { Rotated::NotValid });
