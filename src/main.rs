@@ -29,6 +29,8 @@ mod signals;
 mod store;
 mod suggestion;
 mod systemd;
+#[expect(dead_code, reason = "the handlers of tenants will use it")]
+mod tenants;
 mod terminal;
 
 use std::panic::catch_unwind;

@@ -78,6 +78,7 @@ mod slow_links;
 mod standbys;
 mod start;
 mod systemd;
+mod tenants;
 mod tenants_of_later_servers;
 mod tidy;
 mod upgrades;

@@ -17,7 +17,8 @@ pub struct Secured {
 /// What the role `scram` has to say.
 pub const PASSWORD: &str = "p:w\\ord";
 const ROLES: &str = "CREATE ROLE tls_only LOGIN SUPERUSER; CREATE ROLE plain_only LOGIN SUPERUSER;
-                     CREATE ROLE certified LOGIN SUPERUSER; CREATE ROLE scram LOGIN SUPERUSER PASSWORD 'p:w\\ord';";
+                     CREATE ROLE certified LOGIN SUPERUSER; CREATE ROLE scram LOGIN SUPERUSER PASSWORD 'p:w\\ord';
+                     CREATE ROLE with_password;";
 const RULES: &str = "
 local all postgres trust
 local all scram scram-sha-256
@@ -26,6 +27,7 @@ host all postgres 127.0.0.1/32 trust
 hostssl all tls_only 127.0.0.1/32 trust
 hostnossl all plain_only 127.0.0.1/32 trust
 host all scram 127.0.0.1/32 scram-sha-256
+host all +with_password 127.0.0.1/32 scram-sha-256
 hostssl all certified 127.0.0.1/32 cert
 ";
 

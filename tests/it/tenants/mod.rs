@@ -1,0 +1,3 @@
+//! Tenants: what they are given, what they can do with it, and what they cannot.
+
+mod password;
