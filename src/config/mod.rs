@@ -35,6 +35,8 @@ pub struct Settings {
     pub database_url: String,
     /// The file that the URL is from, if it is from one: it is read again for new sessions.
     pub database_url_file: Option<PathBuf>,
+    /// Where tenants find the database; `None`: where the server does.
+    pub tenant_database_host: Option<TenantDatabaseHost>,
     pub bootstrap_key: Option<String>,
     /// Worker threads.
     pub workers: usize,
@@ -71,6 +73,15 @@ impl Default for Bind {
     fn default() -> Bind {
         Bind((Ipv4Addr::UNSPECIFIED, 0).into())
     }
+}
+
+/// A host that stands in connection strings of tenants in the place of the database URL's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantDatabaseHost {
+    /// A name, an address, or the directory of a Unix socket.
+    pub name: String,
+    /// `None`: that of the database URL's first host.
+    pub port: Option<u16>,
 }
 
 /// What is wrong with settings, by the setting's key.

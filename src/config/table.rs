@@ -1,7 +1,7 @@
 //! Every setting once: its names, its default, its help line, what it takes, and which field of `Settings` it fills.
 
 use super::mask::mask_url;
-use super::values::{address, count, database_url, duration, path, secret, switch};
+use super::values::{address, count, database_url, duration, path, secret, switch, tenant_database_host};
 use super::{Bind, Settings};
 use crate::command_error::CommandError::{self, Usage};
 use crate::suggestion::did_you_mean;
@@ -152,6 +152,12 @@ pub static SETTINGS: &[Setting] = &[
         help: "A file with the database URL in it, instead of the URL.",
         file_for: Some("database_url"),
         ..setting(Form::Text, "--database-url-file", "DATABASE_URL_FILE", "FILE")
+    },
+    Setting {
+        key: "tenant_database_host",
+        help: "Where tenants find the database, HOST[:PORT] or the directory of a socket, for their connection strings; else as database_url has it.",
+        field: field!(tenant_database_host, |value| tenant_database_host(value).map(Some)),
+        ..setting(Form::Text, "--tenant-database-host", "CLOACINA_TENANT_DATABASE_HOST", "HOST")
     },
     Setting {
         key: "bootstrap_key",

@@ -1,10 +1,13 @@
 //! What a value must look like. Every error says what would be right, and none repeats the value: it may be secret.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
+
+use super::TenantDatabaseHost;
+use super::database_url::syntax::host_and_port;
 
 pub fn address(value: &str) -> Result<SocketAddr, String> {
     value
@@ -66,9 +69,78 @@ pub fn database_url(value: &str) -> Result<String, String> {
     super::database_url::parse(value).map(|_| value.to_owned())
 }
 
+/// One host with or without a port, or a directory. What a list of hosts or a URL would need is refused.
+pub fn tenant_database_host(value: &str) -> Result<TenantDatabaseHost, String> {
+    let named = |name: &str, port: Option<u16>| TenantDatabaseHost { name: name.to_owned(), port };
+    let host = if value.starts_with('/') {
+        let is_path = !value.contains(|c: char| c == ',' || c.is_control());
+        is_path.then(|| named(value, None))
+    } else {
+        host_and_port(value).and_then(|(name, port)| {
+            let is_name = match value.starts_with('[') {
+                true => name.parse::<Ipv6Addr>().is_ok(),
+                false => !name.is_empty() && name.bytes().all(is_of_host_name),
+            };
+            let is_without_port = port.is_empty() && !value.ends_with(':');
+            let port = parse_digits::<u16>(port).filter(|port| *port != 0);
+            (is_name && (is_without_port || port.is_some())).then(|| named(name, port))
+        })
+    };
+    host.ok_or_else(|| {
+        "must be one host, such as db.example, db.example:5432, [2001:db8::1]:5432, or the directory of a socket, \
+         such as /run/postgresql"
+            .to_owned()
+    })
+}
+
+fn is_of_host_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._".contains(&byte)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_of_tenants() {
+        for (right, name, port) in [
+            ("db.example", "db.example", None),
+            ("db_1.example:6432", "db_1.example", Some(6432)),
+            ("10.0.0.7", "10.0.0.7", None),
+            ("[::1]", "::1", None),
+            ("[2001:db8::1]:5433", "2001:db8::1", Some(5433)),
+            ("/run/postgresql", "/run/postgresql", None),
+            ("/a b/\u{e9}:1", "/a b/\u{e9}:1", None),
+        ] {
+            let host = tenant_database_host(right).expect(right);
+            assert_eq!((&*host.name, host.port), (name, port), "{right}");
+        }
+        for wrong in [
+            "",
+            ":5432",
+            "h:",
+            "h:0",
+            "h:65536",
+            "h:+1",
+            "h:x",
+            "h:1:2",
+            "::1",
+            "[::1",
+            "[::1]:",
+            "[::1]x",
+            "[h]:1",
+            "a,b",
+            "/a,/b",
+            "/a\n",
+            "a b",
+            "u@h",
+            "h/d",
+            "postgresql://h/d",
+            "caf\u{e9}",
+        ] {
+            assert!(tenant_database_host(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn durations() {

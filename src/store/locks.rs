@@ -8,7 +8,8 @@ use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 
 use crate::command_error::CommandError;
-use crate::postgres_link::{describe, first_value};
+use crate::postgres_link::role_sessions::end_sessions_where;
+use crate::postgres_link::{describe, first_value, is_true, rows};
 
 /// Session lock of earlier releases while they migrated or bootstrapped, in the database's own space of advisory
 /// locks: "cloacina" in ASCII. Every role of the database can take it.
@@ -19,19 +20,38 @@ const LOCK_TIMEOUT_MILLIS: u32 = 500;
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// How long a wait goes on before it is mentioned.
 const SAY_AFTER: Duration = Duration::from_secs(2);
+/// From then on a tenant's transaction is not in our way, however young it is: one always is where new ones keep coming.
+const TENANTS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether a row of `pg_locks` is about one of our tables, any of which may be what is waited for.
+macro_rules! is_on_our_tables {
+    () => {
+        "granted AND locktype = 'relation'
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+         AND relation IN (to_regclass('api_keys'), to_regclass('auth_caches'), to_regclass('cloacina_tenants'),
+                          to_regclass('refinery_schema_history'))"
+    };
+}
 
 /// Who holds a lock that can be in our way, the longest one first.
-const HOLDER: &str = "SELECT format('the session with pid %s (%s, user %s, %s since %s)', pid,
+const HOLDER: &str = concat!("SELECT format('the session with pid %s (%s, user %s, %s since %s)', pid,
             COALESCE('application ' || NULLIF(application_name, ''), 'no application name'), usename,
             COALESCE(state, 'connected'), COALESCE(to_char(COALESCE(xact_start, state_change, backend_start)
                 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS+00:00'), 'an unknown time'))
      FROM pg_locks JOIN pg_stat_activity USING (pid)
-     WHERE granted AND pid <> pg_backend_pid()
-       AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-       AND (locktype = 'advisory' AND classid = 1668050785 AND objid = 1667853921 AND objsubid = 1
-            OR locktype = 'relation' AND relation IN (to_regclass('api_keys'), to_regclass('auth_caches'),
-                                                      to_regclass('refinery_schema_history')))
-     ORDER BY locktype, COALESCE(xact_start, state_change, backend_start) LIMIT 1";
+     WHERE pid <> pg_backend_pid() AND (",
+    is_on_our_tables!(),
+    "    OR granted AND locktype = 'advisory' AND classid = 1668050785 AND objid = 1667853921 AND objsubid = 1
+            AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+     ORDER BY locktype DESC, COALESCE(xact_start, state_change, backend_start) LIMIT 1"
+);
+
+/// The roles of tenants that hold one.
+const TENANTS: &str = concat!(
+    "SELECT DISTINCT usename FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN cloacina_tenants ON usename = username
+     WHERE removed_at IS NULL AND usename <> current_user AND ",
+    is_on_our_tables!()
+);
 
 /// Why a transaction did not do its work.
 pub enum Stopped {
@@ -71,6 +91,20 @@ pub fn with_locks<T>(
     let began = Instant::now();
     let mut said = false;
     loop {
+        // Right before the attempt: what a tenant begins after that queues behind us.
+        if began.elapsed() >= SAY_AFTER {
+            let age = if began.elapsed() < TENANTS_LIMIT { SAY_AFTER } else { Duration::ZERO };
+            match end_tenants(client, age) {
+                Ok(0) => {}
+                Ok(ended) => {
+                    log::warn!(sessions = ended; "ended sessions of tenants that held a lock for too long")
+                }
+                Err(error) if !said => {
+                    log::warn!("cannot end sessions of tenants that hold a lock: {}", describe(&error));
+                }
+                Err(_) => {}
+            }
+        }
         match attempt(client, what, &mut work) {
             Ok(done) => return Ok(done),
             Err(Stopped::Failed(failure)) => return Err(failure),
@@ -93,6 +127,21 @@ pub fn with_locks<T>(
         said = true;
         log::warn!("waiting up to {} s for a lock that {holder} holds", limit.as_secs());
     }
+}
+
+/// Ends the sessions of tenants that hold a lock in a transaction of at least this age: how many there were.
+fn end_tenants(client: &mut Client, age: Duration) -> Result<u64, postgres::Error> {
+    if !is_true(client, "SELECT to_regclass('cloacina_tenants') IS NOT NULL")? {
+        return Ok(0);
+    }
+    let condition = format!(
+        "xact_start <= clock_timestamp() - interval '{} s' AND pid IN (SELECT pid FROM pg_locks WHERE {})",
+        age.as_secs(),
+        is_on_our_tables!()
+    );
+    let roles = rows(client, TENANTS)?;
+    let roles = roles.iter().filter_map(|row| row.get(0));
+    roles.map(|role| end_sessions_where(client, role, &condition)).sum()
 }
 
 fn attempt<T>(

@@ -106,6 +106,9 @@ fn ranges() {
         ("trusted_proxies", "localhost"),
         ("trusted_proxies", "10.0.0.0/33"),
         ("trusted_proxies", "10.1.2.3/8"),
+        ("tenant_database_host", "a.example,b.example"),
+        ("tenant_database_host", "::1"),
+        ("tenant_database_host", "db.example:0"),
     ] {
         scratch.run(&["config", "set", key, "--", wrong]).failed(2, &[wrong, key, "must be"]);
     }
@@ -115,6 +118,9 @@ fn ranges() {
         ("shutdown_timeout", "0"),
         ("bind", "[::]:8080"),
         ("bind", "127.0.0.1:0"),
+        ("tenant_database_host", "db.example"),
+        ("tenant_database_host", "[2001:db8::1]:6432"),
+        ("tenant_database_host", "/run/postgresql"),
     ] {
         scratch.run(&["config", "set", key, right]).printed("");
     }

@@ -1,3 +1,4 @@
 //! Tenants: what they are given, what they can do with it, and what they cannot.
 
+mod held_locks;
 mod password;
