@@ -1,8 +1,9 @@
 //! The files in `migrations/`, embedded, run in one transaction by one server at a time. They are numbered across all
 //! modules, so what one of them needs of a table that was there before is looked at here.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 use refinery::Migration;
 
@@ -28,6 +29,9 @@ const NAMES: [&str; 9] = [
     "tenants",
 ];
 const NEWEST: usize = NAMES.len();
+
+/// How long a server of an earlier release may take for its migrations before they are no longer waited for.
+const EARLIER_RELEASES_LIMIT: Duration = Duration::from_secs(3);
 
 /// Where a schema is, seen from this binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,8 +177,22 @@ pub fn run(
     let (State::Behind { .. }, schema) = state(client)? else { return Ok(()) };
     let known = known();
     let failed = |error: postgres::Error| Stopped::by(NOTHING_CHANGED, &error);
+    // With enough left for what comes after it.
+    let earlier_until = Instant::now() + EARLIER_RELEASES_LIMIT.min(limit / 2);
     let applied = locks::with_locks(client, NOTHING_CHANGED, limit, |mut transaction| {
-        let unapplied = lock(&mut transaction, &schema, &known).map_err(failed)?;
+        // Earlier releases take this lock alone. Any role can take it and keep it, so it is waited for and not needed: a
+        // server that does the work of another at the same moment fails, and its transaction leaves nothing.
+        let attempt = format!("SELECT pg_try_advisory_xact_lock({EARLIER_RELEASES})");
+        if !is_true(&mut transaction, &attempt).map_err(failed)? {
+            if Instant::now() < earlier_until {
+                return Err(Stopped::Locked);
+            }
+            log::warn!("another session keeps the advisory lock {EARLIER_RELEASES}: migrating without it");
+        }
+        let unapplied = match lock(&mut transaction, &schema, &known) {
+            Err(error) if is_made_elsewhere(&error) => return Err(Stopped::Locked),
+            outcome => outcome.map_err(failed)?,
+        };
         migrate(&mut transaction, unapplied).map_err(failed)?;
         // Where another server has migrated, it has done the rest too.
         if unapplied.is_empty() {
@@ -198,11 +216,9 @@ fn lock<'a>(
     schema: &Schema,
     known: &'a [Migration],
 ) -> Result<&'a [Migration], postgres::Error> {
-    // Earlier releases take the advisory lock only. It is not enough: any role can take it, and the lock of the table
-    // only one that may migrate.
+    // Only a role that may migrate can take the lock of the table.
     transaction.batch_execute(&format!(
-        "SELECT pg_advisory_xact_lock({EARLIER_RELEASES});
-         SET LOCAL search_path = {};
+        "SET LOCAL search_path = {};
          CREATE TABLE IF NOT EXISTS refinery_schema_history (
              version int4 PRIMARY KEY, name varchar(255), applied_on varchar(255), checksum varchar(255));
          LOCK TABLE refinery_schema_history IN SHARE ROW EXCLUSIVE MODE",
@@ -211,6 +227,13 @@ fn lock<'a>(
     let row = transaction.query_one("SELECT count(*) FROM refinery_schema_history", &[])?;
     let from = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(usize::MAX);
     Ok(known.get(from..).unwrap_or_default())
+}
+
+/// Whether another session has made a table of that name at the same moment, which IF NOT EXISTS does not see.
+fn is_made_elsewhere(error: &postgres::Error) -> bool {
+    [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT]
+        .iter()
+        .any(|code| error.code() == Some(code))
 }
 
 fn migrate(transaction: &mut Transaction<'_>, unapplied: &[Migration]) -> Result<(), postgres::Error> {

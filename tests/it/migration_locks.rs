@@ -53,10 +53,23 @@ fn gives_up(database: &Database, statements: &str) {
     assert_eq!(database.contents(), before);
 }
 
+/// Any role can take it and keep it, on an empty database too: it is waited for and not needed.
 #[test]
-fn a_lock_of_an_earlier_release() {
-    gives_up(&Database::new(), ADVISORY);
-    gives_up(&of_the_release_before(), ADVISORY);
+fn the_advisory_lock_of_earlier_releases_stops_no_migration() {
+    for database in [Database::new(), of_the_release_before()] {
+        let (_client, name) = holder(&database, ADVISORY);
+        let starting: Vec<_> = (0..4).map(|_| Start::on(&database).starting()).collect();
+        for server in starting {
+            wait_for("a line about the lock", || server.stderr().contains(&name).then_some(()));
+            server.serving().terminate().expect_code(0);
+        }
+    }
+    // Where there is less time than for the whole wait, too.
+    for wait in ["1s", "0s"] {
+        let database = of_the_release_before();
+        let _holder = holder(&database, ADVISORY);
+        drop(Start::on(&database).arguments(["--database-wait", wait]).serving());
+    }
 }
 
 #[test]
