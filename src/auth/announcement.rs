@@ -5,10 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+use postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::lease::LONGEST_LEASE;
-use crate::store::{Store, StoreError};
+use crate::postgres_link::describe;
+use crate::store::{Cause, Committed, Session, Store, StoreError};
 
 /// The number of the last change, 0 before the first. A sequence that was restarted shows its next number as its last.
 macro_rules! last_number {
@@ -17,6 +19,15 @@ macro_rules! last_number {
     };
 }
 pub(super) use last_number;
+
+/// What a statement selects, where it is told to, to notify the other servers as it is committed. One notification at a
+/// time is put into the queue, for which it must not wait long.
+macro_rules! notify {
+    () => {
+        "pg_notify('api_key_changes', ''), set_config('lock_timeout', '500', true)"
+    };
+}
+pub(crate) use notify;
 
 /// How long the announcement of a change may take at least, whatever its request has left.
 const ANNOUNCEMENT_LIMIT: Duration = Duration::from_secs(1);
@@ -40,26 +51,75 @@ impl Announced {
     }
 }
 
+/// Runs a change that notifies the other servers with its commit when it is told to, as `Store::write` does.
+///
+/// Where PostgreSQL takes no notification, which any role can bring about, it is run again without one. Then a number is
+/// drawn here, since the others would not hear of it should the database be lost before `announce`.
+///
+/// # Errors
+/// As `Store::write`; the number could not be drawn: `Unknown`.
+pub fn write_notifying<T>(
+    store: &Store,
+    until: Instant,
+    mut write: impl FnMut(&mut Session, bool) -> Result<T, postgres::Error>,
+) -> Result<Committed<T>, StoreError> {
+    let Committed { value: (value, drawn), is_confirmed } = store.write(until, |session| {
+        let (value, is_notified) = notifying(session, &mut write)?;
+        Ok((value, if is_notified { Ok(None) } else { draw(session, Uuid::nil(), false) }))
+    })?;
+    drawn.map_err(|error| StoreError::Unknown(Cause::Driver(error)))?;
+    Ok(Committed { value, is_confirmed })
+}
+
+/// Runs it with a notification, else without: which of them comes with the result.
+fn notifying<T>(
+    session: &mut Session,
+    mut write: impl FnMut(&mut Session, bool) -> Result<T, postgres::Error>,
+) -> Result<(T, bool), postgres::Error> {
+    match write(session, true) {
+        // The queue is full, or locked by the commit of another session.
+        Err(error)
+            if [SqlState::PROGRAM_LIMIT_EXCEEDED, SqlState::LOCK_NOT_AVAILABLE]
+                .iter()
+                .any(|code| error.code() == Some(code)) =>
+        {
+            log::warn!("other servers are not notified of a change, and will find it: {}", describe(&error));
+            Ok((write(session, false)?, false))
+        }
+        outcome => Ok((outcome?, true)),
+    }
+}
+
+/// The number of a change, if any server caches but this one.
+fn draw(session: &mut Session, own: Uuid, is_notifying: bool) -> Result<Option<i64>, postgres::Error> {
+    // On disk, so that no number comes twice, and without a wait for a standby: the number means nothing there.
+    let row = session.query_one(
+        concat!(
+            "WITH told AS (SELECT ",
+            notify!(),
+            " WHERE $2)
+             SELECT CASE WHEN EXISTS (SELECT FROM auth_caches WHERE server <> $1) THEN nextval('api_key_changes') END,
+                    (SELECT count(*) FROM told), set_config('synchronous_commit', 'local', true),
+                    -- What has been read leaves a full queue only when PostgreSQL is asked how full it is.
+                    CASE WHEN NOT $2 THEN pg_notification_queue_usage() END"
+        ),
+        &[&own, &is_notifying],
+    )?;
+    row.try_get(0)
+}
+
 /// Draws the number of a change, and notifies the other servers; `None` when no other server caches. The change must
-/// have been committed before, with its notification; `own` is not waited for.
+/// have been committed before, by `write_notifying`; `own` is not waited for.
 ///
 /// Should the database be away, the end of a lease has to be waited for: a server that still has a link has heard
 /// the notification, and one that has none trusts nothing by then.
 pub fn announce(store: &Store, own: Uuid, until: Instant) -> Option<Announced> {
     // The change is made: what is left of the request's time must not be the reason for a long wait.
     let until = until.max(Instant::now() + ANNOUNCEMENT_LIMIT);
-    let number = store.write(until, |session| {
-        // On disk, so that no number comes twice, and without a wait for a standby: the number means nothing there.
-        session
-            .query_one(
-                "SELECT CASE WHEN EXISTS (SELECT FROM auth_caches WHERE server <> $1) THEN nextval('api_key_changes') END,
-                        pg_notify('api_key_changes', ''), set_config('synchronous_commit', 'local', true)",
-                &[&own],
-            )?
-            .try_get::<_, Option<i64>>(0)
-    });
+    let number = store
+        .write(until, |session| notifying(session, |session, is_notifying| draw(session, own, is_notifying)));
     let number = match number {
-        Ok(announced) => Some(announced.value?),
+        Ok(announced) => Some(announced.value.0?),
         Err(error) => {
             log::warn!("cannot announce a change, so the leases of other servers are waited for: {error}");
             None

@@ -26,8 +26,7 @@ pub use database_status::Trouble;
 pub use error::{Cause, StoreError};
 use pool::Sessions;
 use probe::Probe;
-use session::Session;
-pub use session::TableStatements;
+pub use session::{Session, TableStatements};
 
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
 const READ_AGAIN_FOR: Duration = Duration::from_secs(2);

@@ -6,6 +6,7 @@ use postgres::{GenericClient, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::auth::announcement::{notify, write_notifying};
 use crate::auth::api_key::KeyHash;
 use crate::auth::store::never_if_far;
 use crate::store::{Committed, Store, StoreError};
@@ -103,15 +104,15 @@ pub fn declare<'a>(
     mut plan: impl FnMut(Vec<KnownKey>) -> Vec<Step<'a>>,
     until: Instant,
 ) -> Result<Committed<()>, StoreError> {
-    store.write(until, |session| {
+    write_notifying(store, until, |session, is_notifying| {
         let mut transaction = session.client.transaction()?;
         transaction.batch_execute(LOCK)?;
         let steps = plan(known(&mut transaction, hashes, " FOR UPDATE")?);
         for step in &steps {
             take(&mut transaction, step)?;
         }
-        if !steps.is_empty() {
-            transaction.execute("SELECT pg_notify('api_key_changes', '')", &[])?;
+        if is_notifying && !steps.is_empty() {
+            transaction.batch_execute(concat!("SELECT ", notify!()))?;
         }
         transaction.commit()
     })

@@ -11,6 +11,7 @@ use postgres::{GenericClient, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::auth::announcement::{notify, write_notifying};
 use crate::auth::api_key::{KeyHash, Plaintext};
 use crate::auth::store::{FIND, never_if_far};
 use crate::auth::{Permission, Tenant};
@@ -111,15 +112,19 @@ const INSERT_OF: &str =
 /// `UNDO` leaves it so.
 ///
 /// A trigger may leave the row as it was, so the third column is whether the key is revoked now.
-const REVOKE: &str = "WITH old AS (
+const REVOKE: &str = concat!(
+    "WITH old AS (
          SELECT id, COALESCE(name::text, '') AS name, revoked_at IS NULL AS was_valid FROM api_keys
          WHERE id = $1 AND ($2::uuid IS NULL OR tenant = $2) FOR UPDATE
      ), revoked AS (
          UPDATE api_keys SET revoked_at = CASE WHEN revoked_at = rotated_at THEN now() ELSE COALESCE(revoked_at, now()) END
          FROM old WHERE api_keys.id = old.id RETURNING revoked_at
-     ), told AS (SELECT pg_notify('api_key_changes', '') FROM revoked)
+     ), told AS (SELECT ",
+    notify!(),
+    " FROM revoked WHERE $3)
      SELECT old.name, old.was_valid, EXISTS (SELECT FROM revoked WHERE revoked_at IS NOT NULL),
-            (SELECT count(*) FROM told) FROM old";
+            (SELECT count(*) FROM told) FROM old"
+);
 const LAST_USED: &str = concat!("SELECT ", never_if_far!("last_used_at"), " FROM api_keys WHERE id = $1");
 
 /// Whether there is no key at all, valid or not.
@@ -179,8 +184,8 @@ pub fn revoke(
     id: Uuid,
     until: Instant,
 ) -> Result<Committed<Revocation>, StoreError> {
-    let Committed { value, is_confirmed } = store.write(until, |session| {
-        let Some(row) = session.query_opt(REVOKE, &[&id, &among.tenant_id()])? else {
+    let Committed { value, is_confirmed } = write_notifying(store, until, |session, is_notifying| {
+        let Some(row) = session.query_opt(REVOKE, &[&id, &among.tenant_id(), &is_notifying])? else {
             return Ok(Some(Revocation::Unknown));
         };
         Ok(match (row.try_get(1)?, row.try_get(2)?) {

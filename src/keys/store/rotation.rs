@@ -6,6 +6,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::Among;
+use crate::auth::announcement::{notify, write_notifying};
 use crate::auth::api_key::{KeyHash, Plaintext};
 use crate::store::{Committed, Store, StoreError};
 
@@ -59,7 +60,8 @@ pub enum Rotated {
 ///
 /// The row is locked before it is looked at, so of several rotations at once one makes a key. The others see what that
 /// one has written: PostgreSQL reads a row again when it had to wait for its lock.
-pub const ROTATE: &str = "WITH old AS (
+pub const ROTATE: &str = concat!(
+    "WITH old AS (
          SELECT id, COALESCE(name::text, '') AS name, COALESCE(permissions::text, '') AS permissions, expires_at,
                 tenant_id, tenant, is_admin,
                 make_interval(secs => ceil(extract(epoch FROM
@@ -80,10 +82,13 @@ pub const ROTATE: &str = "WITH old AS (
                      WHEN ends IS NOT NULL THEN '9999-12-31T23:59:59Z' END, id
          FROM old, LATERAL (SELECT LEAST(now() + lifetime, now() + make_interval(secs => $6::float8)) AS ends) AS bounded
          WHERE may_rotate RETURNING name::text, permissions::text, created_at, expires_at
-     ), told AS (SELECT pg_notify('api_key_changes', '') FROM made)
+     ), told AS (SELECT ",
+    notify!(),
+    " FROM made WHERE $8)
      SELECT made.name, made.permissions, made.created_at, made.expires_at, ended.expires_at, old.was_rotated,
             (SELECT count(*) FROM told)
-     FROM old LEFT JOIN made ON true LEFT JOIN ended ON true";
+     FROM old LEFT JOIN made ON true LEFT JOIN ended ON true"
+);
 
 /// Makes a key in the place of a valid one that has no successor yet. Committed when this returns; other servers
 /// may still have to hear of it.
@@ -98,10 +103,12 @@ pub fn rotate(
     until: Instant,
 ) -> Result<Committed<Rotated>, StoreError> {
     let Successor { id: new, hash, prefix, grace_seconds, longest_seconds } = successor;
-    store.write(until, |session| {
+    write_notifying(store, until, |session, is_notifying| {
         let tenant = among.tenant_id();
-        let row =
-            session.query_opt(ROTATE, &[&id, new, hash, prefix, grace_seconds, longest_seconds, &tenant])?;
+        let row = session.query_opt(
+            ROTATE,
+            &[&id, new, hash, prefix, grace_seconds, longest_seconds, &tenant, &is_notifying],
+        )?;
         let Some(row) = row else { return Ok(Rotated::NotValid) };
         let Some(name) = row.try_get(0)? else {
             return Ok(if row.try_get(5)? { Rotated::Earlier } else { Rotated::NotValid });

@@ -1,14 +1,17 @@
 //! Private PostgreSQL clusters that die with the test process, however that ends.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use super::directory;
 use super::program::{children, send_signal};
+use super::rust_source::ROOT;
 use super::wait_for;
 
 /// A private PostgreSQL: data, socket and log in one directory, a TCP port on 127.0.0.1, role `postgres`, no
@@ -39,13 +42,22 @@ impl Cluster {
         Cluster::start_at(None)
     }
 
+    /// One of this major version, where the run's own is an earlier one.
+    pub fn since(major: u32) -> Cluster {
+        Cluster::start_with(Programs::since(major), None)
+    }
+
     /// One whose clock is off by so much, such as `+1h`, while it runs as fast as ours.
     pub fn with_clock(off: &'static str) -> Cluster {
         Cluster::start_at(Some(off))
     }
 
     fn start_at(clock: Option<&'static str>) -> Cluster {
-        let mut cluster = Cluster::without_data(clock);
+        Cluster::start_with(Programs::find(), clock)
+    }
+
+    fn start_with(programs: Programs, clock: Option<&'static str>) -> Cluster {
+        let mut cluster = Cluster::without_data(programs, clock);
         let data = cluster.data();
         let made = cluster
             .programs
@@ -66,7 +78,7 @@ impl Cluster {
 
     /// A standby that follows this one and applies what it hears of with this delay.
     pub fn standby(&self, delay: &str) -> Cluster {
-        let mut standby = Cluster::without_data(self.clock);
+        let mut standby = Cluster::without_data(self.programs.clone(), self.clock);
         let copied = standby
             .programs
             .command("pg_basebackup")
@@ -90,8 +102,7 @@ impl Cluster {
         expect_success("pg_ctl promote", promoted);
     }
 
-    fn without_data(clock: Option<&'static str>) -> Cluster {
-        let programs = Programs::find();
+    fn without_data(programs: Programs, clock: Option<&'static str>) -> Cluster {
         programs.remove_leftovers();
         let directory = directory::fresh_path("pg");
         fs::create_dir(&directory).unwrap();
@@ -293,6 +304,30 @@ impl Programs {
         Programs { directory, run_as }
     }
 
+    fn since(major: u32) -> Programs {
+        static UNPACKED: Mutex<BTreeMap<u32, PathBuf>> = Mutex::new(BTreeMap::new());
+        let found = Programs::find();
+        if found.major() >= major {
+            return found;
+        }
+        let mut unpacked = UNPACKED.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = unpacked.entry(major).or_insert_with(|| {
+            let mut script = Command::new("scripts/install-postgres.sh");
+            let made = script.arg(major.to_string()).current_dir(ROOT).output();
+            let made = expect_success("scripts/install-postgres.sh", made);
+            PathBuf::from(String::from_utf8(made.stdout).unwrap().trim_end())
+        });
+        Programs { directory: directory.clone(), ..found }
+    }
+
+    fn major(&self) -> u32 {
+        // postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)
+        let said = expect_success("postgres --version", self.command("postgres").arg("--version").output());
+        let said = String::from_utf8(said.stdout).unwrap();
+        let version = said.split(' ').nth(2).unwrap();
+        version.trim_end().split(['.', 'b', 'r', 'd']).next().unwrap().parse().unwrap()
+    }
+
     /// The words that run a program as the user it needs.
     fn words(&self, program: &str) -> Vec<OsString> {
         let mut words = Vec::new();
@@ -394,7 +429,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-fn expect_success(what: &str, result: std::io::Result<Output>) {
+fn expect_success(what: &str, result: std::io::Result<Output>) -> Output {
     let output = result.unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
     assert!(
         output.status.success(),
@@ -403,4 +438,5 @@ fn expect_success(what: &str, result: std::io::Result<Output>) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    output
 }

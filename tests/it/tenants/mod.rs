@@ -1,4 +1,5 @@
 //! Tenants: what they are given, what they can do with it, and what they cannot.
 
 mod held_locks;
+mod notifications;
 mod password;
