@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use postgres::config::{LoadBalanceHosts, TargetSessionAttrs};
 use postgres::error::SqlState;
-use postgres::{CancelToken, Client};
+use postgres::{CancelToken, Client, Config};
 
 use super::connect_error::ConnectError;
 use super::host_route::{HANDSHAKE, HostRoute, encryptions};
@@ -31,7 +31,9 @@ pub struct Hosts {
     list: Vec<HostRoute>,
     /// Whether any of the hosts may come first.
     is_random: bool,
-    mode: SslMode,
+    pub mode: SslMode,
+    tls: Tls,
+    pub database: String,
     /// Which database, for people; never the password.
     pub place: String,
     passwords: Option<PasswordFile>,
@@ -49,9 +51,22 @@ impl Hosts {
     /// # Errors
     /// `Usage` that names what is not as it should be.
     pub fn new(url: &str) -> Result<Hosts, CommandError> {
-        let mut url: DatabaseUrl = database_url::parse(url)
-            .map_err(|reason| CommandError::Usage(format!("the database URL {reason}")))?;
+        let url = parsed(url)?;
         let tls = Tls::new(&url)?;
+        Hosts::of(url, tls)
+    }
+
+    /// Those of another URL, with this one's TLS.
+    ///
+    /// # Errors
+    /// `Usage` that says what is wrong with it.
+    pub fn with_same_tls(&self, url: &str) -> Result<Hosts, CommandError> {
+        let mut url = parsed(url)?;
+        url.mode = self.mode;
+        Hosts::of(url, self.tls.clone())
+    }
+
+    fn of(mut url: DatabaseUrl, tls: Tls) -> Result<Hosts, CommandError> {
         if url.config.get_user().is_none() {
             let user = whoami::username().map_err(|error| {
                 CommandError::Usage(format!(
@@ -61,8 +76,8 @@ impl Hosts {
             url.config.user(&user);
         }
         let user = url.config.get_user().unwrap_or_default();
-        let database = url.config.get_dbname().unwrap_or(user);
-        let place = place(&url.hosts, database, user);
+        let database = url.config.get_dbname().unwrap_or(user).to_owned();
+        let place = place(&url.hosts, &database, user);
         let needs_password = url.config.get_password().is_none();
         let passwords = needs_password.then(|| PasswordFile::find(url.password_file.as_deref())).flatten();
         let connect_timeout = url.config.get_connect_timeout().copied().unwrap_or_default();
@@ -84,12 +99,19 @@ impl Hosts {
             list: url.hosts.iter().map(route).collect(),
             is_random: url.config.get_load_balance_hosts() == LoadBalanceHosts::Random,
             mode: url.mode,
+            tls,
+            database,
             place,
             passwords,
             says_path: url.config.get_options().is_some_and(|options| options.contains("search_path")),
             search_path: OnceLock::new(),
             attempt_limit: connect_timeout + HANDSHAKE,
         })
+    }
+
+    /// In the order in which they are tried.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.list.iter().map(|route| &route.host)
     }
 
     /// A connection to the first host that gives one which takes writes. `limit` is for all hosts together.
@@ -108,22 +130,60 @@ impl Hosts {
                 order.swap(left, getrandom::u32().unwrap_or(0) as usize % (left + 1));
             }
         }
-        let mut wrong = ConnectError::Silent;
-        let mut is_read_only = false;
+        let connect = |route: &HostRoute, limit| self.connect_to(route, statement_timeout, limit);
+        self.try_each(order, limit, connect).map_err(|errors| {
+            let is_read_only = errors.iter().any(|error| matches!(error, ConnectError::ReadOnly));
+            let last = errors.into_iter().last().unwrap_or(ConnectError::Silent);
+            if is_read_only { ConnectError::ReadOnly } else { last }
+        })
+    }
+
+    /// Logs in at the first host that lets the role in, and out again. Whether it takes writes is not asked.
+    ///
+    /// # Errors
+    /// Those of all hosts.
+    pub fn log_in(&self, limit: Duration) -> Result<(), Vec<ConnectError>> {
+        self.try_each((0..self.list.len()).collect(), limit, |route, limit| {
+            let (config, until) = self.prepared(route, limit);
+            let (client, limit) = route.connect(&config, until)?;
+            limit.set(Some(until));
+            drop(client);
+            Ok(())
+        })
+    }
+
+    /// Tries hosts until one gives what is wanted. Each has an equal share of the time that is left, so that one which is
+    /// silent leaves the others some.
+    fn try_each<T>(
+        &self,
+        order: Vec<usize>,
+        limit: Duration,
+        attempt: impl Fn(&HostRoute, Duration) -> Result<T, ConnectError>,
+    ) -> Result<T, Vec<ConnectError>> {
+        let count = order.len();
         let until = Instant::now().checked_add(limit);
+        let mut errors = Vec::new();
         for (tried, index) in order.into_iter().enumerate() {
-            // An equal share of what is left for each, so that one that is silent leaves the others some.
             let left = until.map_or(limit, |until| until.saturating_duration_since(Instant::now()));
             let share = left / u32::try_from(count - tried).unwrap_or(u32::MAX);
-            match self.connect_to(&self.list[index], statement_timeout, share) {
-                Ok(connected) => return Ok(connected),
-                Err(error) => {
-                    is_read_only |= matches!(error, ConnectError::ReadOnly);
-                    wrong = error;
-                }
+            match attempt(&self.list[index], share) {
+                Ok(wanted) => return Ok(wanted),
+                Err(error) => errors.push(error),
             }
         }
-        Err(if is_read_only { ConnectError::ReadOnly } else { wrong })
+        Err(errors)
+    }
+
+    /// How to connect to a host, and until when.
+    fn prepared(&self, route: &HostRoute, limit: Duration) -> (Config, Instant) {
+        let mut config = route.config.clone();
+        if let Some(password) = self.password(route) {
+            config.password(password);
+        }
+        if config.get_connect_timeout().is_none_or(|timeout| *timeout > limit) {
+            config.connect_timeout(limit);
+        }
+        (config, Instant::now() + limit.min(self.attempt_limit))
     }
 
     fn connect_to(
@@ -132,14 +192,7 @@ impl Hosts {
         statement_timeout: Duration,
         limit: Duration,
     ) -> Result<Connected, ConnectError> {
-        let mut config = route.config.clone();
-        if let Some(password) = self.password(route) {
-            config.password(password);
-        }
-        let until = Instant::now() + limit.min(self.attempt_limit);
-        if config.get_connect_timeout().is_none_or(|timeout| *timeout > limit) {
-            config.connect_timeout(limit);
-        }
+        let (mut config, until) = self.prepared(route, limit);
         match self.pin(route.connect(&config, until)?, until, statement_timeout) {
             // A name may stand for several addresses, of which the driver took the first: it can look for one that
             // takes writes, a round trip each.
@@ -208,6 +261,10 @@ impl Hosts {
             _ => text,
         }
     }
+}
+
+fn parsed(url: &str) -> Result<DatabaseUrl, CommandError> {
+    database_url::parse(url).map_err(|reason| CommandError::Usage(format!("the database URL {reason}")))
 }
 
 /// Which database, for people.

@@ -21,6 +21,7 @@ mod tls;
 pub use connect_error::ConnectError;
 pub use connector::Connector;
 pub use driver_error::{describe, ends_session, is_fatal, is_passing};
+pub use hosts::Hosts;
 pub use identifier::quote_identifier;
 pub use pinned::TRUSTED_OWNERS;
 pub use session_factory::{NewSession, SessionFactory, release};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 
 use postgres_protocol::password::scram_sha_256;
-use stringprep::tables::{change_display_properties_or_deprecated, unassigned_code_point};
+use unicode_normalization::is_nfkc;
 
 const GENERATED_CHARACTERS: usize = 32;
 const MOST_CHARACTERS: usize = 128;
@@ -34,7 +34,7 @@ impl Password {
         Ok(Password(password))
     }
 
-    /// A password that was chosen: 1 to 128 characters, none of them a control character.
+    /// A password that was chosen: 1 to 128 characters, none of them a control character, in Unicode's form NFKC.
     ///
     /// # Errors
     /// What is wrong with it, without the password.
@@ -45,7 +45,7 @@ impl Password {
         }
         if !is_read_alike(text) {
             return Err(
-                "has characters that programs read differently when they log in; ASCII has none of them",
+                "has characters that programs read differently when they log in; write it in Unicode's form NFKC",
             );
         }
         Ok(Password(text.to_owned()))
@@ -62,17 +62,15 @@ impl Password {
     }
 }
 
-/// Whether all programs make the same of it when they log in. With a character that Unicode did not have in SASLprep's
-/// time, or that is deprecated, libpq takes a password as it is, and others take what stands for the character. Nor is
-/// there one way where nothing is left of a password.
+/// Whether all programs make the same of it when they log in: it is what SASLprep would make of it (RFC 4013), so it
+/// does not matter whether a program does that, which libpq and others do for different texts.
 fn is_read_alike(text: &str) -> bool {
-    match stringprep::saslprep(text) {
-        Ok(prepared) => {
-            let is_not_alike = |c| unassigned_code_point(c) || change_display_properties_or_deprecated(c);
-            !prepared.is_empty() && !text.contains(is_not_alike)
-        }
-        Err(_) => true,
-    }
+    // Unlike other spaces, two of these are not what NFKC would put in their place; the rest is left out.
+    let is_mapped = |character| {
+        matches!(character, '\u{1680}' | '\u{ad}' | '\u{34f}' | '\u{1806}' | '\u{180b}'..='\u{180d}'
+            | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}')
+    };
+    is_nfkc(text) && !text.contains(is_mapped)
 }
 
 impl fmt::Debug for Password {

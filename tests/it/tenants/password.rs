@@ -26,18 +26,12 @@ fn a_role_logs_in_with_the_password_of_its_verifier() {
         "it's \"quoted\" \\ $1 :pw %s",
         "SCRAM-SHA-256$4096:x",
         "md5d41d8cd98f00b204e9800998ecf8427e",
-        // What SASLprep composes, maps to a space, leaves out, and takes apart.
         "p\u{e4}ssw\u{f6}rd",
-        "pa\u{308}sswo\u{308}rd",
-        "a\u{a0}b\u{3000}c\u{200b}d",
-        "a\u{ad}b\u{fe0f}",
-        "\u{2168}\u{aa}\u{fb01}\u{ff21}\u{326e}",
-        "\u{1d400}\u{1d7d8}",
-        "\u{5bc6}\u{7801}\u{c554}\u{d638}",
-        // What it refuses, so that the text itself counts: unassigned in its time, private, in two directions.
+        "\u{5bc6}\u{7801}\u{c554}\u{d638}\u{20ac}",
+        "\u{5e1}\u{5d9}\u{5e1}\u{5de}\u{5d4}",
+        // What SASLprep refuses: unassigned in its time, private, in two directions.
         &longest,
         "a\u{e000}b\u{fffd}",
-        "\u{5e1}\u{5d9}\u{5e1}\u{5de}\u{5d4}",
         "\u{5e1}a\u{5e1}1",
         "1\u{627}",
     ] {
@@ -72,7 +66,17 @@ fn a_password_has_characters_and_does_not_show_itself() {
         let error = Password::from_text(wrong).unwrap_err();
         assert_eq!(error, "must have 1 to 128 characters, none of them a control character", "{wrong:?}");
     }
-    for wrong in ["\u{feff}\u{ad}", "a\u{340}", "\u{3f9}", "x\u{10fc}x"] {
+    for wrong in [
+        "\u{ad}",
+        "x\u{200b}x",
+        "a\u{a0}",
+        "\u{1680}",
+        "a\u{308}",
+        "a\u{340}",
+        "\u{3f9}",
+        "\u{ff21}",
+        "\u{fb1d}",
+    ] {
         let error = Password::from_text(wrong).unwrap_err();
         assert!(error.starts_with("has characters that programs read differently"), "{wrong:?}: {error}");
     }
