@@ -6,6 +6,7 @@ mod background;
 mod cli;
 mod command_error;
 mod config;
+mod database_command;
 mod error;
 mod error_response;
 mod http;

@@ -85,6 +85,15 @@ macro_rules! created_at {
 
 pub(crate) use created_at;
 
+/// Whether a row is a later original's for a tenant that does not exist here.
+macro_rules! is_shut_out {
+    () => {
+        "tenant IS NULL AND (tenant_id IS NOT NULL OR permissions = 'admin' AND COALESCE(NOT is_admin, false))"
+    };
+}
+
+pub(crate) use is_shut_out;
+
 /// Every column of `KeyRow`, in its order. Adopted tables may have `varchar` where we have `text`, and times that no
 /// RFC 3339 can write: ends far ahead are never, whatever else is far away is as far as can be written.
 macro_rules! columns {
@@ -94,7 +103,7 @@ macro_rules! columns {
               THEN LEAST(GREATEST(revoked_at, '1970-01-01T00:00:00Z'), '9999-12-31T23:59:59Z') END, prefix::text,
          ", never_if_far!("expires_at"), ", ", never_if_far!("last_used_at"), ",
          tenant, (SELECT name FROM cloacina_tenants WHERE id = api_keys.tenant AND removed_at IS NULL),
-         tenant IS NULL AND (tenant_id IS NOT NULL OR permissions = 'admin' AND COALESCE(NOT is_admin, false))")
+         ", is_shut_out!())
     };
 }
 

@@ -10,8 +10,8 @@ use crate::config::Flags;
 /// What is to be done with keys. Values are as they were given.
 #[derive(Debug, PartialEq, Eq)]
 pub enum KeysAction {
-    Create { name: String, permissions: Option<String>, expires_in: Option<String> },
-    List { json: bool, active: bool },
+    Create { name: String, permissions: Option<String>, expires_in: Option<String>, tenant: Option<String> },
+    List { tenant: Option<String>, json: bool, active: bool },
     Revoke { id: String },
     Rotate { id: String, grace: Option<String> },
     Explain,
@@ -54,8 +54,13 @@ pub fn parse(mut arguments: Arguments, literal: Vec<String>) -> Result<(KeysActi
                 .ok_or_else(|| Usage("`keys create` needs a name: --name NAME".to_owned()))?,
             permissions: given.value("--permissions"),
             expires_in: given.value("--expires-in"),
+            tenant: given.value("--tenant"),
         },
-        "list" => KeysAction::List { json: given.switch("--json"), active: given.switch("--active") },
+        "list" => KeysAction::List {
+            tenant: given.value("--tenant"),
+            json: given.switch("--json"),
+            active: given.switch("--active"),
+        },
         "revoke" => KeysAction::Revoke { id: operand("ID")? },
         "rotate" => KeysAction::Rotate { id: operand("ID")?, grace: given.value("--grace") },
         "apply" => KeysAction::Apply { file: operand("FILE")?, dry_run: given.switch("--dry-run") },

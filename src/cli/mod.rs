@@ -410,11 +410,11 @@ mod tests {
             (&["keys", "--json", "list"], "the flag `--json` is unknown; `keys` knows --database-url"),
             (
                 &["keys", "list", "--json=yes"],
-                "the flag `--json` takes no value; `keys list` knows --active, --json",
+                "the flag `--json` takes no value; `keys list` knows --tenant, --active, --json",
             ),
             (
                 &["keys", "list", "--bind", "b"],
-                "the flag `--bind` is unknown; `keys list` knows --active, --json",
+                "the flag `--bind` is unknown; `keys list` knows --tenant, --active, --json",
             ),
             (&["keys", "create", "x"], "unexpected argument `x`; see `cloacinactl keys create --help`"),
             (&["keys", "rotate", "a", "b"], "unexpected argument `b`"),

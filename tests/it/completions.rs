@@ -93,6 +93,7 @@ fn offers_values_where_they_are_known(name: &str) {
         ("keys revoke --grac", ""),
         // Nobody knows these.
         ("keys create --name ", ""),
+        ("keys list --tenant ", ""),
         ("serve --bind ", ""),
         ("serve --bind=", ""),
         ("keys revoke ", ""),

@@ -51,7 +51,7 @@ pub fn remarks(outcome: &Outcome) -> Vec<&str> {
 }
 
 #[track_caller]
-fn created(outcome: &Outcome) -> String {
+pub fn created(outcome: &Outcome) -> String {
     let lines = worked(outcome);
     assert!(lines.len() == 1 && lines[0].starts_with("clk_") && lines[0].len() == 53, "{outcome:?}");
     assert!(!outcome.stderr.contains(lines[0]), "{outcome:?}");
@@ -332,7 +332,8 @@ fn a_list_has_every_key() {
     let lines = worked(&outcome);
     assert_eq!(remarks(&outcome), [""; 0]);
     assert_eq!(lines.len(), 1100);
-    let columns = ["STATE", "ID", "NAME", "PERMISSIONS", "EXPIRES", "LAST USED", "CREATED", "PREFIX"];
+    let columns =
+        ["STATE", "ID", "NAME", "PERMISSIONS", "TENANT", "EXPIRES", "LAST USED", "CREATED", "PREFIX"];
     assert_eq!(
         lines[0].split("  ").map(str::trim).filter(|word| !word.is_empty()).collect::<Vec<_>>(),
         columns

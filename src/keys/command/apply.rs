@@ -13,9 +13,9 @@ use super::super::expiry;
 use super::super::store::TABLE;
 use super::super::store::declared::{Declared, KnownKey, Step, declare, known_keys};
 use super::declaration::{self, Wanted};
-use super::{Load, failed, has_answered, tell_servers, until, until_within};
 use crate::cli;
 use crate::command_error::CommandError::{self, Runtime, Usage};
+use crate::database_command::{Load, failed, has_answered, tell_servers, until, until_within};
 use crate::plain_file;
 use crate::store::{COMMAND_LIMIT, Store};
 use crate::terminal::shown;
@@ -114,13 +114,7 @@ impl<'a> Plan<'a> {
                     check_lifetime(wanted, max_lifetime, now)?;
                     self.create(wanted);
                 }
-                Some(key) if !key.is_declared => {
-                    return Err(format!(
-                        "{wanted} has the hash of the key {} (`{}`), which no file declared",
-                        key.id,
-                        shown(&key.name)
-                    ));
-                }
+                Some(key) if !key.is_declared => return Err(not_to_be_taken(wanted, key)),
                 Some(key) if key.is_revoked || key.is_rotated => {
                     let what = if key.is_revoked { "revoked" } else { "rotated" };
                     self.dead += 1;
@@ -179,6 +173,16 @@ impl<'a> Plan<'a> {
     fn say(&mut self, verbs: [&str; 2], name: &str, details: &str) {
         let _ = writeln!(self.report, "{} {}{details}", verbs[usize::from(self.is_dry)], shown(name));
     }
+}
+
+/// Why the row that has the hash is not one for a file to change.
+fn not_to_be_taken(wanted: &Wanted, key: &KnownKey) -> String {
+    let why = match key.tenant.as_deref() {
+        None => "which no file declared".to_owned(),
+        Some("") => "which is a tenant's".to_owned(),
+        Some(tenant) => format!("which is a key of the tenant `{}`", shown(tenant)),
+    };
+    format!("{wanted} has the hash of the key {} (`{}`), {why}", key.id, shown(&key.name))
 }
 
 /// A file says for each key how long it lives, so it is not quietly made shorter.

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use super::super::expiry;
 use super::super::store::TABLE;
-use super::{Load, failed, until};
 use crate::auth::api_key::{self, KeyHash};
 use crate::auth::store::{self, Lookup};
 use crate::cli;
 use crate::command_error::{CommandError, runtime};
+use crate::database_command::{Load, failed, until};
 use crate::store::Store;
 use crate::terminal::shown;
 

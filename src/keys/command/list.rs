@@ -8,10 +8,10 @@ use time::OffsetDateTime;
 use super::super::expiry;
 use super::super::listing;
 use super::super::store::{self, Listed};
-use super::{failed, has_answered, until};
 use crate::auth::store::KeyRow;
 use crate::cli;
 use crate::command_error::{CommandError, runtime};
+use crate::database_command::{failed, find_tenant, has_answered, until};
 use crate::store::Store;
 use crate::terminal::{is_obeyed, shown};
 
@@ -20,9 +20,11 @@ const PAGE: usize = 1000;
 /// Names are not cut to fewer characters than these, however narrow the terminal is.
 const LEAST_NAME_CHARACTERS: usize = 12;
 
-pub fn run(store: &Store, json: bool, active: bool) -> Result<(), CommandError> {
+/// Of every owner, or of one tenant.
+pub fn run(store: &Store, tenant: Option<&str>, json: bool, active: bool) -> Result<(), CommandError> {
+    let listed = tenant.map_or(Ok(Listed::All), |name| find_tenant(store, name).map(Listed::Of))?;
     let now = store.now(until()).map_err(failed)?;
-    let mut rows = all(store)?;
+    let mut rows = all(store, &listed)?;
     rows.retain(|row| !active || state(row, now) == "valid");
     has_answered();
     cli::print(&if json { array(&rows)? } else { table(&rows, now, terminal_width()) })
@@ -40,10 +42,10 @@ fn terminal_width() -> Option<usize> {
 }
 
 /// Newest first.
-fn all(store: &Store) -> Result<Vec<KeyRow>, CommandError> {
+fn all(store: &Store, listed: &Listed) -> Result<Vec<KeyRow>, CommandError> {
     let (mut rows, mut after) = (Vec::new(), None);
     loop {
-        let page = store::list(store, &Listed::All, after, true, PAGE, until()).map_err(failed)?;
+        let page = store::list(store, listed, after, true, PAGE, until()).map_err(failed)?;
         for row in page.iter() {
             rows.push(row.map_err(failed)?);
         }
@@ -72,17 +74,18 @@ fn array(rows: &[KeyRow]) -> Result<String, CommandError> {
     Ok(text + "\n]\n")
 }
 
-const HEAD: [&str; 8] = ["STATE", "ID", "NAME", "PERMISSIONS", "EXPIRES", "LAST USED", "CREATED", "PREFIX"];
+const HEAD: [&str; 9] =
+    ["STATE", "ID", "NAME", "PERMISSIONS", "TENANT", "EXPIRES", "LAST USED", "CREATED", "PREFIX"];
 const NAME: usize = 2;
 /// The columns from here on may be left out.
 const OPTIONAL: usize = 3;
 
 /// In `width` columns, as far as that goes; whole where it is `None`.
 fn table(rows: &[KeyRow], now: OffsetDateTime, width: Option<usize>) -> String {
-    let mut lines: Vec<[String; 8]> = std::iter::once(HEAD.map(str::to_owned))
+    let mut lines: Vec<[String; HEAD.len()]> = std::iter::once(HEAD.map(str::to_owned))
         .chain(rows.iter().map(|row| cells(row, now, width.is_some())))
         .collect();
-    let mut widths = [0; 8];
+    let mut widths = [0; HEAD.len()];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = usize::max(*width, cell.chars().count());
@@ -105,7 +108,7 @@ fn table(rows: &[KeyRow], now: OffsetDateTime, width: Option<usize>) -> String {
 }
 
 /// How many columns there is room for, and how many characters of a name.
-fn fitted(widths: &[usize; 8], width: usize) -> (usize, usize) {
+fn fitted(widths: &[usize; HEAD.len()], width: usize) -> (usize, usize) {
     let name = widths[NAME];
     let least = name.min(LEAST_NAME_CHARACTERS);
     let others = |count: usize| widths[..count].iter().sum::<usize>() - name + 2 * (count - 1);
@@ -115,7 +118,7 @@ fn fitted(widths: &[usize; 8], width: usize) -> (usize, usize) {
 }
 
 /// Days stand for instants where there is little room.
-fn cells(row: &KeyRow, now: OffsetDateTime, short: bool) -> [String; 8] {
+fn cells(row: &KeyRow, now: OffsetDateTime, short: bool) -> [String; HEAD.len()] {
     let written = |timestamp: OffsetDateTime| match short {
         true => expiry::format_rfc3339(timestamp).chars().take("2026-11-24".len()).collect(),
         false => expiry::format_rfc3339(timestamp),
@@ -126,11 +129,21 @@ fn cells(row: &KeyRow, now: OffsetDateTime, short: bool) -> [String; 8] {
         row.id.to_string(),
         shown(&row.name),
         shown(&row.permissions),
+        tenant(row),
         or_never(row.expires_at),
         or_never(row.last_used_at),
         written(row.created_at),
         row.prefix.as_deref().map_or("-".to_owned(), shown),
     ]
+}
+
+fn tenant(row: &KeyRow) -> String {
+    match &row.tenant_name {
+        Some(name) => name.clone(),
+        // No tenant can be called so.
+        None if row.is_shut_out || row.tenant.is_some() => "(none here)".to_owned(),
+        None => "-".to_owned(),
+    }
 }
 
 fn state(row: &KeyRow, now: OffsetDateTime) -> &'static str {
@@ -153,21 +166,22 @@ mod tests {
 
     #[test]
     fn columns_go_from_the_right_and_names_are_cut() {
-        let widths = [7, 36, 30, 11, 10, 10, 10, 12];
+        let widths = [7, 36, 30, 11, 6, 10, 10, 10, 12];
         for (width, columns, name) in [
             (0, 3, 12),
             (59, 3, 12),
             (71, 3, 24),
             (72, 4, 12),
-            (80, 4, 20),
-            (84, 5, 12),
-            (120, 7, 24),
-            (122, 8, 12),
-            (140, 8, 30),
-            (500, 8, 30),
+            (79, 4, 19),
+            (80, 5, 12),
+            (92, 6, 12),
+            (128, 8, 24),
+            (130, 9, 12),
+            (148, 9, 30),
+            (500, 9, 30),
         ] {
             assert_eq!(fitted(&widths, width), (columns, name), "{width}");
         }
-        assert_eq!(fitted(&[7, 36, 4, 11, 10, 10, 10, 12], 72), (4, 4), "no wider than its names are");
+        assert_eq!(fitted(&[7, 36, 4, 11, 6, 10, 10, 10, 12], 72), (5, 4), "no wider than its names are");
     }
 }

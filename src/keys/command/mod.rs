@@ -7,83 +7,44 @@ mod list;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::request_body::{End, check_name, read_grace};
 use super::store::{self, Among, NewKey, Revocation, Rotated, Successor, TABLE};
 use super::{ALREADY_ROTATED, expiry, parse_id};
 use crate::auth::Permission;
-use crate::auth::announcement::wait_for_servers;
 use crate::auth::api_key::Plaintext;
 use crate::auth::store::{Undone, undo as undo_key};
 use crate::cli::{self, KeysAction};
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::command_error::runtime;
 use crate::config::Settings;
-use crate::http::error::OUTCOME_UNKNOWN;
-use crate::store::{COMMAND_LIMIT, Store, StoreError};
+use crate::database_command::{
+    self, Load, failed, find_tenant, has_answered, tell_servers, tenant_not_found, until,
+};
+use crate::store::Store;
 use crate::terminal::shown;
-
-/// By when the database has to have answered what the action asks of it now. `None`: nothing has been asked of it yet.
-static ANSWERED_BY: Mutex<Option<Instant>> = Mutex::new(None);
-/// How often that is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// Beyond what a command waits for a database and its answer: for servers to hear of it, and for the cancelling of what
-/// takes too long.
-const BESIDE_ANSWER: Duration = Duration::from_secs(6);
 
 /// Carries out an action. `settings` is asked for only where a database is needed.
 ///
 /// # Errors
-/// `Usage` for a value that is not right, `Runtime` when the database does not do it, or falls silent: the driver would
-/// wait for that for ever, so the wait is left to a thread that ends with the process.
+/// `Usage` for a value that is not right, and those of `database_command::run`.
 pub fn run(
     action: KeysAction,
     settings: impl FnOnce() -> Result<Settings, CommandError> + Send + 'static,
 ) -> Result<ExitCode, CommandError> {
-    let (over, heard) = mpsc::channel();
     let may_change = !matches!(action, KeysAction::List { .. } | KeysAction::Explain);
-    let carrying_out = thread::spawn(move || {
-        let load = || {
-            let settings = settings()?;
-            // To connect, which has its own limit.
-            until_within(settings.database_wait + COMMAND_LIMIT);
-            Ok(settings)
-        };
-        let _ = over.send(carry_out(&action, Box::new(load)));
-    });
-    loop {
-        match heard.recv_timeout(LOOK_EVERY) {
-            Ok(outcome) => return outcome,
-            Err(RecvTimeoutError::Timeout) if ANSWERED_BY.lock().is_none_or(|at| Instant::now() < at) => {}
-            Err(RecvTimeoutError::Timeout) => {
-                let outcome = if may_change { format!("; {OUTCOME_UNKNOWN}") } else { String::new() };
-                return Err(Runtime(format!("the database does not answer{outcome}")));
-            }
-            Err(RecvTimeoutError::Disconnected) => match carrying_out.join() {
-                Err(panic) => std::panic::resume_unwind(panic),
-                Ok(()) => return Err(Runtime("internal error: no outcome".to_owned())),
-            },
-        }
-    }
+    database_command::run(settings, may_change, move |settings| carry_out(&action, settings))
 }
-
-/// What a command asks for its settings with, once it needs the database.
-type Load = Box<dyn FnOnce() -> Result<Settings, CommandError>>;
 
 fn carry_out(action: &KeysAction, settings: Load) -> Result<ExitCode, CommandError> {
     match action {
-        KeysAction::Create { name, permissions, expires_in } => {
-            create(settings, name, permissions.as_deref(), expires_in.as_deref())?;
+        KeysAction::Create { name, permissions, expires_in, tenant } => {
+            create(settings, name, permissions.as_deref(), expires_in.as_deref(), tenant.as_deref())?;
         }
-        KeysAction::List { json, active } => {
-            list::run(&Store::to_look(&settings()?, &[TABLE])?, *json, *active)?;
+        KeysAction::List { tenant, json, active } => {
+            list::run(&Store::to_look(&settings()?, &[TABLE])?, tenant.as_deref(), *json, *active)?;
         }
         KeysAction::Revoke { id } => revoke(settings, id)?,
         KeysAction::Rotate { id, grace } => rotate(settings, id, grace.as_deref())?,
@@ -98,6 +59,7 @@ fn create(
     name: &str,
     permissions: Option<&str>,
     expires_in: Option<&str>,
+    tenant: Option<&str>,
 ) -> Result<(), CommandError> {
     check_name(name).map_err(|line| wrong("--name", &line))?;
     let permission = match permissions {
@@ -117,13 +79,22 @@ fn create(
         return Err(wrong("--expires-in", &line));
     }
     let store = Store::to_change(&settings, &[TABLE])?;
+    let tenant = tenant.map(|name| find_tenant(&store, name)).transpose()?;
     let now = store.now(until()).map_err(failed)?;
     let end = asked.map(End::ExpiresIn);
     let expires_at = End::bounded(end, longest, now).map_err(|line| wrong("--expires-in", &line))?;
     let key = Plaintext::generate().map_err(runtime("the system has no random bytes"))?;
     let new = NewKey::new(&key, name, permission, expires_at);
+    let is_confirmed = match &tenant {
+        None => store::insert(&store, &new, until()).map_err(failed)?.is_confirmed,
+        Some(tenant) => {
+            let made = store::insert_of(&store, tenant, &new, until()).map_err(failed)?;
+            made.value.ok_or_else(|| tenant_not_found(tenant.name()))?;
+            made.is_confirmed
+        }
+    };
     // It may be lost with its primary, which lets no client in; a revocation that is lost would.
-    if !store::insert(&store, &new, until()).map_err(failed)?.is_confirmed {
+    if !is_confirmed {
         cli::remark(
             "cloacinactl: this is done, but no synchronous standby has confirmed it: a failover may undo it",
         );
@@ -202,14 +173,6 @@ fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandE
     printed
 }
 
-/// Waits until no server lets a key in by what it knew before this call.
-fn tell_servers(store: &Store) {
-    // It takes no longer than `BESIDE_ANSWER`, and is not part of what was asked before.
-    until();
-    // An id that no server has: all of them have to be told.
-    wait_for_servers(store, Uuid::new_v4());
-}
-
 fn key_id(text: &str) -> Result<Uuid, CommandError> {
     // The text is not repeated: it may be a key.
     parse_id(text).ok_or_else(|| {
@@ -219,29 +182,4 @@ fn key_id(text: &str) -> Result<Uuid, CommandError> {
 
 fn wrong(flag: &str, line: &str) -> CommandError {
     Usage(format!("invalid value for `{flag}`: {line}"))
-}
-
-fn failed(error: StoreError) -> CommandError {
-    Runtime(match error {
-        StoreError::Unavailable(cause) => format!("the database is not available: {cause}"),
-        StoreError::Refused(cause) => format!("the database refused: {cause}"),
-        StoreError::Unknown(cause) => format!("lost the database: {cause}; {OUTCOME_UNKNOWN}"),
-    })
-}
-
-/// Until when the database may take for the one thing that a command asks of it now.
-fn until() -> Instant {
-    until_within(COMMAND_LIMIT)
-}
-
-/// The same, where that takes longer. From now on the command waits for this, whatever it waited for before.
-fn until_within(limit: Duration) -> Instant {
-    let until = Instant::now() + limit;
-    *ANSWERED_BY.lock() = Some(until + BESIDE_ANSWER);
-    until
-}
-
-/// The database has answered: what comes now may take its time, such as a reader of stdout.
-fn has_answered() {
-    *ANSWERED_BY.lock() = None;
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::auth::announcement::{notify, write_notifying};
 use crate::auth::api_key::KeyHash;
-use crate::auth::store::never_if_far;
+use crate::auth::store::{is_shut_out, never_if_far};
 use crate::store::{Committed, Store, StoreError};
 
 /// A row that a file declared, or whose hash one now declares.
@@ -23,8 +23,10 @@ pub struct KnownKey {
     pub is_revoked: bool,
     /// Another key has taken its place; it has ended, or will after a grace.
     pub is_rotated: bool,
-    /// Whether a file made it.
+    /// Whether a file made it, and it is not a tenant's.
     pub is_declared: bool,
+    /// Whose key it is, as far as that has a name; `None`: the server's.
+    pub tenant: Option<String>,
 }
 
 /// What a declared row shall hold.
@@ -47,12 +49,26 @@ pub enum Step<'a> {
 /// work, and only a role that may change keys can take it.
 const LOCK: &str = "LOCK TABLE api_keys IN SHARE UPDATE EXCLUSIVE MODE";
 
+/// Whether a row is the server's own.
+macro_rules! is_servers {
+    () => {
+        concat!("(tenant IS NULL AND NOT (", is_shut_out!(), "))")
+    };
+}
+
 const KNOWN: &str = concat!(
     "SELECT id, key_hash::text, name::text, COALESCE(permissions::text, ''), ",
     never_if_far!("expires_at"),
     ",
-            revoked_at IS NOT NULL, rotated_at IS NOT NULL, declared
-     FROM api_keys WHERE declared OR key_hash = ANY($1::text[]) ORDER BY created_at, id"
+            revoked_at IS NOT NULL, rotated_at IS NOT NULL, declared AND ",
+    is_servers!(),
+    ",
+            CASE WHEN NOT ",
+    is_servers!(),
+    " THEN COALESCE(tenant_id::text, '') END
+     FROM api_keys WHERE declared AND ",
+    is_servers!(),
+    " OR key_hash = ANY($1::text[]) ORDER BY created_at, id"
 );
 /// The clock rather than the transaction, so that listings have them in the order of the file.
 const CREATE: &str =
@@ -82,10 +98,11 @@ fn known_key(row: &Row) -> Result<KnownKey, postgres::Error> {
         is_revoked: row.try_get(5)?,
         is_rotated: row.try_get(6)?,
         is_declared: row.try_get(7)?,
+        tenant: row.try_get(8)?,
     })
 }
 
-/// Every declared row, and every other one that has one of these hashes.
+/// Every declared row but a tenant's, and every other one that has one of these hashes.
 ///
 /// # Errors
 /// See `StoreError`.

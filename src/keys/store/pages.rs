@@ -6,7 +6,7 @@ use postgres::Row;
 use postgres::types::{FromSql, ToSql};
 
 use crate::auth::Tenant;
-use crate::auth::store::{KeyRow, columns, created_at, key_row, never_if_far};
+use crate::auth::store::{KeyRow, columns, created_at, is_shut_out, key_row, never_if_far};
 use crate::paging::Position;
 use crate::store::{Store, StoreError};
 
