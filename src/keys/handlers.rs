@@ -174,15 +174,16 @@ fn undone_if_made(app: &App, id: Uuid, error: StoreError) -> Error {
 
 /// `POST /auth/keys/{id}/rotate`: a new key in the place of an old one, which dies at once or after a grace.
 pub fn rotate(app: &App, call: &Call<'_>) -> Result<Response, Error> {
-    let id = if call.parameters.get("id") == "self" {
-        call.principal.id
-    } else {
-        key_id(call.parameters.get("id"))?
+    let own = call.principal.id;
+    let id = match call.parameters.get("id") {
+        "self" => Ok(own),
+        text => key_id(text),
     };
-    if id != call.principal.id && !call.principal.is_server_admin() {
+    // Comes first: a key that may not do this is told so whatever the path names.
+    if !id.as_ref().is_ok_and(|id| *id == own) && !call.principal.is_server_admin() {
         return Err(app.auth.forbid());
     }
-    rotate_key(app, call, Among::All, id)
+    rotate_key(app, call, Among::All, id?)
 }
 
 /// `POST /tenants/{tenant}/keys/{id}/rotate`: the same for a tenant's.
