@@ -8,21 +8,29 @@ use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
 use crate::support::wait_for;
 
-/// Asserts a 204 as proxies need it, and hands back id, name and permissions.
+/// Asserts a 204 as proxies need it, and hands back id, name, permissions and tenant.
 #[track_caller]
-fn vouched(response: Response) -> [String; 3] {
+pub fn vouched_of(response: &Response) -> [String; 4] {
     assert_eq!((response.status, response.text()), (204, ""), "{response:#?}");
     // RFC 9110, 8.6: no length where there can be no body.
     for absent in ["Content-Length", "Content-Type", "WWW-Authenticate"] {
         assert_eq!(response.header(absent), None, "{response:#?}");
     }
     assert_eq!(response.header("Cache-Control"), Some("no-store"));
-    ["X-Auth-Key-Id", "X-Auth-Key-Name", "X-Auth-Permissions"].map(|name| {
+    ["X-Auth-Key-Id", "X-Auth-Key-Name", "X-Auth-Permissions", "X-Auth-Tenant"].map(|name| {
         let value = response.header(name).unwrap_or_else(|| panic!("no {name} in {response:#?}"));
         assert!(!value.is_empty(), "{name} is empty in {response:#?}");
         assert!(value.bytes().all(|byte| byte.is_ascii_graphic()), "{name}: {value:?}");
         value.to_owned()
     })
+}
+
+/// The same for a key of the server's: id, name and permissions.
+#[track_caller]
+fn vouched(response: Response) -> [String; 3] {
+    let [id, name, permissions, tenant] = vouched_of(&response);
+    assert_eq!(tenant, "-");
+    [id, name, permissions]
 }
 
 #[test]
