@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Auth, Principal};
+use crate::background::Waker;
+use crate::config::TenantDatabaseHost;
 use crate::http::request::Request;
 use crate::http::router::Parameters;
 use crate::http::server_status::ServerStatus;
@@ -18,6 +20,10 @@ pub struct App {
     pub store: Arc<Store>,
     pub auth: Auth,
     pub status: Arc<ServerStatus>,
+    /// Where tenants find the database; `None`: where the server does.
+    pub tenant_database_host: Option<TenantDatabaseHost>,
+    /// Wakes the thread that drops what removed tenants had.
+    pub tenant_removal: Waker,
     /// What `GET /openapi.json` answers.
     pub openapi: &'static [u8],
 }

@@ -3,9 +3,9 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 /// A thread that panics again and again starts no more often than this.
@@ -35,6 +35,23 @@ impl Background {
         self.stop.store(true, Ordering::Release);
         self.threads.iter().for_each(|thread| thread.thread().unpark());
         self.threads
+    }
+}
+
+/// Wakes a thread that waits for work, once that has said which it is.
+#[derive(Default)]
+pub struct Waker(OnceLock<Thread>);
+
+impl Waker {
+    /// From now on the thread that calls this is woken.
+    pub fn wakes_this_thread(&self) {
+        let _ = self.0.set(thread::current());
+    }
+
+    pub fn wake(&self) {
+        if let Some(thread) = self.0.get() {
+            thread.unpark();
+        }
     }
 }
 

@@ -31,7 +31,6 @@ pub enum Error {
     /// The database is down or too slow; nothing was changed.
     Unavailable(StoreError),
     /// The database answers, and does not let the server do this, with what would help; nothing was changed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no room needs what a database may not grant yet"))]
     Unable(String),
     /// A change was begun, and it is not known whether it was carried out, or whether it stays.
     OutcomeUnknown(Option<StoreError>),

@@ -30,7 +30,6 @@ mod signals;
 mod store;
 mod suggestion;
 mod systemd;
-#[expect(dead_code, reason = "the handlers of tenants will use it")]
 mod tenants;
 mod terminal;
 

@@ -8,7 +8,8 @@ use crate::http::router::Route;
 use crate::routes::{Endpoint, may_be_stored};
 
 /// Each with one tag, its room's. The first one is the frame that takes up the others.
-const PARTS: &[&str] = &[include_str!("openapi.json"), include_str!("keys/openapi.json")];
+const PARTS: &[&str] =
+    &[include_str!("openapi.json"), include_str!("keys/openapi.json"), include_str!("tenants/openapi.json")];
 
 /// A response that operations have in common, as its part of the document says it. An operation's own one of the same
 /// status stands in its place.

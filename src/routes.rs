@@ -13,6 +13,7 @@ use crate::keys::expiry::format_rfc3339;
 use crate::keys::handlers as keys;
 use crate::keys::verify;
 use crate::server_endpoints;
+use crate::tenants::handlers as tenants;
 
 /// What answers a route.
 pub struct Endpoint {
@@ -53,6 +54,7 @@ use Handler::{Cached, Public, Worker};
 use Scope::{AnyKey, KnownOwner, ServerAdmin};
 
 /// Which keys may read, change or manage what is a tenant's.
+const TENANT_READ: Scope = Scope::Tenant(Permission::Read);
 const TENANT_ADMIN: Scope = Scope::Tenant(Permission::Admin);
 
 const fn row(
@@ -77,6 +79,22 @@ pub const ROUTES: &[Route<Endpoint>] = &[
     row("POST", "/auth/keys/{id}/rotate", Worker(KnownOwner, keys::rotate), "replace key by a new one"),
     row("GET", "/auth/whoami", Worker(AnyKey, verify::whoami), "describe the key that asks"),
     row("GET", "/auth/verify", Cached(KnownOwner, verify::verify), "check a key for a proxy"),
+    row("POST", "/tenants", Worker(ServerAdmin, tenants::create), "create tenant"),
+    row("GET", "/tenants", Worker(ServerAdmin, tenants::list), "list tenants"),
+    row("GET", "/tenants/{tenant}", Handler::Tenant(TENANT_READ, tenants::show), "describe tenant"),
+    row(
+        "PATCH",
+        "/tenants/{tenant}",
+        Handler::Tenant(ServerAdmin, tenants::change),
+        "change a tenant's limits",
+    ),
+    row("DELETE", "/tenants/{tenant}", Handler::Tenant(ServerAdmin, tenants::remove), "remove tenant"),
+    row(
+        "POST",
+        "/tenants/{tenant}/password",
+        Handler::Tenant(ServerAdmin, tenants::set_password),
+        "give a tenant's database role a new password",
+    ),
     row(
         "POST",
         "/tenants/{tenant}/keys",

@@ -13,7 +13,7 @@ use postgres::Client;
 use crate::app::App;
 use crate::auth::Auth;
 use crate::auth::lease::LONGEST_WAIT_FOR_SERVERS;
-use crate::background::Background;
+use crate::background::{Background, Waker};
 use crate::command_error::{CommandError, runtime};
 use crate::config::{self, Settings, Wrong};
 use crate::http::completions::CompletionQueue;
@@ -33,6 +33,7 @@ use crate::routes::ROUTES;
 use crate::signals;
 use crate::store::Store;
 use crate::systemd::SystemdNotifier;
+use crate::tenants;
 
 /// Descriptors that are not clients: sessions, log, socket pairs, the poll itself, and some to spare.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -68,7 +69,7 @@ pub fn serve(
     };
     let metrics = Arc::new(Metrics::new()?);
     let set_up = |client: &mut Client, limit| bootstrap::migrate_and_make_first_key(client, limit, settings);
-    let tables = &[keys::store::TABLE];
+    let tables = &[keys::store::TABLE, tenants::store::TABLE];
     let store = Arc::new(Store::start(settings, Arc::clone(&metrics), tables, set_up)?);
     let status = Arc::new(ServerStatus::new(Arc::clone(&metrics)));
     status.access_log.store(settings.access_log, Ordering::Relaxed);
@@ -81,6 +82,8 @@ pub fn serve(
         store,
         auth,
         status: Arc::clone(&status),
+        tenant_database_host: settings.tenant_database_host.clone(),
+        tenant_removal: Waker::default(),
         openapi,
     });
 

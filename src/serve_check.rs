@@ -8,13 +8,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::unistd::{AccessFlags, access};
+use postgres::Client;
 
 use crate::cli;
 use crate::command_error::CommandError::{self, Runtime};
 use crate::config::{Flags, Settings};
 use crate::http::listener;
 use crate::keys::{self, bootstrap};
+use crate::store::migrations::State;
 use crate::store::preflight::{self as database, Finding};
+use crate::store::schema::Schema;
+use crate::tenants;
 
 /// Prints a line for each thing that is in order on stdout, and one for each that is not on stderr. The exit code is 2
 /// for wrong usage or configuration, 1 for what else is wrong. A taken address is not: mostly that is the server which
@@ -64,9 +68,22 @@ fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
         }));
     }
     if let Some(settings) = settings.as_ref().filter(|_| is_right("database_url")) {
-        findings.extend(database::database(settings, &[keys::store::TABLE], keys::preflight::look));
+        findings.extend(database::database(
+            settings,
+            &[keys::store::TABLE, tenants::store::TABLE],
+            look_at_rows,
+        ));
     }
     findings
+}
+
+/// What a start would find of keys, and what tenants can be given.
+fn look_at_rows(client: &mut Client, schema: &Schema, state: State) -> Result<Vec<String>, postgres::Error> {
+    let mut found = keys::preflight::look(client, schema, state)?;
+    if let Some(missing) = tenants::missing_right(client)? {
+        found.push(format!("gives no tenant a role of its own: {missing}"));
+    }
+    Ok(found)
 }
 
 const WRITABLE: AccessFlags = AccessFlags::R_OK.union(AccessFlags::W_OK).union(AccessFlags::X_OK);

@@ -25,7 +25,7 @@ use crate::store::Store;
 use cache::Cache;
 use last_use::LastUsedRecorder;
 pub use principal::{NAME_CHARACTERS, Owner, Permission, Principal, Scope};
-pub use tenant::{Tenant, find_tenant, is_tenant_name};
+pub use tenant::{FIND_TENANT, Tenant, find_tenant, is_tenant_name};
 use undelivered::UndeliveredKeys;
 use waiting_responses::WaitingResponses;
 

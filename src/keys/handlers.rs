@@ -150,7 +150,7 @@ fn revoke_key(app: &App, call: &Call<'_>, among: Among<'_>, id: Uuid) -> Result<
 }
 
 /// The answer to a change that is committed, to be given once no other server lets a key in by what it knew before.
-fn once_servers_know(app: &App, call: &Call<'_>, response: Response) -> Response {
+pub fn once_servers_know(app: &App, call: &Call<'_>, response: Response) -> Response {
     let Some(announced) = announcement::announce(&app.store, app.auth.server, call.request.deadline) else {
         return response;
     };

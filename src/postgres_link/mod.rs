@@ -24,6 +24,7 @@ pub use driver_error::{describe, ends_session, is_fatal, is_passing};
 pub use hosts::Hosts;
 pub use identifier::quote_identifier;
 pub use pinned::TRUSTED_OWNERS;
+pub use role_sessions::end_sessions;
 pub use session_factory::{NewSession, SessionFactory, release};
 pub use stream::Limit;
 pub use text_query::{first_value, is_true, rows};

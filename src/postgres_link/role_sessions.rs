@@ -13,7 +13,6 @@ const LOCK_TIMEOUT_MILLIS: u32 = 1000;
 ///
 /// # Errors
 /// The user may not do that, or the session broke. A transaction that this is part of can go on.
-#[expect(dead_code, reason = "for the removal of tenants")]
 pub fn end_sessions(client: &mut impl GenericClient, role: &str) -> Result<u64, postgres::Error> {
     end_sessions_where(client, role, "true")
 }

@@ -12,7 +12,7 @@ use crate::json_body::{know, wrong, wrong_kind};
 use crate::keys::expiry;
 use crate::terminal::start_of;
 
-const MOST_RUNNING_TASKS: i32 = 100_000;
+const MOST_RUNNING_TASKS: i64 = 100_000;
 const MOST_PATHS: usize = 100;
 /// PATH_MAX of Linux.
 const LONGEST_PATH_BYTES: usize = 4096;
@@ -21,7 +21,7 @@ const LONGEST_PATH_BYTES: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// On all hosts together.
-    pub max_running_tasks: Option<i32>,
+    pub max_running_tasks: Option<i64>,
     pub max_pending_executions: Option<i64>,
     /// Of all packages together.
     pub max_package_bytes: Option<i64>,
@@ -101,7 +101,7 @@ impl Serialize for Retention {
 /// Which limits to change; `None` leaves one as it is.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LimitsChange {
-    pub max_running_tasks: Option<Option<i32>>,
+    pub max_running_tasks: Option<Option<i64>>,
     pub max_pending_executions: Option<Option<i64>>,
     pub max_package_bytes: Option<Option<i64>>,
     pub max_log_bytes: Option<Option<i64>>,
@@ -109,6 +109,23 @@ pub struct LimitsChange {
     pub retention: Option<Option<Retention>>,
     /// All of them anew.
     pub paths: Option<Paths>,
+}
+
+impl Limits {
+    pub fn change(&mut self, change: &LimitsChange) {
+        fn take<T: Clone>(limit: &mut T, to: &Option<T>) {
+            if let Some(to) = to {
+                limit.clone_from(to);
+            }
+        }
+        take(&mut self.max_running_tasks, &change.max_running_tasks);
+        take(&mut self.max_pending_executions, &change.max_pending_executions);
+        take(&mut self.max_package_bytes, &change.max_package_bytes);
+        take(&mut self.max_log_bytes, &change.max_log_bytes);
+        take(&mut self.max_scratch_bytes, &change.max_scratch_bytes);
+        take(&mut self.retention, &change.retention);
+        take(&mut self.paths, &change.paths);
+    }
 }
 
 impl LimitsChange {
@@ -138,19 +155,18 @@ impl LimitsChange {
     }
 }
 
-/// A field that may be null. `N` has room for the whole range.
-fn whole_number<N: TryFrom<i64> + PartialOrd + fmt::Display>(
+/// A field that may be null.
+fn whole_number(
     fields: &Map<String, Value>,
     name: &str,
-    range: RangeInclusive<N>,
-) -> Result<Option<Option<N>>, Error> {
+    range: RangeInclusive<i64>,
+) -> Result<Option<Option<i64>>, Error> {
     let expected = || format!("a whole number from {} to {}, or null for none", range.start(), range.end());
     match fields.get(name) {
         None => Ok(None),
         Some(Value::Null) => Ok(Some(None)),
         Some(Value::Number(number)) => {
-            let taken = number.as_i64().and_then(|number| N::try_from(number).ok());
-            let taken = taken.filter(|number| range.contains(number));
+            let taken = number.as_i64().filter(|number| range.contains(number));
             let refused = || wrong(name, format_args!("`{number}` is not {}", expected()));
             taken.ok_or_else(refused).map(|number| Some(Some(number)))
         }

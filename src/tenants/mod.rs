@@ -1,7 +1,26 @@
 //! Tenants: customers or teams with keys of their own and, if wished, a role and a schema in the database.
 
 mod connection_string;
+pub mod handlers;
 mod limits;
 mod login_trial;
 mod name;
 mod password;
+pub mod removal;
+mod role;
+pub mod store;
+
+pub use limits::{Limits, LimitsChange};
+pub use name::{OwnNames, TenantName};
+pub use password::Password;
+pub use role::missing_right;
+use uuid::Uuid;
+
+/// What a tenant shall be.
+pub struct NewTenant {
+    pub id: Uuid,
+    /// Of the schema too.
+    pub name: TenantName,
+    /// What its role is called and logs in with, if it shall have one.
+    pub login: Option<(TenantName, Password)>,
+}

@@ -146,6 +146,7 @@ fn expect_fit(document: &Value, schema: &Value, value: &Value, place: &str) {
                     "object" => value.is_object(),
                     "array" => value.is_array(),
                     "string" => value.is_string(),
+                    "integer" => value.is_i64(),
                     "boolean" => value.is_boolean(),
                     "null" => value.is_null(),
                     other => panic!("{other} is not known here"),
@@ -180,6 +181,12 @@ fn expect_fit(document: &Value, schema: &Value, value: &Value, place: &str) {
             }
             "required" => {
                 expected.as_array().unwrap().iter().all(|name| value.get(name.as_str().unwrap()).is_some())
+            }
+            "additionalProperties" if expected.is_object() => {
+                for value in value.as_object().unwrap().values() {
+                    expect_fit(document, expected, value, place);
+                }
+                true
             }
             "additionalProperties" => {
                 assert_eq!(*expected, false, "{place}");
@@ -266,7 +273,16 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
     let create_of = ("POST", "/tenants/{tenant}/keys");
     let revoke_of = ("DELETE", "/tenants/{tenant}/keys/{id}");
     let rotate_of = ("POST", "/tenants/{tenant}/keys/{id}/rotate");
-    database.execute("INSERT INTO cloacina_tenants (id, name) VALUES (gen_random_uuid(), 'acme')");
+    let name_of_role = format!("{}_acme", database.name());
+    let new_tenant = format!(r#"{{"schema_name":"acme","username":"{name_of_role}"}}"#);
+    let create_tenant = ("POST", "/tenants");
+    let list_tenants = ("GET", "/tenants");
+    let show_tenant = ("GET", "/tenants/{tenant}");
+    let change_tenant = ("PATCH", "/tenants/{tenant}");
+    let remove_tenant = ("DELETE", "/tenants/{tenant}");
+    let set_password = ("POST", "/tenants/{tenant}/password");
+    let response = server.post("/tenants", &bootstrap_key, &new_tenant).expect_status(201);
+    check(create_tenant.0, create_tenant.1, response);
     let of_tenant =
         || server.post("/tenants/acme/keys", &bootstrap_key, r#"{"name":"a"}"#).expect_status(201).json();
     let (revoked_of, rotated_of) = (of_tenant(), of_tenant());
@@ -300,6 +316,36 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
         (rotate, &rotated, "", reader, None, 403),
         (rotate, NOTHING, "", soon, None, 404),
         (rotate, NOTHING, "", soon, Some(r#"{"grace":1}"#), 422),
+        (create_tenant, "", "", soon, Some(r#"{"schema_name":"beta"}"#), 201),
+        (create_tenant, "", "", soon, Some("{"), 400),
+        (create_tenant, "", "", unknown, Some("{}"), 401),
+        (create_tenant, "", "", reader, Some("{}"), 403),
+        (create_tenant, "", "", soon, Some(&*new_tenant), 409),
+        (create_tenant, "", "", soon, None, 415),
+        (create_tenant, "", "", soon, Some("{}"), 422),
+        (list_tenants, "", "", soon, None, 200),
+        (list_tenants, "", "?limit=1", soon, None, 200),
+        (list_tenants, "", "?limit=0", soon, None, 400),
+        (list_tenants, "", "", unknown, None, 401),
+        (list_tenants, "", "", reader, None, 403),
+        (show_tenant, "", "", soon, None, 200),
+        (show_tenant, "", "", unknown, None, 401),
+        (show_tenant, "", "", reader, None, 403),
+        (show_tenant, "ghost/", "", soon, None, 404),
+        (change_tenant, "", "", soon, Some(r#"{"retention":null,"paths":{"/srv/acme":"rw"}}"#), 200),
+        (change_tenant, "", "", soon, Some("{"), 400),
+        (change_tenant, "", "", unknown, Some("{}"), 401),
+        (change_tenant, "", "", reader, Some("{}"), 403),
+        (change_tenant, "ghost/", "", soon, Some("{}"), 404),
+        (change_tenant, "", "", soon, None, 415),
+        (change_tenant, "", "", soon, Some(r#"{"retention":1}"#), 422),
+        (set_password, "", "", soon, None, 200),
+        (set_password, "", "", soon, Some("{"), 400),
+        (set_password, "", "", unknown, None, 401),
+        (set_password, "", "", reader, None, 403),
+        (set_password, "ghost/", "", soon, None, 404),
+        (set_password, "beta/", "", soon, None, 409),
+        (set_password, "", "", soon, Some(r#"{"password":1}"#), 422),
         (list, "", "?tenant=ghost", soon, None, 404),
         (list_of, "", "", soon, None, 200),
         (list_of, "", "?limit=0", soon, None, 400),
@@ -325,6 +371,10 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
         (rotate_of, rotated_of, "", reader, None, 403),
         (rotate_of, &rotated, "", soon, None, 404),
         (rotate_of, NOTHING, "", soon, Some(r#"{"grace":1}"#), 422),
+        (remove_tenant, "", "", unknown, None, 401),
+        (remove_tenant, "", "", reader, None, 403),
+        (remove_tenant, "", "", soon, None, 200),
+        (remove_tenant, "", "", soon, None, 404),
         (("GET", "/auth/whoami"), "", "", admin, None, 200),
         (("GET", "/auth/whoami"), "", "", soon, None, 200),
         (("GET", "/auth/whoami"), "", "", unknown, None, 401),
@@ -340,8 +390,13 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
         check(method, path, response.expect_status(status));
     }
     let gzip = "Content-Type: application/json\r\nContent-Encoding: gzip";
-    for (pattern, fields) in [(rotate.1, "Content-Type: text/plain"), (rotate.1, gzip), (rotate_of.1, gzip)] {
-        let path = path_of(pattern, NOTHING);
+    for (pattern, fields) in [
+        (rotate.1, "Content-Type: text/plain"),
+        (rotate.1, gzip),
+        (rotate_of.1, gzip),
+        (set_password.1, gzip),
+    ] {
+        let path = path_of(pattern, &format!("beta/{NOTHING}"));
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {bootstrap_key}\r\n\
              {fields}\r\nContent-Length: 2\r\n\r\n{{}}"
@@ -366,7 +421,7 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
     wait_for("the server to see it", || (server.get("/ready", None).status == 503).then_some(()));
     for (method, path, responses) in operations(&document) {
         if responses.contains_key("503") {
-            let body = (method == "POST").then_some(r#"{"name":"a"}"#);
+            let body = ["POST", "PATCH"].contains(&&*method).then_some(r#"{"name":"a"}"#);
             let request = http::request(&method, &path_of(path, NOTHING), admin, body);
             check(&method, path, http::exchange(server.address, &request).expect_status(503));
         }

@@ -1,0 +1,239 @@
+//! The endpoints with which the server's admin manages tenants, and a tenant looks at itself.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::connection_string::{Address, ConnectionString};
+use super::login_trial::{Login, LoginTrial};
+use super::store::{self, Creation, TenantRow};
+use super::{Limits, LimitsChange, NewTenant, OwnNames, Password, TenantName, role};
+use crate::app::{App, Call};
+use crate::auth::Tenant;
+use crate::error::Error;
+use crate::http::response::Response;
+use crate::json_body::{know, object, text, wrong};
+use crate::keys::expiry::format_rfc3339;
+use crate::keys::handlers::once_servers_know;
+use crate::paging::{self, cursor};
+
+/// `POST /tenants`: makes a tenant, and shows its role's password, this once.
+pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
+    let fields = object(call.request, r#"{"schema_name":"acme"}"#)?;
+    know(&fields, &["schema_name", "username", "password"])?;
+    let until = call.request.deadline;
+    let (own_role, own_schema) = store::own_names(&app.store, until)?;
+    let own = OwnNames { role: &own_role, schema: &own_schema };
+    let named = |field, name: &str| TenantName::parse(name, &own).map_err(|error| wrong(field, error));
+    let name = text(&fields, "schema_name")?.ok_or_else(|| wrong("schema_name", "missing"))?;
+    let name = named("schema_name", name)?;
+    let username = text_or_null(&fields, "username")?.map(|name| named("username", name)).transpose()?;
+    let login = match (username, text_or_null(&fields, "password")?) {
+        (Some(username), chosen) => Some((username, password(chosen)?)),
+        (None, None) => None,
+        (None, Some(_)) => return Err(wrong("password", "stands without username, whose it would be")),
+    };
+    let new = NewTenant { id: Uuid::new_v4(), name, login };
+    match store::create(&app.store, &new, until)?.value {
+        Creation::Made => {}
+        Creation::Exists(text) => return Err(Error::Conflict(text.into())),
+        Creation::Unable(text) => return Err(Error::Unable(text)),
+    }
+    log_change(call, new.name.as_str(), "tenant created");
+    let name = new.name.as_str();
+    let Some((username, password)) = &new.login else { return login_shown(201, name, None) };
+    let username = username.as_str();
+    let hosts = app.store.factory.connector.hosts();
+    let address = &Address::new(&hosts, app.tenant_database_host.as_ref());
+    let string = ConnectionString::new(username, password, address);
+    let is_at_host_of_tenants = app.tenant_database_host.is_some();
+    let login = Login { user: username, address, connection_string: &string, is_at_host_of_tenants };
+    match login.try_once(&hosts) {
+        LoginTrial::LetIn => {}
+        LoginTrial::NotKnown(why) => {
+            log::warn!(tenant = name; "could not find out whether the database lets a new role in: {why}");
+        }
+        LoginTrial::Refused(why) => return Err(undone(app, call, name, why)?),
+    }
+    login_shown(201, name, Some((username, password, string)))
+}
+
+/// Takes back a tenant whose role the database does not let in.
+fn undone(app: &App, call: &Call<'_>, name: &str, why: String) -> Result<Error, Error> {
+    let tenant = app.auth.tenant(name, call.request.deadline)?;
+    store::remove(&app.store, &tenant, call.request.deadline)?;
+    app.tenant_removal.wake();
+    log_change(call, name, "tenant removed again, since the database does not let its role in");
+    Ok(Error::Unable(why))
+}
+
+/// `GET /tenants`: a page of the listing, newest first.
+pub fn list(app: &App, call: &Call<'_>) -> Result<Response, Error> {
+    let page = paging::Page::from_query(call.request.query)?;
+    let found = store::list(&app.store, page.after, page.limit, call.request.deadline)?;
+    let next = found.next.map(cursor);
+    let tenants = found.tenants.iter().map(Shown::from).collect();
+    let response = Response::json(200, &Listing { tenants, next: next.as_deref() })?;
+    Ok(match next {
+        Some(next) => response
+            .header("Link", format!("<{}>; rel=\"next\"", page.target_of_next("/tenants", &next, &[]))),
+        None => response,
+    })
+}
+
+/// `GET /tenants/{tenant}`.
+pub fn show(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
+    shown(store::show(&app.store, tenant, call.request.deadline)?, tenant)
+}
+
+/// `PATCH /tenants/{tenant}`: changes its limits.
+pub fn change(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
+    let change = LimitsChange::read(&object(call.request, r#"{"max_running_tasks":4}"#)?)?;
+    let changed = store::change_limits(&app.store, tenant, &change, call.request.deadline)?;
+    if changed.is_some() {
+        log_change(call, tenant.name(), "limits of a tenant changed");
+    }
+    shown(changed, tenant)
+}
+
+fn shown(row: Option<TenantRow>, tenant: &Tenant) -> Result<Response, Error> {
+    let row = row.ok_or_else(|| Error::NotFound(format!("tenant '{}' not found", tenant.name()).into()))?;
+    Ok(Response::json(200, &Shown::from(&row))?)
+}
+
+/// `POST /tenants/{tenant}/password`: gives its role another password, and shows it, this once.
+pub fn set_password(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
+    let chosen = match call.request.body.is_empty() {
+        true => Map::new(),
+        false => object(call.request, r#"{"password":"…"}"#)?,
+    };
+    know(&chosen, &["password"])?;
+    let password = password(text_or_null(&chosen, "password")?)?;
+    let changed = store::set_password(&app.store, tenant, &password, call.request.deadline)?;
+    let Some(username) = changed.value else {
+        let line = format!("tenant '{}' has no database role: it was made without username", tenant.name());
+        return Err(Error::Conflict(line.into()));
+    };
+    log_change(call, tenant.name(), "password of a tenant's role changed");
+    let hosts = app.store.factory.connector.hosts();
+    let address = Address::new(&hosts, app.tenant_database_host.as_ref());
+    let string = ConnectionString::new(&username, &password, &address);
+    login_shown(200, tenant.name(), Some((&username, &password, string)))
+}
+
+/// `DELETE /tenants/{tenant}`: once this has answered, no server lets one of its keys in, its role does not log in, and
+/// its names are free.
+pub fn remove(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
+    let removal = store::remove(&app.store, tenant, call.request.deadline);
+    // Also when it failed: it may have been carried out all the same.
+    app.auth.cache.clear();
+    let removal = removal?;
+    if !removal.value.was_there {
+        return Err(Error::NotFound(format!("tenant '{}' not found", tenant.name()).into()));
+    }
+    log_change(call, tenant.name(), "tenant removed");
+    app.tenant_removal.wake();
+    // A failover may bring it back.
+    if !removal.is_confirmed {
+        return Err(Error::OutcomeUnknown(None));
+    }
+    let databases = removal.value.other_databases;
+    let left = (!databases.is_empty()).then(|| role::removed_name(tenant.id()));
+    let removed = Removed {
+        status: "removed",
+        schema_name: tenant.name(),
+        role: left.as_deref(),
+        databases: (!databases.is_empty()).then_some(&databases),
+    };
+    Ok(once_servers_know(app, call, Response::json(200, &removed)?))
+}
+
+/// A field that may be null, which means the same as none.
+fn text_or_null<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Error> {
+    match fields.get(name) {
+        Some(Value::Null) => Ok(None),
+        _ => text(fields, name),
+    }
+}
+
+/// The password that was chosen, or a new one where it is missing or empty.
+fn password(chosen: Option<&str>) -> Result<Password, Error> {
+    match chosen.filter(|chosen| !chosen.is_empty()) {
+        Some(chosen) => Password::from_text(chosen).map_err(|line| wrong("password", line)),
+        None => Ok(Password::generate()?),
+    }
+}
+
+/// `string`: where there is a role, what its password is and how it logs in.
+fn login_shown(
+    status: u16,
+    name: &str,
+    login: Option<(&str, &Password, ConnectionString)>,
+) -> Result<Response, Error> {
+    let made = Made {
+        schema_name: name,
+        username: login.as_ref().map(|(username, ..)| *username),
+        password: login.as_ref().map(|(_, password, _)| password.reveal()),
+        connection_string: login.as_ref().map(|(.., string)| string.reveal()),
+    };
+    Ok(Response::json(status, &made)?)
+}
+
+/// Who did what to which tenant.
+fn log_change(call: &Call<'_>, tenant: &str, what: &str) {
+    let (principal, client) = (&call.principal, call.request.client);
+    log::info!(
+        tenant = tenant,
+        by:% = principal.id,
+        by_name = principal.name,
+        client:% = client,
+        request_id = call.request.id;
+        "{what}"
+    );
+}
+
+#[derive(Serialize)]
+struct Made<'a> {
+    schema_name: &'a str,
+    username: Option<&'a str>,
+    password: Option<&'a str>,
+    connection_string: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    schema_name: &'a str,
+    username: Option<&'a str>,
+    created_at: String,
+    #[serde(flatten)]
+    limits: &'a Limits,
+}
+
+impl<'a> From<&'a TenantRow> for Shown<'a> {
+    fn from(row: &'a TenantRow) -> Shown<'a> {
+        Shown {
+            schema_name: &row.name,
+            username: row.username.as_deref(),
+            created_at: format_rfc3339(row.created_at),
+            limits: &row.limits,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Listing<'a> {
+    tenants: Vec<Shown<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Removed<'a> {
+    status: &'static str,
+    schema_name: &'a str,
+    /// What could not be dropped, and where its objects are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    databases: Option<&'a Vec<String>>,
+}

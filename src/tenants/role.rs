@@ -1,0 +1,225 @@
+//! A tenant's role and schema in PostgreSQL: statements that are part of the transaction which the tenant's row is
+//! changed in. The schema is the server's own, so that a tenant can neither rename nor drop it, nor let others in.
+
+use postgres::error::SqlState;
+use postgres::{GenericClient, Transaction};
+use uuid::Uuid;
+
+use super::{Password, TenantName};
+use crate::postgres_link::quote_identifier;
+
+/// Sessions that a tenant's role can have at once.
+const MOST_CONNECTIONS: u32 = 10;
+
+const VIEWS: &str = include_str!("views.sql");
+/// What the comment on their schema is once they are as `VIEWS` makes them.
+const VIEWS_COMMENT: &str = "cloacinactl: views of V9";
+
+/// Why the database would not give a tenant what it needs.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Something of that name is there already.
+    Exists(String),
+    /// What the server may not do, or what would let the tenant reach the server's own tables, and what helps.
+    Unable(String),
+    Failed(postgres::Error),
+}
+
+impl From<postgres::Error> for Refusal {
+    fn from(error: postgres::Error) -> Refusal {
+        Refusal::Failed(error)
+    }
+}
+
+/// What the server's role lacks to give a tenant a role and a schema, said with what helps.
+///
+/// # Errors
+/// The session broke.
+pub fn missing_right(client: &mut impl GenericClient) -> Result<Option<String>, postgres::Error> {
+    let row = client.query_one(
+        "SELECT rolsuper OR rolcreaterole, has_database_privilege(current_database(), 'CREATE'),
+                current_database()::text, current_user::text
+         FROM pg_roles WHERE rolname = current_user",
+        &[],
+    )?;
+    let (makes_roles, makes_schemas): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let (database, role): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+    let (database, role) = (quote_identifier(&database), quote_identifier(&role));
+    Ok(match (makes_roles, makes_schemas) {
+        (false, _) => Some(format!(
+            "the server's database role cannot create roles: grant it CREATEROLE (ALTER ROLE {role} CREATEROLE)"
+        )),
+        (true, false) => Some(format!(
+            "the server's database role cannot create schemas: grant it CREATE on the database (GRANT CREATE ON DATABASE {database} TO {role})"
+        )),
+        (true, true) => None,
+    })
+}
+
+/// Gives a tenant a schema and a role that can log in and do what it likes there, and nothing elsewhere.
+///
+/// # Errors
+/// See `Refusal`; the transaction can only be rolled back then.
+pub fn create(
+    transaction: &mut Transaction<'_>,
+    schema: &TenantName,
+    username: &TenantName,
+    password: &Password,
+) -> Result<(), Refusal> {
+    if let Some(missing) = missing_right(transaction)? {
+        return Err(Refusal::Unable(missing));
+    }
+    make_views(transaction)?;
+    let (schema, role) = (schema.as_str(), username.as_str());
+    let (quoted_schema, quoted_role) = (quote_identifier(schema), quote_identifier(role));
+    transaction.batch_execute(&format!("CREATE SCHEMA {quoted_schema}")).map_err(|error| {
+        refusal(error, &SqlState::DUPLICATE_SCHEMA, || format!("schema '{schema}' exists"))
+    })?;
+    // From 16 on a setting may make us a member of each role that we make, which would make its tables look like ours.
+    transaction.batch_execute(
+        "SELECT set_config(name, '', true) FROM pg_settings WHERE name = 'createrole_self_grant'",
+    )?;
+    let verifier = password.verifier();
+    transaction
+        .batch_execute(&format!(
+            "CREATE ROLE {quoted_role} LOGIN CONNECTION LIMIT {MOST_CONNECTIONS} PASSWORD '{verifier}'"
+        ))
+        .map_err(|error| refusal(error, &SqlState::DUPLICATE_OBJECT, || format!("role '{role}' exists")))?;
+    let database: String = transaction.query_one("SELECT current_database()::text", &[])?.try_get(0)?;
+    transaction.batch_execute(&format!(
+        "GRANT USAGE, CREATE ON SCHEMA {quoted_schema} TO {quoted_role};
+         ALTER ROLE {quoted_role} IN DATABASE {} SET search_path = {quoted_schema}",
+        quote_identifier(&database)
+    ))?;
+    match reachable(transaction, role)? {
+        None => Ok(()),
+        Some(problem) => Err(Refusal::Unable(problem)),
+    }
+}
+
+/// A statement's failure: something is there already, or else.
+fn refusal(error: postgres::Error, exists: &SqlState, what: impl FnOnce() -> String) -> Refusal {
+    match error.code() == Some(exists) {
+        true => Refusal::Exists(what()),
+        false => Refusal::Failed(error),
+    }
+}
+
+/// What a new role can reach that it must not, or cannot that it must, said with what helps. PostgreSQL gives every role
+/// what `PUBLIC` has, so what is granted to that is granted to each tenant.
+fn reachable(transaction: &mut Transaction<'_>, role: &str) -> Result<Option<String>, postgres::Error> {
+    let row = transaction.query_one(
+        "WITH own AS (
+             SELECT pg_class.oid, relkind, relnamespace, quote_ident(nspname) AS schema,
+                    format('%I.%I', nspname, relname) AS shown
+             FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+             WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'api_keys'::regclass)
+               AND relkind IN ('r', 'S')
+               AND (relname LIKE 'api\\_key%' OR relname LIKE 'cloacina\\_%'
+                    OR relname IN ('auth_caches', 'refinery_schema_history'))
+         )
+         SELECT (SELECT format('every role may create objects in the schema %s of the server''s tables: '
+                               'REVOKE CREATE ON SCHEMA %1$s FROM PUBLIC', schema)
+                 FROM own WHERE has_schema_privilege($1::text, relnamespace, 'CREATE') LIMIT 1),
+                (SELECT format('every role may use the server''s own %s: REVOKE ALL ON %1$s FROM PUBLIC',
+                               string_agg(shown, ', ' ORDER BY shown))
+                 FROM own WHERE CASE relkind
+                     WHEN 'S' THEN has_sequence_privilege($1::text, oid, 'USAGE, SELECT, UPDATE')
+                     ELSE has_table_privilege($1::text, oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+                          OR has_any_column_privilege($1::text, oid, 'SELECT, INSERT, UPDATE, REFERENCES')
+                     END HAVING count(*) > 0),
+                (SELECT format('no new role may connect to this database: GRANT CONNECT ON DATABASE %I TO PUBLIC',
+                               current_database())
+                 WHERE NOT has_database_privilege($1::text, current_database(), 'CONNECT'))",
+        &[&role],
+    )?;
+    Ok(row.try_get::<_, Option<String>>(0)?.or(row.try_get(1)?).or(row.try_get(2)?))
+}
+
+/// The schema of the views, as this release has them.
+fn make_views(transaction: &mut Transaction<'_>) -> Result<(), Refusal> {
+    let row = transaction.query_opt(
+        "SELECT obj_description(oid, 'pg_namespace'), pg_has_role(nspowner, 'USAGE') FROM pg_namespace
+         WHERE nspname = 'cloacina_views'",
+        &[],
+    )?;
+    if let Some(row) = row {
+        if !row.try_get(1)? {
+            let text = "the schema cloacina_views is another role's: the server needs one of its own";
+            return Err(Refusal::Unable(text.to_owned()));
+        }
+        if row.try_get::<_, Option<&str>>(0)? == Some(VIEWS_COMMENT) {
+            return Ok(());
+        }
+    }
+    Ok(transaction.batch_execute(VIEWS)?)
+}
+
+/// Gives a role a new password.
+///
+/// # Errors
+/// The server's role may not, the role is not there, or another session has its row.
+pub fn set_password(
+    transaction: &mut Transaction<'_>,
+    username: &str,
+    password: &Password,
+) -> Result<(), postgres::Error> {
+    let role = quote_identifier(username);
+    transaction.batch_execute(&format!("ALTER ROLE {role} PASSWORD '{}'", password.verifier()))
+}
+
+/// What the role and the schema of a removed tenant are called until they are dropped.
+pub fn removed_name(id: Uuid) -> String {
+    format!("cloacina_removed_{}", id.simple())
+}
+
+/// Frees the names of a tenant's role and schema, and lets the role log in no more. One that was dropped by hand is
+/// left alone.
+///
+/// # Errors
+/// Another session has one of their rows, or the server's role may not.
+pub fn disable(
+    transaction: &mut Transaction<'_>,
+    id: Uuid,
+    schema: &str,
+    username: &str,
+) -> Result<(), postgres::Error> {
+    let removed = quote_identifier(&removed_name(id));
+    if has_role(transaction, username)? {
+        transaction.batch_execute(&format!(
+            "ALTER ROLE {} RENAME TO {removed}; ALTER ROLE {removed} NOLOGIN PASSWORD NULL",
+            quote_identifier(username)
+        ))?;
+    }
+    if has_schema(transaction, schema)? {
+        transaction
+            .batch_execute(&format!("ALTER SCHEMA {} RENAME TO {removed}", quote_identifier(schema)))?;
+    }
+    Ok(())
+}
+
+/// # Errors
+/// The session broke.
+pub fn has_role(client: &mut impl GenericClient, name: &str) -> Result<bool, postgres::Error> {
+    Ok(client.query_opt("SELECT FROM pg_roles WHERE rolname = $1::text", &[&name])?.is_some())
+}
+
+/// # Errors
+/// The session broke.
+pub fn has_schema(client: &mut impl GenericClient, name: &str) -> Result<bool, postgres::Error> {
+    Ok(client.query_opt("SELECT FROM pg_namespace WHERE nspname = $1::text", &[&name])?.is_some())
+}
+
+/// Other databases of the cluster in which a role owns something or was granted it, so that it cannot be dropped here.
+///
+/// # Errors
+/// The session broke.
+pub fn other_databases(client: &mut impl GenericClient, role: &str) -> Result<Vec<String>, postgres::Error> {
+    let row = client.query_one(
+        "SELECT COALESCE(array_agg(DISTINCT datname::text ORDER BY datname::text), '{}')
+         FROM pg_shdepend JOIN pg_database ON pg_database.oid = dbid JOIN pg_roles ON pg_roles.oid = refobjid
+         WHERE refclassid = 'pg_authid'::regclass AND rolname = $1::text AND datname <> current_database()",
+        &[&role],
+    )?;
+    row.try_get(0)
+}

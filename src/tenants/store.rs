@@ -1,0 +1,322 @@
+//! The statements on `cloacina_tenants`.
+
+use std::time::Instant;
+
+use postgres::error::SqlState;
+use postgres::{Client, Row, Transaction};
+use time::OffsetDateTime;
+
+use super::limits::{Paths, Retention};
+use super::role::{self, Refusal};
+use super::{Limits, LimitsChange, NewTenant, Password};
+use crate::auth::announcement::{notify, write_notifying};
+use crate::auth::{FIND_TENANT, Tenant};
+use crate::paging::Position;
+use crate::postgres_link::end_sessions;
+use crate::store::{Committed, Store, StoreError, TableStatements};
+
+/// What a start tries on the table.
+pub const TABLE: TableStatements =
+    TableStatements { table: "cloacina_tenants", statements: &[FIND_TENANT, SHOW, LIST, CHANGE_LIMITS] };
+
+/// A row, without its id, which no answer shows.
+#[derive(Debug)]
+pub struct TenantRow {
+    pub name: String,
+    pub username: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub limits: Limits,
+}
+
+/// What a creation came to.
+#[derive(Debug)]
+pub enum Creation {
+    Made,
+    Exists(String),
+    Unable(String),
+}
+
+/// What a removal came to.
+#[derive(Debug)]
+pub struct Removal {
+    /// Another request had removed it before.
+    pub was_there: bool,
+    /// Databases of the cluster in which its role still owns something.
+    pub other_databases: Vec<String>,
+}
+
+/// A page of the listing.
+pub struct Page {
+    pub tenants: Vec<TenantRow>,
+    /// Where the next page begins; `None` for the last one.
+    pub next: Option<Position>,
+}
+
+macro_rules! columns {
+    () => {
+        "name, username, created_at, max_running_tasks, max_pending_executions, max_package_bytes, max_log_bytes,
+         max_scratch_bytes, retention_seconds, paths::text, id"
+    };
+}
+
+const SHOW: &str =
+    concat!("SELECT ", columns!(), " FROM cloacina_tenants WHERE id = $1 AND removed_at IS NULL");
+const LIST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM cloacina_tenants WHERE removed_at IS NULL
+     AND (created_at, id) < (COALESCE($1::timestamptz, 'infinity'), COALESCE($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+     ORDER BY created_at DESC, id DESC LIMIT $3"
+);
+const CHANGE_LIMITS: &str =
+    "UPDATE cloacina_tenants SET max_running_tasks = $2, max_pending_executions = $3, max_package_bytes = $4,
+            max_log_bytes = $5, max_scratch_bytes = $6, retention_seconds = $7, paths = $8::text::jsonb
+     WHERE id = $1";
+
+/// How long a removal or a new password waits for a row that the tenant's own session has, before that session is ended.
+const LOCK_TIMEOUT_MILLIS: u32 = 200;
+
+fn tenant_row(row: &Row) -> Result<TenantRow, postgres::Error> {
+    let retention: Option<i64> = row.try_get(8)?;
+    let paths: &str = row.try_get(9)?;
+    Ok(TenantRow {
+        name: row.try_get(0)?,
+        username: row.try_get(1)?,
+        created_at: row.try_get(2)?,
+        limits: Limits {
+            max_running_tasks: row.try_get(3)?,
+            max_pending_executions: row.try_get(4)?,
+            max_package_bytes: row.try_get(5)?,
+            max_log_bytes: row.try_get(6)?,
+            max_scratch_bytes: row.try_get(7)?,
+            retention: retention.map(|seconds| Retention { seconds }),
+            // Only this server writes it, after it was checked.
+            paths: serde_json::from_str::<Paths>(paths).unwrap_or_default(),
+        },
+    })
+}
+
+/// The server's own role, and the schema in which its tables lie: no tenant may have their names.
+///
+/// # Errors
+/// See `StoreError`; so for all of these.
+pub fn own_names(store: &Store, until: Instant) -> Result<(String, String), StoreError> {
+    store.read(until, |session| {
+        let row = session.query_one(
+            "SELECT current_user::text, relnamespace::regnamespace::text FROM pg_class WHERE oid = 'api_keys'::regclass",
+            &[],
+        )?;
+        Ok((row.try_get(0)?, row.try_get(1)?))
+    })
+}
+
+/// Makes a tenant, its role and its schema in one transaction: all of it, or nothing.
+pub fn create(store: &Store, new: &NewTenant, until: Instant) -> Result<Committed<Creation>, StoreError> {
+    store.write(until, |session| {
+        let mut transaction = session.client.transaction()?;
+        match create_in(&mut transaction, new) {
+            Ok(()) => transaction.commit().map(|()| Creation::Made),
+            // Nothing was done: the transaction is rolled back when it is dropped.
+            Err(Refusal::Exists(text)) => Ok(Creation::Exists(text)),
+            Err(Refusal::Unable(text)) => Ok(Creation::Unable(text)),
+            Err(Refusal::Failed(error)) => Err(error),
+        }
+    })
+}
+
+fn create_in(transaction: &mut Transaction<'_>, new: &NewTenant) -> Result<(), Refusal> {
+    let (name, username) = (new.name.as_str(), new.login.as_ref().map(|(username, _)| username.as_str()));
+    if let Some(text) = taken(transaction, name, username)? {
+        return Err(Refusal::Exists(text));
+    }
+    let insert = "INSERT INTO cloacina_tenants (id, name, username) VALUES ($1, $2, $3)";
+    transaction.execute(insert, &[&new.id, &name, &username]).map_err(|error| {
+        // Another request was faster.
+        match error.code() == Some(&SqlState::UNIQUE_VIOLATION) {
+            true => Refusal::Exists(format!("tenant '{name}' exists, or its role")),
+            false => Refusal::Failed(error),
+        }
+    })?;
+    match &new.login {
+        Some((username, password)) => role::create(transaction, &new.name, username, password),
+        None => Ok(()),
+    }
+}
+
+/// What has one of these names already, also in another case: two such names are one to a person.
+fn taken(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+    username: Option<&str>,
+) -> Result<Option<String>, postgres::Error> {
+    let row = transaction.query_opt(
+        "SELECT kind, found, found <> asked FROM (
+             SELECT 'tenant' AS kind, name AS found, $1::text AS asked FROM cloacina_tenants
+             WHERE removed_at IS NULL AND lower(name COLLATE \"C\") = lower($1::text COLLATE \"C\")
+             UNION ALL
+             SELECT 'schema', nspname::text, $1::text FROM pg_namespace
+             WHERE lower(nspname::text COLLATE \"C\") = lower($1::text COLLATE \"C\")
+             UNION ALL
+             SELECT 'role', rolname::text, $2::text FROM pg_roles
+             WHERE lower(rolname::text COLLATE \"C\") = lower($2::text COLLATE \"C\")
+         ) AS taken LIMIT 1",
+        &[&name, &username],
+    )?;
+    row.map(|row| {
+        let (kind, found): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        let differs = if row.try_get(2)? { ", which differs only in case" } else { "" };
+        Ok(format!("{kind} '{found}' exists{differs}"))
+    })
+    .transpose()
+}
+
+/// A tenant's row; `None`: it was removed meanwhile.
+pub fn show(store: &Store, tenant: &Tenant, until: Instant) -> Result<Option<TenantRow>, StoreError> {
+    store
+        .read(until, |session| session.query_opt(SHOW, &[&tenant.id()])?.as_ref().map(tenant_row).transpose())
+}
+
+/// At most `limit` tenants, newest first.
+pub fn list(
+    store: &Store,
+    after: Option<Position>,
+    limit: usize,
+    until: Instant,
+) -> Result<Page, StoreError> {
+    // One more than asked for tells whether there is another page.
+    let count = limit as i64 + 1;
+    let (created_at, id) = after.map(|after| (after.created_at, after.id)).unzip();
+    store.read(until, |session| {
+        let mut rows = session.query(LIST, &[&created_at, &id, &count])?;
+        let is_last = rows.len() <= limit;
+        rows.truncate(limit);
+        let position = |row: &Row| Ok(Position { created_at: row.try_get(2)?, id: row.try_get(10)? });
+        let next = rows.last().filter(|_| !is_last).map(position).transpose()?;
+        Ok(Page { tenants: rows.iter().map(tenant_row).collect::<Result<_, postgres::Error>>()?, next })
+    })
+}
+
+/// Changes a tenant's limits, and returns how it is then; `None`: it was removed meanwhile.
+pub fn change_limits(
+    store: &Store,
+    tenant: &Tenant,
+    change: &LimitsChange,
+    until: Instant,
+) -> Result<Option<TenantRow>, StoreError> {
+    let changed = store.write(until, |session| {
+        let mut transaction = session.client.transaction()?;
+        let Some(row) = transaction.query_opt(&format!("{SHOW} FOR UPDATE"), &[&tenant.id()])? else {
+            return Ok(None);
+        };
+        let mut row = tenant_row(&row)?;
+        row.limits.change(change);
+        let limits = &row.limits;
+        let retention = limits.retention.map(|retention| retention.seconds);
+        let paths = serde_json::to_string(&limits.paths).unwrap_or_default();
+        transaction.execute(
+            CHANGE_LIMITS,
+            &[
+                &tenant.id(),
+                &limits.max_running_tasks,
+                &limits.max_pending_executions,
+                &limits.max_package_bytes,
+                &limits.max_log_bytes,
+                &limits.max_scratch_bytes,
+                &retention,
+                &paths,
+            ],
+        )?;
+        transaction.commit()?;
+        Ok(Some(row))
+    });
+    changed.map(|changed| changed.value)
+}
+
+/// Gives a tenant's role another password, and returns what the role is called; `None`: the tenant has no role.
+pub fn set_password(
+    store: &Store,
+    tenant: &Tenant,
+    password: &Password,
+    until: Instant,
+) -> Result<Committed<Option<String>>, StoreError> {
+    store.write(until, |session| {
+        let row = session.query_opt(SHOW, &[&tenant.id()])?;
+        let username: Option<String> = row.map(|row| row.try_get(1)).transpose()?.flatten();
+        let Some(username) = username else { return Ok(None) };
+        alone_with_role(&mut session.client, Some(&username), until, |transaction| {
+            role::set_password(transaction, &username, password)
+        })?;
+        Ok(Some(username))
+    })
+}
+
+/// Removes a tenant: when this has returned, its keys are revoked, its role logs in no more, and both names are free.
+/// What was its own is dropped later; see `removal`.
+pub fn remove(store: &Store, tenant: &Tenant, until: Instant) -> Result<Committed<Removal>, StoreError> {
+    write_notifying(store, until, |session, is_notifying| {
+        let row = session.query_opt(SHOW, &[&tenant.id()])?;
+        let Some(row) = row.as_ref().map(tenant_row).transpose()? else {
+            return Ok(Removal { was_there: false, other_databases: Vec::new() });
+        };
+        let username = row.username.as_deref();
+        alone_with_role(&mut session.client, username, until, |transaction| {
+            remove_in(transaction, tenant, username, is_notifying)
+        })
+    })
+}
+
+fn remove_in(
+    transaction: &mut Transaction<'_>,
+    tenant: &Tenant,
+    username: Option<&str>,
+    is_notifying: bool,
+) -> Result<Removal, postgres::Error> {
+    let gone = "UPDATE cloacina_tenants SET removed_at = now() WHERE id = $1 AND removed_at IS NULL";
+    let was_there = transaction.execute(gone, &[&tenant.id()])? == 1;
+    if !was_there {
+        return Ok(Removal { was_there, other_databases: Vec::new() });
+    }
+    transaction.execute(
+        "UPDATE api_keys SET revoked_at = now() WHERE tenant = $1 AND revoked_at IS NULL",
+        &[&tenant.id()],
+    )?;
+    if is_notifying {
+        transaction.batch_execute(concat!("SELECT ", notify!()))?;
+    }
+    let Some(username) = username else { return Ok(Removal { was_there, other_databases: Vec::new() }) };
+    // They could hold on to its row, and would go on with what they may.
+    end_sessions(transaction, username)?;
+    role::disable(transaction, tenant.id(), tenant.name(), username)?;
+    let other_databases = role::other_databases(transaction, &role::removed_name(tenant.id()))?;
+    Ok(Removal { was_there, other_databases })
+}
+
+/// Runs a change of a tenant's role in a transaction. A session of that role can keep the role's row from being changed,
+/// by changing it in a transaction of its own: then its sessions are ended, and it is tried again.
+fn alone_with_role<T>(
+    client: &mut Client,
+    username: Option<&str>,
+    until: Instant,
+    mut change: impl FnMut(&mut Transaction<'_>) -> Result<T, postgres::Error>,
+) -> Result<T, postgres::Error> {
+    loop {
+        let mut transaction = client.transaction()?;
+        transaction.batch_execute(&format!("SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLIS}"))?;
+        let error = match change(&mut transaction) {
+            Ok(value) => return transaction.commit().map(|()| value),
+            Err(error) => error,
+        };
+        drop(transaction);
+        let (Some(username), true) = (username, is_concurrent(&error) && Instant::now() < until) else {
+            return Err(error);
+        };
+        end_sessions(client, username)?;
+    }
+}
+
+/// Whether another session has, or has just changed, what a statement was to change. Of rows in catalogs PostgreSQL says
+/// the latter as an internal error.
+fn is_concurrent(error: &postgres::Error) -> bool {
+    let codes = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::INTERNAL_ERROR];
+    error.code().is_some_and(|code| codes.contains(code))
+}
