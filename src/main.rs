@@ -75,9 +75,8 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, CommandError> {
         Command::ConfigList => cli::print(&cli::config::list(&home()?)?)?,
         Command::Keys(action, flags) => {
             logging::start_without_file(invocation.verbose);
-            let settings =
-                move || config::Settings::for_keys(config::home(invocation.home.as_deref())?, flags);
-            return keys::command::run(action, settings);
+            let needs = config::Setting::is_for_keys;
+            return keys::command::run(action, settings_of_command(invocation.home, flags, needs));
         }
         Command::Health(url) => {
             let url = url.map_or_else(|| health::url_of(config::bind(home()?)?), Ok)?;
@@ -87,4 +86,13 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, CommandError> {
         Command::Print(text) => cli::print(&text)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a command on the database loads its settings with.
+fn settings_of_command(
+    home: Option<String>,
+    flags: config::Flags,
+    needs: fn(&config::Setting) -> bool,
+) -> impl FnOnce() -> Result<config::Settings, CommandError> + Send + 'static {
+    move || config::Settings::for_command(config::home(home.as_deref())?, flags, needs)
 }

@@ -1,14 +1,16 @@
 //! The command line: what was asked for, and how the program speaks to the terminal.
 
+mod action;
 pub mod completions;
 pub mod config;
 mod flags;
 pub mod health;
 mod help;
 mod keys;
+pub mod table;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::net::SocketAddr;
 
 use pico_args::Arguments;
@@ -73,7 +75,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, CommandError> {
         Some("help") => match operands("help", arguments, literal)?.as_slice() {
             [] => Command::Print(help::overview()),
             [topic] => Command::Print(help_of(topic, None)?),
-            [topic, action] if topic == "keys" => Command::Print(help_of(topic, Some(action))?),
+            [topic, action] if !help::actions(topic).is_empty() => {
+                Command::Print(help_of(topic, Some(action))?)
+            }
             [_, extra, ..] => return Err(unexpected("help", extra)),
         },
         Some("serve") => {
@@ -110,6 +114,26 @@ pub fn print(text: &str) -> Result<(), CommandError> {
         }
         _ => Ok(()),
     }
+}
+
+/// All that stdin has, as far as these bytes go; from a terminal, a line. `what` is asked for there.
+///
+/// # Errors
+/// `Runtime`: it cannot be read.
+pub fn read_stdin(what: &str, most_bytes: u64) -> Result<Vec<u8>, CommandError> {
+    let mut bytes = Vec::new();
+    let stdin = io::stdin().lock();
+    let is_terminal = stdin.is_terminal();
+    let mut limited = stdin.take(most_bytes);
+    match is_terminal {
+        true => {
+            remark(&format!("type or paste the {what}, then press Enter:"));
+            limited.read_until(b'\n', &mut bytes)
+        }
+        false => limited.read_to_end(&mut bytes),
+    }
+    .map_err(|error| Runtime(format!("cannot read the {what} from stdin: {error}")))?;
+    Ok(bytes)
 }
 
 /// Says on stderr why a command failed, where that is still possible.
@@ -418,6 +442,7 @@ mod tests {
             ),
             (&["keys", "create", "x"], "unexpected argument `x`; see `cloacinactl keys create --help`"),
             (&["keys", "rotate", "a", "b"], "unexpected argument `b`"),
+            (&["keys", "rotate", ""], "`keys rotate` takes one ID"),
         ] {
             let failure = parsed(line).expect_err(message);
             assert!(failure.contains(message), "{failure}");

@@ -109,14 +109,18 @@ impl Settings {
         Settings::load(Settings { home, verbose, ..Settings::default() }, flags, |_| true)
     }
 
-    /// Resolves what the `keys` commands need of them; one session is enough. Files of other secrets are left alone:
+    /// Resolves those that a command on the database needs; one session is enough. Files of other secrets are left alone:
     /// they may be another user's.
     ///
     /// # Errors
     /// As `load_all`, and the first thing that is wrong.
-    pub fn for_keys(home: PathBuf, flags: Flags) -> Result<Settings, CommandError> {
+    pub fn for_command(
+        home: PathBuf,
+        flags: Flags,
+        needs: fn(&Setting) -> bool,
+    ) -> Result<Settings, CommandError> {
         let settings = Settings { home, pool_size: 1, ..Settings::default() };
-        all_right(Settings::load(settings, flags, Setting::is_for_keys)?)
+        all_right(Settings::load(settings, flags, needs)?)
     }
 
     fn load(

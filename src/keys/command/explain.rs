@@ -1,6 +1,5 @@
 //! `cloacinactl keys explain`: what is the matter with a key that comes on stdin.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
 use super::super::expiry;
@@ -8,7 +7,7 @@ use super::super::store::TABLE;
 use crate::auth::api_key::{self, KeyHash};
 use crate::auth::store::{self, Lookup};
 use crate::cli;
-use crate::command_error::{CommandError, runtime};
+use crate::command_error::CommandError;
 use crate::database_command::{Load, failed, until};
 use crate::store::Store;
 use crate::terminal::shown;
@@ -21,7 +20,7 @@ const REVOKED: u8 = 13;
 const EXPIRED: u8 = 14;
 
 pub fn run(settings: Load) -> Result<ExitCode, CommandError> {
-    let input = read()?;
+    let input = cli::read_stdin("key", api_key::LONGEST as u64 + 3)?;
     let (code, text) = match well_formed(&input) {
         Err((code, text)) => (code, text),
         Ok(key) => {
@@ -37,23 +36,6 @@ pub fn run(settings: Load) -> Result<ExitCode, CommandError> {
 /// What people put around a key.
 const QUOTES: &[char] =
     &['"', '\'', '`', '\u{201c}', '\u{201d}', '\u{201e}', '\u{2018}', '\u{2019}', '\u{ab}', '\u{bb}'];
-
-/// All that stdin has, or more than a key can have; from a terminal, a line.
-fn read() -> Result<Vec<u8>, CommandError> {
-    let mut bytes = Vec::new();
-    let stdin = io::stdin().lock();
-    let is_terminal = stdin.is_terminal();
-    let mut limited = stdin.take(api_key::LONGEST as u64 + 3);
-    match is_terminal {
-        true => {
-            cli::remark("type or paste the key, then press Enter:");
-            limited.read_until(b'\n', &mut bytes)
-        }
-        false => limited.read_to_end(&mut bytes),
-    }
-    .map_err(runtime("cannot read the key from stdin"))?;
-    Ok(bytes)
-}
 
 /// The key on the one line of `input`, or the exit code and the text for what is none.
 fn well_formed(input: &[u8]) -> Result<&str, (u8, String)> {
