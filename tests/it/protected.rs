@@ -61,8 +61,12 @@ fn a_service_learns_who_asks(kind: Kind) {
         assert_eq!(seen.line, "GET /a/b?require=admin&require=x HTTP/1.1");
         let mut fields = seen.fields_like("x-auth");
         fields.sort_unstable();
-        let expected =
-            [("x-auth-key-id", &**id), ("x-auth-key-name", name), ("x-auth-permissions", permissions)];
+        let expected = [
+            ("x-auth-key-id", &**id),
+            ("x-auth-key-name", name),
+            ("x-auth-permissions", permissions),
+            ("x-auth-tenant", "-"),
+        ];
         assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value)));
         assert_eq!(seen.fields_like("authorization"), []);
         assert_eq!(seen.fields_like("x-forwarded-for"), [("x-forwarded-for".to_owned(), CLIENT)]);
@@ -110,7 +114,7 @@ fn a_service_learns_who_asks(kind: Kind) {
     assert_eq!(site.service.take_seen().len(), 0);
 }
 
-/// Ways to write the three fields that some service could take for the real ones.
+/// Ways to write the four fields that some service could take for the real ones.
 const FORGED: &[&str] = &[
     "X-Auth-Key-Id: forged",
     "x-auth-key-id: forged",
@@ -127,16 +131,26 @@ const FORGED: &[&str] = &[
     "X_Auth_Permissions: admin,forged",
     "X-Auth_Permissions: admin,forged",
     "X!Auth!Permissions: admin,forged",
+    "X-Auth-Tenant: forged",
+    "x-auth-tenant: forged",
+    "X_AUTH_TENANT: forged",
+    "X-Auth_Tenant: forged",
+    "X.Auth.Tenant: forged",
     "X-Auth-Role: forged",
-    "Connection: X-Auth-Key-Id, X-Auth-Key-Name, X-Auth-Permissions",
+    "Connection: X-Auth-Key-Id, X-Auth-Key-Name, X-Auth-Permissions, X-Auth-Tenant",
 ];
 
 fn nobody_says_who_they_are_themselves(kind: Kind) {
     let site = Protected::by(kind);
     let (key, id) = site.key("honest", "read");
-    let expected = [("x-auth-key-id", &*id), ("x-auth-key-name", "honest"), ("x-auth-permissions", "read")];
+    let expected = [
+        ("x-auth-key-id", &*id),
+        ("x-auth-key-name", "honest"),
+        ("x-auth-permissions", "read"),
+        ("x-auth-tenant", "-"),
+    ];
     let ours = |fields: Vec<(String, &str)>| {
-        // Not one of the three, so nobody takes it for one: nginx passes it on.
+        // Not one of the four, so nobody takes it for one: nginx passes it on.
         let mut fields: Vec<_> = fields.into_iter().filter(|(name, _)| name != "x-auth-role").collect();
         fields.sort_unstable();
         assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value)));
@@ -167,8 +181,9 @@ fn nobody_says_who_they_are_themselves(kind: Kind) {
     let front = Front::protecting(kind, careless.address, site.service.address);
     front.ask("GET /", &all).expect_status(200);
     let seen = site.service.take_one();
-    assert!(!format!("{:?}", seen.fields_like("x-auth-key")).contains("forged"), "{seen:#?}");
-    assert!(!format!("{:?}", seen.fields_like("x-auth-permissions")).contains("forged"), "{seen:#?}");
+    for name in ["x-auth-key", "x-auth-permissions", "x-auth-tenant"] {
+        assert!(!format!("{:?}", seen.fields_like(name)).contains("forged"), "{seen:#?}");
+    }
 }
 
 fn bodies_of_every_form_get_through(kind: Kind) {

@@ -42,24 +42,24 @@ impl Front {
             Kind::Nginx => ("nginx.conf", "api.example.com"),
             Kind::Caddy => ("Caddyfile", "api.example.com"),
         };
-        Front::start(kind, name, file, &[("127.0.0.1:8080", server)])
+        Front::start(kind, name, &shipped(file), &[("127.0.0.1:8080", server)])
     }
 
     /// HTTPS before a service that the server's keys protect.
     pub fn protecting(kind: Kind, server: SocketAddr, service: SocketAddr) -> Front {
-        let (file, name) = match kind {
-            Kind::Nginx => ("nginx-verify.conf", "service.example.com"),
-            Kind::Caddy => ("Caddyfile-verify", "service.example.com"),
-        };
-        Front::start(kind, name, file, &[("127.0.0.1:8080", server), ("127.0.0.1:3000", service)])
+        Front::protecting_by(kind, &shipped(protection(kind)), server, service)
     }
 
-    /// Starts it with the addresses of the file replaced.
-    fn start(kind: Kind, name: &'static str, file: &str, addresses: &[(&str, SocketAddr)]) -> Front {
+    /// The same by a configuration that is made from that of `scripts/deploy/`, or was there once.
+    pub fn protecting_by(kind: Kind, text: &str, server: SocketAddr, service: SocketAddr) -> Front {
+        let addresses = [("127.0.0.1:8080", server), ("127.0.0.1:3000", service)];
+        Front::start(kind, "service.example.com", text, &addresses)
+    }
+
+    /// Starts it with the addresses of its configuration replaced.
+    fn start(kind: Kind, name: &'static str, text: &str, addresses: &[(&str, SocketAddr)]) -> Front {
         let directory = Directory::new();
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/deploy").join(file);
-        let mut text =
-            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mut text = text.to_owned();
         for (example, address) in addresses {
             text = replaced(&text, example, &address.to_string());
         }
@@ -128,8 +128,22 @@ impl Front {
     }
 }
 
+/// The file that has a service protected.
+pub fn protection(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Nginx => "nginx-verify.conf",
+        Kind::Caddy => "Caddyfile-verify",
+    }
+}
+
+/// A file of `scripts/deploy/`.
+pub fn shipped(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/deploy").join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// Replaces what has to be there.
-fn replaced(text: &str, from: &str, to: &str) -> String {
+pub fn replaced(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "there is no {from:?} in\n{text}");
     text.replace(from, to)
 }

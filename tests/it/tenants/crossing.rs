@@ -130,6 +130,8 @@ struct World {
     /// Of acme, of the other tenant, of a removed one, of the server; one that no key has, and what is no id.
     ids: [String; 6],
     keys: Vec<Key>,
+    /// Keys of the removed one.
+    removed: [String; 3],
 }
 
 /// What paths call a tenant: the first two are there.
@@ -146,8 +148,8 @@ impl World {
         let nothing = "00000000-0000-4000-8000-000000000000".to_owned();
         let ids = [acme, other, gone, site.key("write").id().to_owned(), nothing, "x".to_owned()];
         let mut keys = Vec::new();
-        for tenant in ["acme", "other", "gone"] {
-            let owner = if tenant == "gone" { Owner::Nothing } else { Owner::Tenant(tenant) };
+        for tenant in ["acme", "other"] {
+            let owner = Owner::Tenant(tenant);
             for permissions in PERMISSIONS {
                 keys.push(Key { owner, permissions, key: site.key_of(tenant, permissions).key().to_owned() });
             }
@@ -168,9 +170,9 @@ impl World {
         ] {
             keys.push(inserted(&site, Owner::Nothing, permissions, set));
         }
-        // As a removal does first, but for the keys: these would be 401.
-        site.database.execute("UPDATE cloacina_tenants SET removed_at = now() WHERE name = 'gone'");
-        World { site, ids, keys }
+        let removed = PERMISSIONS.map(|permissions| site.key_of("gone", permissions).key().to_owned());
+        site.remove("gone");
+        World { site, ids, keys, removed }
     }
 
     fn key(&self, owner: Owner, permissions: &str) -> &str {
@@ -245,7 +247,7 @@ fn without_a_valid_key_all_is_401() {
     };
     let acme = "tenant = (SELECT id FROM cloacina_tenants WHERE name = 'acme'), tenant_id = 'acme', is_admin = false";
     let mistyped = format!("{}x", &site.admin[..site.admin.len() - 1]);
-    let credentials = [
+    let mut credentials = vec![
         (String::new(), MALFORMED),
         ("Authorization: Bearer\r\n".to_owned(), MALFORMED),
         (format!("Authorization: Basic {}\r\n", site.admin), MALFORMED),
@@ -257,6 +259,7 @@ fn without_a_valid_key_all_is_401() {
         (revoked("an-expired-key-of-acme", &format!("{acme}, expires_at = now() - interval '1 s'")), INVALID),
         (revoked("a-revoked-key-of-none", "tenant_id = 'nowhere', revoked_at = now()"), INVALID),
     ];
+    credentials.extend(world.removed.iter().map(|key| (bearer(key), INVALID)));
     let before = site.rows();
     let mut connection = world.connect();
     let (mut pairs, mut requests) = (0, 0);

@@ -6,5 +6,6 @@ mod keys_command;
 mod lookups;
 mod notifications;
 mod password;
+mod proxies;
 mod site;
 mod verify;

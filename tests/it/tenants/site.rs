@@ -41,9 +41,18 @@ impl Site {
     /// Makes a tenant that has nothing in PostgreSQL.
     #[track_caller]
     pub fn tenant(&self, name: &str) {
-        self.database.execute(&format!(
-            "INSERT INTO cloacina_tenants (id, name) VALUES (gen_random_uuid(), '{name}')"
-        ));
+        let body = json!({ "schema_name": name }).to_string();
+        self.server.post("/tenants", &self.admin, &body).expect_status(201);
+    }
+
+    /// Removes a tenant, and waits until nothing of it is left.
+    #[track_caller]
+    pub fn remove(&self, tenant: &str) {
+        self.server.delete(&format!("/tenants/{tenant}"), &self.admin).expect_status(200);
+        wait_for("the rows of removed tenants to go", || {
+            let left = "SELECT count(*) FROM cloacina_tenants WHERE removed_at IS NOT NULL";
+            (self.database.value::<i64>(left) == 0).then_some(())
+        });
     }
 
     /// Makes a key of a tenant.
