@@ -1,4 +1,4 @@
-"""How cost grows: with the keys in the table, and with the connections."""
+"""How cost grows: with the keys in the table, with the tenants, and with the connections."""
 
 import json
 import random
@@ -120,6 +120,58 @@ def explain(bench, table):
                 raise RuntimeError(f"{what}: {wasteful} in its plan:\n{plan}")
 
 
+class Peopled:
+    """A server with so many tenants of ten keys each, one of which is known. Without a cache every request looks its key up."""
+
+    def __init__(self, cluster, count):
+        self.server, self.admin, database = lab.database_with(cluster, flags=("--auth-cache-size", "0"))
+        cluster.sql(
+            database,
+            "INSERT INTO cloacina_tenants (id, name, created_at) "
+            f"SELECT gen_random_uuid(), 'tenant_' || n, now() - n * interval '1 s' FROM generate_series(1, {count}) n",
+        )
+        cluster.sql(
+            database,
+            "INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, tenant, tenant_id) "
+            "SELECT gen_random_uuid(), encode(sha256(convert_to(cloacina_tenants.name || '-key-' || n, 'UTF8')), 'hex'), 'tenant-key-', "
+            "'key-' || n, 'admin', now() - n * interval '1 s', cloacina_tenants.id, cloacina_tenants.name "
+            "FROM cloacina_tenants, generate_series(1, 10) n",
+        )
+        cluster.sql(database, "VACUUM ANALYZE api_keys, cloacina_tenants")
+        self.name = f"tenant_{(count + 1) // 2}"
+
+    def asks(self):
+        key = f"{self.name}-key-5"
+        return {
+            "`GET /auth/verify?tenant=`": ("GET", f"/auth/verify?tenant={self.name}", key, ""),
+            "`GET /auth/whoami`": ("GET", "/auth/whoami", key, ""),
+            "a tenant's list of its keys": ("GET", f"/tenants/{self.name}/keys", key, ""),
+            "the same by the server's admin": ("GET", f"/tenants/{self.name}/keys", self.admin, ""),
+        }
+
+
+def with_tenants(bench):
+    counts = [1, 100, 10_000]
+    servers = [Peopled(bench.cluster, count) for count in counts]
+    costs = {what: [[] for _ in counts] for what in servers[0].asks()}
+    for _ in range(2 if bench.brief else 9):
+        for number, server in enumerate(servers):
+            for what, request in server.asks().items():
+                costs[what][number].append(wrk(server.server.address, [request], 1, bench.seconds)["p50"])
+    for what, measured in costs.items():
+        medians = [report.median(one) for one in measured]
+        ratio = max(medians) / min(medians)
+        report.seen(
+            f"{what} with {', '.join(f'{count:,}' for count in counts)} tenants of 10 keys, none cached",
+            ", ".join(f"{median:,.0f}" for median in medians) + " µs",
+            "the quickest of them",
+            f"{ratio:.2f}",
+            "1.1 or less",
+            ratio <= 1.1,
+            {f"{count}": one for count, one in zip(counts, measured)},
+        )
+
+
 def with_connections(bench):
     server, key, _ = lab.database_with(bench.cluster, keys=9)
     counts = [1, 8, 64, 512]
@@ -142,4 +194,4 @@ def with_connections(bench):
         )
 
 
-ROWS = [with_keys, with_connections]
+ROWS = [with_keys, with_tenants, with_connections]
