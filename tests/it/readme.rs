@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use crate::support::cluster::Cluster;
 use crate::support::postgres::Database;
 use crate::support::program::{Process, cloacinactl};
 use crate::support::server::Server;
@@ -51,27 +52,59 @@ fn the_endpoints_are_those_of_the_server() {
         .stdout_with("/auth/verify")
         .lines()
         .filter_map(|line| line.split_once(" -- "))
-        .map(|(route, _)| route.trim().replace("DEL ", "DELETE ").replace(":id", "{id}"))
+        .map(|(route, _)| {
+            let segment = |segment: &str| match segment.strip_prefix(':') {
+                Some(name) => format!("{{{name}}}"),
+                None => segment.to_owned(),
+            };
+            let route = route.trim().replace("DEL ", "DELETE ");
+            route.split('/').map(segment).collect::<Vec<_>>().join("/")
+        })
         .collect();
     let described: BTreeSet<String> =
-        rows("GET ").into_iter().chain(rows("POST ")).chain(rows("DELETE ")).collect();
+        ["GET ", "POST ", "PATCH ", "DELETE "].into_iter().flat_map(rows).collect();
     assert_eq!(described, printed);
+}
+
+/// What the commands of the block with this number print, on this server.
+fn typed(number: usize, server: &Server, before: &str) -> String {
+    let block = README.split("```sh\n").nth(number).unwrap().split("```").next().unwrap();
+    let typed = block
+        .replace("http://localhost:8080", &format!("http://{}", server.address))
+        .replace("~/.cloacina", server.home().to_str().unwrap());
+    let typed = format!("{before}\n{typed}");
+    let output = Command::new("bash").args(["-euo", "pipefail", "-c", &typed]).output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    stdout
 }
 
 #[test]
 fn the_commands_work_as_printed() {
     let database = Database::new();
     let server = Server::start(&database);
-    let block = README.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
-    let typed = block
-        .replace("http://localhost:8080", &format!("http://{}", server.address))
-        .replace("~/.cloacina", server.home().to_str().unwrap());
-    let output = Command::new("bash").args(["-euo", "pipefail", "-c", &typed]).output().unwrap();
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = typed(1, &server, "");
     assert_eq!(stdout.matches("\"name\": \"ci-deploy\"").count(), 2, "{stdout}");
     assert!(
         stdout.contains("\"permissions\": \"read\"") && stdout.contains("\"expires_at\": \""),
         "{stdout}"
     );
+}
+
+#[test]
+fn the_commands_for_tenants_work_as_printed() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let server = Server::start(&database);
+    let stdout = typed(2, &server, &format!("API_KEY={}", server.bootstrap_key()));
+    let answers: Vec<serde_json::Value> =
+        serde_json::Deserializer::from_str(&stdout).into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers.len(), 4, "{stdout}");
+    assert_eq!(answers[0]["connection_string"], serde_json::Value::Null);
+    let login = answers[1]["connection_string"].as_str().unwrap();
+    let mut client = postgres::Client::connect(login, postgres::NoTls).unwrap();
+    let row = client.query_one("SELECT schema_name FROM cloacina_views.tenant", &[]).unwrap();
+    assert_eq!(row.get::<_, &str>(0), "globex");
+    assert_eq!(answers[2]["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(answers[3]["error"], "insufficient permissions");
 }
