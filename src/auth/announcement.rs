@@ -97,7 +97,7 @@ fn draw(session: &mut Session, own: Uuid, is_notifying: bool) -> Result<Option<i
         concat!(
             "WITH told AS (SELECT ",
             notify!(),
-            " WHERE $2)
+            " WHERE $2 AND EXISTS (SELECT FROM auth_caches WHERE server <> $1))
              SELECT CASE WHEN EXISTS (SELECT FROM auth_caches WHERE server <> $1) THEN nextval('api_key_changes') END,
                     (SELECT count(*) FROM told), set_config('synchronous_commit', 'local', true),
                     -- What has been read leaves a full queue only when PostgreSQL is asked how full it is.

@@ -1,6 +1,7 @@
 //! Roles that use up what PostgreSQL has for notifications: a change of keys is made all the same, and no server is late.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -184,4 +185,54 @@ fn a_locked_queue_stops_no_change() {
         cancel.cancel_query(NoTls).unwrap();
         let _ = waiting.join().unwrap();
     });
+}
+
+/// Neither as many as there can be nor as large as they can be make a server late, slow or large.
+#[test]
+fn a_flood_of_notifications_is_not_heard() {
+    let cluster = Cluster::start();
+    let database = Database::in_cluster(&cluster);
+    let two = Two::on(&database);
+    let connect = mallory(&database);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Many at once, which PostgreSQL sends in one go, and one after another.
+        for count in [10_000, 1] {
+            let mut client = connect();
+            let is_over = &is_over;
+            scope.spawn(move || {
+                let flood = "SELECT count(pg_notify('api_key_changes', rpad(n::text || random(), 7990, '-')))
+                             FROM generate_series(1, $1) AS n";
+                while !is_over.load(Ordering::Acquire) {
+                    client.query_one(flood, &[&count]).unwrap();
+                }
+            });
+        }
+        let _stop = OnDrop(|| is_over.store(true, Ordering::Release));
+        let hits = || two.servers[1].metric("cloacina_auth_cache_hits_total", &[]);
+        let mut from_memory = 0.0;
+        for _ in 0..20 {
+            let (id, key) = two.shared_key();
+            let before = hits();
+            for _ in 0..50 {
+                assert!(passes(&two.servers[1], &key));
+            }
+            from_memory += hits() - before;
+            two.servers[0].delete(&format!("/auth/keys/{id}"), &two.admin).expect_status(200);
+            two.refuse(&key);
+        }
+        assert!(from_memory >= 500.0, "of 1000 requests {from_memory} were answered from memory");
+    });
+    for server in &two.servers {
+        let peak = server.footprint().peak;
+        assert!(peak < 60 * 1024, "{peak} KiB, where there were 80 MB of notifications at once");
+    }
+}
+
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
 }
