@@ -21,7 +21,7 @@ const TENANTS: [&str; 4] = [
 /// As text or as a UUID.
 const TENANT: &str = "11111111-2222-4333-8444-555555555555";
 
-const SIX: &str = "id uuid PRIMARY KEY DEFAULT gen_random_uuid(), key_hash text NOT NULL UNIQUE, name text NOT NULL,
+pub const SIX: &str = "id uuid PRIMARY KEY DEFAULT gen_random_uuid(), key_hash text NOT NULL UNIQUE, name text NOT NULL,
     permissions text NOT NULL DEFAULT 'admin', created_at timestamptz NOT NULL DEFAULT now(), revoked_at timestamptz";
 
 fn later(tenant_id: &str) -> Database {
@@ -45,7 +45,7 @@ fn later(tenant_id: &str) -> Database {
 
 /// Asserts that this key is valid and opens nothing but itself.
 #[track_caller]
-fn expect_tenants(server: &Server, key: &str) {
+pub fn expect_tenants(server: &Server, key: &str) {
     let who = server.get("/auth/whoami", Some(key)).expect_status(200).json();
     let id = who["id"].as_str().unwrap().to_owned();
     // Twice: from the database, and from the cache.

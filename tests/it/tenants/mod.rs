@@ -1,5 +1,6 @@
 //! Tenants: what they are given, what they can do with it, and what they cannot.
 
+mod adoption;
 mod crossing;
 mod held_locks;
 mod keys_command;
@@ -7,5 +8,6 @@ mod lookups;
 mod notifications;
 mod password;
 mod proxies;
+mod removal_across_servers;
 mod site;
 mod verify;
