@@ -9,5 +9,6 @@ mod notifications;
 mod password;
 mod proxies;
 mod removal_across_servers;
+mod same_names;
 mod site;
 mod verify;
