@@ -9,7 +9,8 @@ use crate::servers::{passes, warm};
 use crate::support::postgres::{Database, MADE_UP_PASSWORD};
 use crate::support::server::Start;
 
-const TABLES: [&str; 5] = ["api_keys", "auth_caches", "refinery_schema_history", "tenants", "pg_class"];
+const TABLES: [&str; 5] =
+    ["api_keys", "auth_caches", "refinery_schema_history", "cloacina_tenants", "pg_class"];
 
 const FUNCTIONS: &[&str] = &[
     "now() RETURNS timestamptz",
