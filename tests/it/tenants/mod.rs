@@ -3,6 +3,7 @@
 mod adoption;
 mod crossing;
 mod held_locks;
+mod keys;
 mod keys_command;
 mod lookups;
 mod notifications;
