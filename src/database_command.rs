@@ -1,6 +1,7 @@
 //! Commands that work straight on the database with the server's own store, for an operator who has that and no key: how
 //! long they wait for it, and how servers hear of what they change.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -11,7 +12,8 @@ use uuid::Uuid;
 
 use crate::auth::announcement::wait_for_servers;
 use crate::auth::{self, Tenant};
-use crate::command_error::CommandError::{self, Runtime};
+use crate::cli;
+use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::config::Settings;
 use crate::http::error::OUTCOME_UNKNOWN;
 use crate::store::{COMMAND_LIMIT, Store, StoreError};
@@ -109,4 +111,28 @@ pub fn failed(error: StoreError) -> CommandError {
         StoreError::Refused(cause) => format!("the database refused: {cause}"),
         StoreError::Unknown(cause) => format!("lost the database: {cause}; {OUTCOME_UNKNOWN}"),
     })
+}
+
+/// What is wrong with the value of a flag, or of an operand.
+pub fn invalid(name: &str, line: &str) -> CommandError {
+    Usage(format!("invalid value for `{name}`: {line}"))
+}
+
+/// Says of a change that a failover may undo it, where that is no reason to fail.
+pub fn remark_unconfirmed() {
+    cli::remark(
+        "cloacinactl: this is done, but no synchronous standby has confirmed it: a failover may undo it",
+    );
+}
+
+/// Prints a line that is shown this once. `otherwise`: what is to be said where no process can have read it, not even
+/// from a closed pipe.
+///
+/// # Errors
+/// `Runtime`: it could not be written.
+pub fn hand_over(line: &str, otherwise: impl FnOnce(io::Error) -> String) -> Result<(), CommandError> {
+    has_answered();
+    let mut stdout = io::stdout().lock();
+    let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    written.map_err(|error| Runtime(otherwise(error)))
 }

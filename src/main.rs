@@ -78,6 +78,11 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, CommandError> {
             let needs = config::Setting::is_for_keys;
             return keys::command::run(action, settings_of_command(invocation.home, flags, needs));
         }
+        Command::Tenants(action, flags) => {
+            logging::start_without_file(invocation.verbose);
+            let needs = config::Setting::is_for_tenants;
+            return tenants::command::run(action, settings_of_command(invocation.home, flags, needs));
+        }
         Command::Health(url) => {
             let url = url.map_or_else(|| health::url_of(config::bind(home()?)?), Ok)?;
             health::check(&url)?;

@@ -5,7 +5,7 @@ use std::vec;
 use pico_args::Arguments;
 
 use super::flags::Given;
-use super::{help, no_operands, operands, unexpected, unknown_action};
+use super::{no_operands, operands, topics, unexpected, unknown_action};
 use crate::command_error::CommandError::{self, Usage};
 use crate::config::Flags;
 
@@ -32,14 +32,15 @@ impl GivenAction {
         instead: fn(&str) -> Option<&'static str>,
     ) -> Result<(GivenAction, Flags), CommandError> {
         let settings = Given::take(command, &mut arguments)?.settings;
-        let actions = || help::actions(command).iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let actions =
+            || topics::actions(command).iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         let Some(name) = arguments.subcommand().ok().flatten() else {
             // A flag of an action that stands before it is told so, and what is no flag at all as well.
             no_operands(command, arguments, literal)?;
             return Err(Usage(format!("`{command}` needs an action, one of {}", actions())));
         };
         let place = format!("{command} {name}");
-        let Some(topic) = help::topic(&place) else {
+        let Some(topic) = topics::topic(&place) else {
             return Err(unknown_action(command, &name, &format!("one of {}", actions())));
         };
         let flags = Given::take(&place, &mut arguments)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pico_args::Arguments;
 
-use super::{help, switch, value};
+use super::{switch, topics, value};
 use crate::command_error::CommandError;
 use crate::config::{Flags, Form, Setting};
 
@@ -90,7 +90,7 @@ impl Given {
     /// `Usage` that names the flag.
     pub fn take(command: &str, arguments: &mut Arguments) -> Result<Given, CommandError> {
         let mut given = Given::default();
-        let Some(topic) = help::topic(command) else { return Ok(given) };
+        let Some(topic) = topics::topic(command) else { return Ok(given) };
         let mut take = |flag: &Flag| match flag.value {
             None => Ok(switch(arguments, flag.name).then(|| "true".to_owned())),
             Some(_) => value(arguments, flag.name),

@@ -8,6 +8,8 @@ pub mod health;
 mod help;
 mod keys;
 pub mod table;
+mod tenants;
+mod topics;
 
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
@@ -23,6 +25,7 @@ use crate::suggestion::did_you_mean;
 use crate::terminal;
 use flags::Given;
 pub use keys::KeysAction;
+pub use tenants::TenantsAction;
 
 /// A command line that is right in form. Its values are not looked at yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub enum Command {
     ConfigList,
     /// The flags are those of settings.
     Keys(KeysAction, Flags),
+    /// The same.
+    Tenants(TenantsAction, Flags),
     /// The server's URL, if it is given.
     Health(Option<String>),
     /// Print this text: a help, the version, or a script for a shell.
@@ -75,7 +80,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, CommandError> {
         Some("help") => match operands("help", arguments, literal)?.as_slice() {
             [] => Command::Print(help::overview()),
             [topic] => Command::Print(help_of(topic, None)?),
-            [topic, action] if !help::actions(topic).is_empty() => {
+            [topic, action] if !topics::actions(topic).is_empty() => {
                 Command::Print(help_of(topic, Some(action))?)
             }
             [_, extra, ..] => return Err(unexpected("help", extra)),
@@ -90,6 +95,10 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, CommandError> {
         Some("keys") => {
             let (action, flags) = keys::parse(arguments, literal)?;
             Command::Keys(action, flags)
+        }
+        Some("tenants") => {
+            let (action, flags) = tenants::parse(arguments, literal)?;
+            Command::Tenants(action, flags)
         }
         Some("health") => {
             let mut given = Given::take("health", &mut arguments)?;
@@ -235,7 +244,7 @@ fn no_command(arguments: Arguments) -> CommandError {
     Usage(match arguments.finish().first() {
         Some(flag) => {
             let flag = flag.to_string_lossy();
-            let meant = did_you_mean(name_of(&flag), help::GLOBAL.iter().map(|flag| flag.name));
+            let meant = did_you_mean(name_of(&flag), topics::GLOBAL.iter().map(|flag| flag.name));
             let flag = shown(&flag);
             format!(
                 "unknown flag {flag}{meant} before the command (its own flags follow it); commands are {commands}"
@@ -246,22 +255,22 @@ fn no_command(arguments: Arguments) -> CommandError {
 }
 
 fn unknown_command(name: &str) -> CommandError {
-    let meant = did_you_mean(name, help::commands().map(|topic| topic.name));
+    let meant = did_you_mean(name, topics::commands().map(|topic| topic.name));
     Usage(format!("unknown command {}{meant}; commands are {}", shown(name), command_names()))
 }
 
 /// `actions` is how the message names all of them.
 fn unknown_action(command: &str, action: &str, actions: &str) -> CommandError {
-    let meant = did_you_mean(action, help::actions(command).into_iter().map(|(name, _)| name));
+    let meant = did_you_mean(action, topics::actions(command).into_iter().map(|(name, _)| name));
     Usage(format!("unknown action {}{meant} of `{command}`: it is {actions}", shown(action)))
 }
 
 fn command_names() -> String {
-    help::commands().map(|topic| topic.name).collect::<Vec<_>>().join(", ")
+    topics::commands().map(|topic| topic.name).collect::<Vec<_>>().join(", ")
 }
 
 fn unknown_flag(command: &str, flag: &str) -> CommandError {
-    let known = help::flags(command);
+    let known = topics::flags(command);
     // Those that take a value have been taken.
     let is_known = |known: &flags::Flag| known.name == name_of(flag) || known.short == Some(name_of(flag));
     let names: Vec<_> = known.iter().map(|flag| flag.name).collect();
@@ -390,7 +399,10 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (line, message) in [
-            ([].as_slice(), "no command given; commands are serve, config, keys, health, completions, help"),
+            (
+                [].as_slice(),
+                "no command given; commands are serve, config, keys, tenants, health, completions, help",
+            ),
             (&["srve"], "unknown command `srve` (did you mean `serve`?); commands are serve"),
             (&["srve", "--help"], "unknown command `srve`"),
             (&["help", "srve"], "unknown command `srve`"),
@@ -443,6 +455,19 @@ mod tests {
             (&["keys", "create", "x"], "unexpected argument `x`; see `cloacinactl keys create --help`"),
             (&["keys", "rotate", "a", "b"], "unexpected argument `b`"),
             (&["keys", "rotate", ""], "`keys rotate` takes one ID"),
+            (&["tenants"], "`tenants` needs an action, one of create, list, show, password, remove"),
+            (&["tenants", "create"], "`tenants create` takes one NAME"),
+            (
+                &["tenants", "show", "a", "b"],
+                "unexpected argument `b`; see `cloacinactl tenants show --help`",
+            ),
+            (&["tenants", "remove"], "`tenants remove` takes one NAME"),
+            (&["tenants", "create", "a", "--password-file", "f"], "`--password-file` needs `--username`"),
+            (
+                &["tenants", "create", "a", "--password", "b"],
+                "the flag `--password` is unknown; `tenants create` knows --username, --password-file, ",
+            ),
+            (&["tenants", "list", "--max-key-lifetime", "1d"], "the flag `--max-key-lifetime` is unknown"),
         ] {
             let failure = parsed(line).expect_err(message);
             assert!(failure.contains(message), "{failure}");
@@ -459,6 +484,10 @@ mod tests {
             &["config", "set", "bootstrap_key", "a", "topsecret"],
             &["keys", "explain", "topsecret"],
             &["serve", "--bootstrap-key=topsecret", "--bootstrap-key", "topsecret"],
+            &["tenants", "create", "a", "--username", "u", "topsecret"],
+            &["tenants", "create", "a", "--password", "topsecret"],
+            &["tenants", "create", "a", "--password=topsecret"],
+            &["tenants", "password", "a", "topsecret"],
         ] {
             let failure = parsed(line).expect_err("accepted");
             assert!(!failure.contains("topsecret"), "{failure}");

@@ -64,6 +64,14 @@ fn fitted(widths: &[usize], fit: &Fit, width: usize) -> (usize, usize) {
     (count, whole.min(width.saturating_sub(others(count))).max(least))
 }
 
+/// An RFC 3339 timestamp, or only its day where there is little room.
+pub fn timestamp(mut rfc3339: String, is_short: bool) -> String {
+    if is_short {
+        rfc3339.truncate("2026-11-24".len());
+    }
+    rfc3339
+}
+
 fn shorten(text: &mut String, characters: usize) {
     if text.chars().count() > characters {
         *text = text.chars().take(characters - 1).chain(['\u{2026}']).collect();

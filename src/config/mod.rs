@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use file::{position, private_directory};
 pub use mask::mask_url;
-pub use sources::secret_in;
+pub use sources::{secret_in, secret_text};
 pub use table::{Form, SETTINGS, Setting, unknown_key};
 pub use values::{count, parse_duration};
 

@@ -145,6 +145,14 @@ pub fn secret_in(path: &Path) -> Result<String, String> {
         false => plain_file::read(path, MOST_BYTES),
     }
     .map_err(|error| error.to_string())?;
+    secret_text(bytes)
+}
+
+/// A secret as a file has it, with a line end behind it or without.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn secret_text(bytes: Vec<u8>) -> Result<String, String> {
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err("it is empty".to_owned()),

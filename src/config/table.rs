@@ -84,6 +84,11 @@ impl Setting {
         ["database_url", "database_url_file", "database_wait", "max_key_lifetime"].contains(&self.key)
     }
 
+    /// Whether the `tenants` commands know it: where the database is, and where tenants find it.
+    pub fn is_for_tenants(&self) -> bool {
+        ["database_url", "database_url_file", "tenant_database_host", "database_wait"].contains(&self.key)
+    }
+
     /// Whether `take` would take the value that was given under this name.
     ///
     /// # Errors

@@ -4,16 +4,15 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::connection_string::{Address, ConnectionString};
-use super::login_trial::{Login, LoginTrial};
+use super::answer::{Made, Removed, Shown};
+use super::first_login::{FirstLogin, connection_string, first_login};
 use super::store::{self, Creation, TenantRow};
-use super::{Limits, LimitsChange, NewTenant, OwnNames, Password, TenantName, role};
+use super::{LimitsChange, NewTenant, OwnNames, Password, TenantName, no_role};
 use crate::app::{App, Call};
 use crate::auth::Tenant;
 use crate::error::Error;
 use crate::http::response::Response;
 use crate::json_body::{know, object, text, wrong};
-use crate::keys::expiry::format_rfc3339;
 use crate::keys::handlers::once_servers_know;
 use crate::paging::{self, cursor};
 
@@ -39,32 +38,21 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         Creation::Exists(text) => return Err(Error::Conflict(text.into())),
         Creation::Unable(text) => return Err(Error::Unable(text)),
     }
-    log_change(call, new.name.as_str(), "tenant created");
     let name = new.name.as_str();
-    let Some((username, password)) = &new.login else { return login_shown(201, name, None) };
-    let username = username.as_str();
-    let hosts = app.store.factory.connector.hosts();
-    let address = &Address::new(&hosts, app.tenant_database_host.as_ref());
-    let string = ConnectionString::new(username, password, address);
-    let is_at_host_of_tenants = app.tenant_database_host.is_some();
-    let login = Login { user: username, address, connection_string: &string, is_at_host_of_tenants };
-    match login.try_once(&hosts) {
-        LoginTrial::LetIn => {}
-        LoginTrial::NotKnown(why) => {
-            log::warn!(tenant = name; "could not find out whether the database lets a new role in: {why}");
+    log_change(call, name, "tenant created");
+    let Some(login) = &new.login else { return Ok(Response::json(201, &Made::without_role(name))?) };
+    let host = app.tenant_database_host.as_ref();
+    match first_login(&app.store, host, &new.name, login, until)? {
+        FirstLogin::Possible(string) => {
+            let (username, password) = login;
+            Ok(Response::json(201, &Made::new(name, username.as_str(), password, &string))?)
         }
-        LoginTrial::Refused(why) => return Err(undone(app, call, name, why)?),
+        FirstLogin::TakenBack(why) => {
+            app.tenant_removal.wake();
+            log_change(call, name, "tenant removed again, since the database does not let its role in");
+            Err(Error::Unable(why))
+        }
     }
-    login_shown(201, name, Some((username, password, string)))
-}
-
-/// Takes back a tenant whose role the database does not let in.
-fn undone(app: &App, call: &Call<'_>, name: &str, why: String) -> Result<Error, Error> {
-    let tenant = app.auth.tenant(name, call.request.deadline)?;
-    store::remove(&app.store, &tenant, call.request.deadline)?;
-    app.tenant_removal.wake();
-    log_change(call, name, "tenant removed again, since the database does not let its role in");
-    Ok(Error::Unable(why))
 }
 
 /// `GET /tenants`: a page of the listing, newest first.
@@ -111,14 +99,11 @@ pub fn set_password(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Respo
     let password = password(text_or_null(&chosen, "password")?)?;
     let changed = store::set_password(&app.store, tenant, &password, call.request.deadline)?;
     let Some(username) = changed.value else {
-        let line = format!("tenant '{}' has no database role: it was made without username", tenant.name());
-        return Err(Error::Conflict(line.into()));
+        return Err(Error::Conflict(no_role(tenant).into()));
     };
     log_change(call, tenant.name(), "password of a tenant's role changed");
-    let hosts = app.store.factory.connector.hosts();
-    let address = Address::new(&hosts, app.tenant_database_host.as_ref());
-    let string = ConnectionString::new(&username, &password, &address);
-    login_shown(200, tenant.name(), Some((&username, &password, string)))
+    let string = connection_string(&app.store, app.tenant_database_host.as_ref(), &username, &password);
+    Ok(Response::json(200, &Made::new(tenant.name(), &username, &password, &string))?)
 }
 
 /// `DELETE /tenants/{tenant}`: once this has answered, no server lets one of its keys in, its role does not log in, and
@@ -137,15 +122,8 @@ pub fn remove(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, E
     if !removal.is_confirmed {
         return Err(Error::OutcomeUnknown(None));
     }
-    let databases = removal.value.other_databases;
-    let left = (!databases.is_empty()).then(|| role::removed_name(tenant.id()));
-    let removed = Removed {
-        status: "removed",
-        schema_name: tenant.name(),
-        role: left.as_deref(),
-        databases: (!databases.is_empty()).then_some(&databases),
-    };
-    Ok(once_servers_know(app, call, Response::json(200, &removed)?))
+    let response = Response::json(200, &Removed::new(tenant, &removal.value))?;
+    Ok(once_servers_know(app, call, response))
 }
 
 /// A field that may be null, which means the same as none.
@@ -164,21 +142,6 @@ fn password(chosen: Option<&str>) -> Result<Password, Error> {
     }
 }
 
-/// `string`: where there is a role, what its password is and how it logs in.
-fn login_shown(
-    status: u16,
-    name: &str,
-    login: Option<(&str, &Password, ConnectionString)>,
-) -> Result<Response, Error> {
-    let made = Made {
-        schema_name: name,
-        username: login.as_ref().map(|(username, ..)| *username),
-        password: login.as_ref().map(|(_, password, _)| password.reveal()),
-        connection_string: login.as_ref().map(|(.., string)| string.reveal()),
-    };
-    Ok(Response::json(status, &made)?)
-}
-
 /// Who did what to which tenant.
 fn log_change(call: &Call<'_>, tenant: &str, what: &str) {
     let (principal, client) = (&call.principal, call.request.client);
@@ -193,47 +156,8 @@ fn log_change(call: &Call<'_>, tenant: &str, what: &str) {
 }
 
 #[derive(Serialize)]
-struct Made<'a> {
-    schema_name: &'a str,
-    username: Option<&'a str>,
-    password: Option<&'a str>,
-    connection_string: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Shown<'a> {
-    schema_name: &'a str,
-    username: Option<&'a str>,
-    created_at: String,
-    #[serde(flatten)]
-    limits: &'a Limits,
-}
-
-impl<'a> From<&'a TenantRow> for Shown<'a> {
-    fn from(row: &'a TenantRow) -> Shown<'a> {
-        Shown {
-            schema_name: &row.name,
-            username: row.username.as_deref(),
-            created_at: format_rfc3339(row.created_at),
-            limits: &row.limits,
-        }
-    }
-}
-
-#[derive(Serialize)]
 struct Listing<'a> {
     tenants: Vec<Shown<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Removed<'a> {
-    status: &'static str,
-    schema_name: &'a str,
-    /// What could not be dropped, and where its objects are.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    databases: Option<&'a Vec<String>>,
 }

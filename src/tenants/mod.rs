@@ -1,6 +1,9 @@
 //! Tenants: customers or teams with keys of their own and, if wished, a role and a schema in the database.
 
+mod answer;
+pub mod command;
 mod connection_string;
+mod first_login;
 pub mod handlers;
 mod limits;
 mod login_trial;
@@ -16,6 +19,8 @@ pub use password::Password;
 pub use role::missing_right;
 use uuid::Uuid;
 
+use crate::auth::Tenant;
+
 /// What a tenant shall be.
 pub struct NewTenant {
     pub id: Uuid,
@@ -23,4 +28,9 @@ pub struct NewTenant {
     pub name: TenantName,
     /// What its role is called and logs in with, if it shall have one.
     pub login: Option<(TenantName, Password)>,
+}
+
+/// Why there is no password to change.
+fn no_role(tenant: &Tenant) -> String {
+    format!("tenant '{}' has no database role: it was made without username", tenant.name())
 }

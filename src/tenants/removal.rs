@@ -17,6 +17,8 @@ use crate::store::{Store, StoreError};
 
 /// How often removed tenants are looked for, of which another server, or this one before, has not dropped everything.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How soon a command looks again at what another server is at.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long each statement may wait for a lock that a session has which has not ended yet.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
 /// Objects in one transaction: each is locked, and the lock table is shared by all.
@@ -26,14 +28,22 @@ const ROWS_AT_ONCE: i64 = 1000;
 
 /// What is left of a tenant after a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Left {
+pub enum Left {
     Nothing,
     /// Another step may go on at once.
     More,
     /// Its role has something in these databases, and stays without login until that is gone.
     Role(Vec<String>),
-    /// Another server is at it.
+    /// Another server is at it, or was.
     Taken,
+}
+
+/// A removed tenant of which something is left.
+pub struct Unfinished {
+    pub name: String,
+    pub role: String,
+    /// See `Left::Role`.
+    pub databases: Vec<String>,
 }
 
 /// Runs until `stop` is set and it is unparked.
@@ -75,6 +85,43 @@ fn removed(store: &Store, until: Instant) -> Result<Vec<(Uuid, String)>, StoreEr
             &[],
         )?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    })
+}
+
+/// The same, with what is in the way.
+///
+/// # Errors
+/// See `StoreError`; so for all of these.
+pub fn unfinished(store: &Store, until: Instant) -> Result<Vec<Unfinished>, StoreError> {
+    let removed = removed(store, until)?;
+    store.read(until, |session| {
+        let unfinished = |(id, name): &(Uuid, String)| {
+            let role = removed_name(*id);
+            let databases = other_databases(&mut session.client, &role)?;
+            Ok(Unfinished { name: name.clone(), role, databases })
+        };
+        removed.iter().map(unfinished).collect()
+    })
+}
+
+/// Takes step after step of what is left of a tenant, as long as there is time.
+pub fn finish_until(store: &Store, id: Uuid, until: Instant) -> Result<Left, StoreError> {
+    let mut left = Left::More;
+    while matches!(left, Left::More | Left::Taken) && Instant::now() < until {
+        left = finish(store, id, until)?;
+        if left == Left::Taken {
+            if is_gone(store, id, until)? {
+                return Ok(Left::Nothing);
+            }
+            thread::sleep(LOOK_AGAIN_AFTER);
+        }
+    }
+    Ok(left)
+}
+
+fn is_gone(store: &Store, id: Uuid, until: Instant) -> Result<bool, StoreError> {
+    store.read(until, |session| {
+        Ok(session.query_opt("SELECT FROM cloacina_tenants WHERE id = $1", &[&id])?.is_none())
     })
 }
 

@@ -80,6 +80,9 @@ fn offers_values_where_they_are_known(name: &str) {
         ("completions ", "bash fish zsh"),
         ("config get bi", "bind"),
         ("keys apply e", "etc extra.toml"),
+        ("tenants rem", "remove"),
+        ("tenants create acme --password-file e", "etc extra.toml"),
+        ("tenants password acme --pass", "--password-file"),
         ("serve --database-url-file e", "etc extra.toml"),
         ("serve --bootstrap-key-file=e", "etc extra.toml"),
         ("--home e", "etc"),
@@ -94,6 +97,7 @@ fn offers_values_where_they_are_known(name: &str) {
         // Nobody knows these.
         ("keys create --name ", ""),
         ("keys list --tenant ", ""),
+        ("tenants show ", ""),
         ("serve --bind ", ""),
         ("serve --bind=", ""),
         ("keys revoke ", ""),

@@ -24,9 +24,14 @@ pub fn keys(database: &Database, arguments: &[&str]) -> Outcome {
 }
 
 pub fn keys_at(url: &str, arguments: &[&str], input: &str) -> Outcome {
+    run_at(url, &[&["keys"], arguments].concat(), input)
+}
+
+/// A command on the database of this URL.
+pub fn run_at(url: &str, arguments: &[&str], input: &str) -> Outcome {
     let home = Directory::new();
     let path = home.join("none");
-    let mut command = cloacinactl(["--home", path.to_str().unwrap(), "keys"]);
+    let mut command = cloacinactl(["--home", path.to_str().unwrap()]);
     command.args(arguments).env("DATABASE_URL", url);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

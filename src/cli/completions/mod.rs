@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::flags::{Flag, Kind};
-use super::help;
+use super::topics;
 use crate::config::SETTINGS;
 
 /// Those that there is a script for.
@@ -39,23 +39,23 @@ fn choices(kind: Kind) -> Vec<Choice> {
         Kind::Free | Kind::File | Kind::Directory => Vec::new(),
         Kind::OneOf(words) => words.iter().map(|word| choice(word, "")).collect(),
         Kind::Setting => SETTINGS.iter().map(|setting| choice(setting.key, setting.help)).collect(),
-        Kind::Command => help::commands().map(|topic| choice(topic.name, topic.summary)).collect(),
+        Kind::Command => topics::commands().map(|topic| choice(topic.name, topic.summary)).collect(),
         Kind::Action(command) => {
-            help::actions(command).into_iter().map(|(word, action)| choice(word, action.summary)).collect()
+            topics::actions(command).into_iter().map(|(word, action)| choice(word, action.summary)).collect()
         }
     }
 }
 
 /// Commands, and commands with an action.
 fn places() -> Vec<&'static str> {
-    help::TOPICS.iter().map(|topic| topic.name).collect()
+    topics::TOPICS.iter().map(|topic| topic.name).collect()
 }
 
 /// What may come next in which place behind how many operands, as `PLACE:COUNT`; else only flags may.
 fn operands() -> Vec<(String, Kind)> {
     let mut all = vec![(":0".to_owned(), Kind::Command)];
-    for topic in help::TOPICS {
-        if !help::actions(topic.name).is_empty() {
+    for topic in topics::TOPICS {
+        if !topics::actions(topic.name).is_empty() {
             all.push((format!("{}:0", topic.name), Kind::Action(topic.name)));
         }
         for (count, operand) in topic.operands.iter().enumerate() {
@@ -67,7 +67,7 @@ fn operands() -> Vec<(String, Kind)> {
 
 /// The flags of all places that have a value. One name means the same in each of them.
 fn valued() -> BTreeMap<&'static str, Kind> {
-    let all = help::TOPICS.iter().flat_map(|topic| help::flags(topic.name));
+    let all = topics::TOPICS.iter().flat_map(|topic| topics::flags(topic.name));
     all.filter_map(|flag| Some((flag.name, flag.value?.kind))).collect()
 }
 
@@ -92,7 +92,7 @@ fn like_bourne(template: &str, choice: impl Fn(&Choice) -> String) -> String {
         format!("    ({}) {what} ;;\n", quoted(&pattern))
     };
     let flags = |place: &str| {
-        let flags = help::flags(place);
+        let flags = topics::flags(place);
         let flags = flags.iter().map(|flag| choice(&Choice { word: flag.name, summary: flag.summary() }));
         format!("    ({}) flags=({}) ;;\n", quoted(place), joined(flags))
     };
@@ -107,13 +107,13 @@ fn like_bourne(template: &str, choice: impl Fn(&Choice) -> String) -> String {
 
 fn fish(template: &str) -> String {
     let mut script = with_names(template, " ");
-    for flag in help::GLOBAL {
+    for flag in topics::GLOBAL {
         script += &fish_flag("", flag);
     }
     for place in places() {
         let condition = format!(" -n {}", fish_quoted(&format!("__cloacinactl_in {}", quoted(place))));
-        let is_global = |flag: &Flag| help::GLOBAL.iter().any(|global| global.name == flag.name);
-        for flag in help::flags(place).iter().filter(|flag| !is_global(flag)) {
+        let is_global = |flag: &Flag| topics::GLOBAL.iter().any(|global| global.name == flag.name);
+        for flag in topics::flags(place).iter().filter(|flag| !is_global(flag)) {
             script += &fish_flag(&condition, flag);
         }
     }

@@ -7,7 +7,7 @@ use super::super::listing;
 use super::super::store::{self, Listed};
 use crate::auth::store::KeyRow;
 use crate::cli;
-use crate::cli::table::{Fit, json_array, table, terminal_width};
+use crate::cli::table::{Fit, json_array, table, terminal_width, timestamp};
 use crate::command_error::{CommandError, runtime};
 use crate::database_command::{failed, find_tenant, has_answered, until};
 use crate::store::Store;
@@ -61,13 +61,9 @@ const HEAD: [&str; 9] =
 /// Names are cut.
 const FIT: Fit = Fit { cut: 2, optional: 3 };
 
-/// Days stand for instants where there is little room.
-fn cells(row: &KeyRow, now: OffsetDateTime, short: bool) -> [String; HEAD.len()] {
-    let written = |timestamp: OffsetDateTime| match short {
-        true => expiry::format_rfc3339(timestamp).chars().take("2026-11-24".len()).collect(),
-        false => expiry::format_rfc3339(timestamp),
-    };
-    let or_never = |timestamp: Option<OffsetDateTime>| timestamp.map_or("never".to_owned(), written);
+fn cells(row: &KeyRow, now: OffsetDateTime, is_short: bool) -> [String; HEAD.len()] {
+    let written = |at: OffsetDateTime| timestamp(expiry::format_rfc3339(at), is_short);
+    let or_never = |at: Option<OffsetDateTime>| at.map_or("never".to_owned(), written);
     [
         state(row, now).to_owned(),
         row.id.to_string(),

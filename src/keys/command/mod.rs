@@ -5,7 +5,6 @@ mod declaration;
 mod explain;
 mod list;
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use uuid::Uuid;
@@ -21,7 +20,8 @@ use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::command_error::runtime;
 use crate::config::Settings;
 use crate::database_command::{
-    self, Load, failed, find_tenant, has_answered, tell_servers, tenant_not_found, until,
+    self, Load, failed, find_tenant, hand_over, invalid, remark_unconfirmed, tell_servers, tenant_not_found,
+    until,
 };
 use crate::store::Store;
 use crate::terminal::shown;
@@ -61,28 +61,28 @@ fn create(
     expires_in: Option<&str>,
     tenant: Option<&str>,
 ) -> Result<(), CommandError> {
-    check_name(name).map_err(|line| wrong("--name", &line))?;
+    check_name(name).map_err(|line| invalid("--name", &line))?;
     let permission = match permissions {
         Some(permissions) => Permission::parse(permissions)
-            .ok_or_else(|| wrong("--permissions", &format!("expected {}", Permission::NAMES)))?,
+            .ok_or_else(|| invalid("--permissions", &format!("expected {}", Permission::NAMES)))?,
         None => Permission::Admin,
     };
-    let asked = expires_in.map(expiry::duration).transpose().map_err(|line| wrong("--expires-in", line))?;
+    let asked = expires_in.map(expiry::duration).transpose().map_err(|line| invalid("--expires-in", line))?;
     if asked.is_some_and(|duration| duration.is_zero()) {
-        return Err(wrong("--expires-in", "must lie in the future"));
+        return Err(invalid("--expires-in", "must lie in the future"));
     }
     let settings = settings()?;
     let longest = settings.max_key_lifetime;
     // That needs no clock, so the database is left alone.
     if !longest.is_zero() && asked.is_some_and(|duration| duration.unsigned_abs() > longest) {
         let line = format!("must not be more than {}s: keys live no longer here", longest.as_secs());
-        return Err(wrong("--expires-in", &line));
+        return Err(invalid("--expires-in", &line));
     }
     let store = Store::to_change(&settings, &[TABLE])?;
     let tenant = tenant.map(|name| find_tenant(&store, name)).transpose()?;
     let now = store.now(until()).map_err(failed)?;
     let end = asked.map(End::ExpiresIn);
-    let expires_at = End::bounded(end, longest, now).map_err(|line| wrong("--expires-in", &line))?;
+    let expires_at = End::bounded(end, longest, now).map_err(|line| invalid("--expires-in", &line))?;
     let key = Plaintext::generate().map_err(runtime("the system has no random bytes"))?;
     let new = NewKey::new(&key, name, permission, expires_at);
     let is_confirmed = match &tenant {
@@ -95,21 +95,17 @@ fn create(
     };
     // It may be lost with its primary, which lets no client in; a revocation that is lost would.
     if !is_confirmed {
-        cli::remark(
-            "cloacinactl: this is done, but no synchronous standby has confirmed it: a failover may undo it",
-        );
+        remark_unconfirmed();
     }
     cli::remark(&format!("created {} {}", shown(name), new.id));
-    hand_over(&store, new.id, &key)
+    show(&store, new.id, &key)
 }
 
-/// Prints a new key. One that no process can have read, not even from a closed pipe, must not stay valid.
-fn hand_over(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), CommandError> {
-    has_answered();
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{}", key.reveal()).and_then(|()| stdout.flush()).map_err(|error| {
+/// Prints a new key. One that no process can have read must not stay valid.
+fn show(store: &Store, id: Uuid, key: &Plaintext) -> Result<(), CommandError> {
+    hand_over(key.reveal(), |error| {
         let undone = undo(store, id);
-        Runtime(format!("the new key {id} could not be written to stdout ({error}); {undone}"))
+        format!("the new key {id} could not be written to stdout ({error}); {undone}")
     })
 }
 
@@ -144,7 +140,7 @@ fn revoke(settings: Load, id: &str) -> Result<(), CommandError> {
 
 fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandError> {
     let old = key_id(old)?;
-    let grace = read_grace(grace.unwrap_or("0s")).map_err(|line| wrong("--grace", line))?;
+    let grace = read_grace(grace.unwrap_or("0s")).map_err(|line| invalid("--grace", line))?;
     let key = Plaintext::generate().map_err(runtime("the system has no random bytes"))?;
     let settings = settings()?;
     let successor = Successor::new(&key, grace, settings.max_key_lifetime);
@@ -168,7 +164,7 @@ fn rotate(settings: Load, old: &str, grace: Option<&str>) -> Result<(), CommandE
     // The key comes first: the old one has ended or will, whether or not all servers can be told.
     let until = expiry::format_rfc3339(made.old_expires_at);
     cli::remark(&format!("rotated {} {old} to {id}; the old key ends {until}", shown(&made.name)));
-    let printed = hand_over(&store, id, &key);
+    let printed = show(&store, id, &key);
     tell_servers(&store);
     printed
 }
@@ -178,8 +174,4 @@ fn key_id(text: &str) -> Result<Uuid, CommandError> {
     parse_id(text).ok_or_else(|| {
         Usage("invalid key ID format: it is like a1b2c3d4-e5f6-7890-abcd-ef1234567890".to_owned())
     })
-}
-
-fn wrong(flag: &str, line: &str) -> CommandError {
-    Usage(format!("invalid value for `{flag}`: {line}"))
 }

@@ -1,6 +1,7 @@
 //! Tenants: what they are given, what they can do with it, and what they cannot.
 
 mod adoption;
+mod command;
 mod crossing;
 mod held_locks;
 mod keys;

@@ -1,0 +1,78 @@
+//! The JSON objects that show a tenant, over HTTP and on the command line.
+
+use serde::Serialize;
+
+use super::connection_string::ConnectionString;
+use super::role::removed_name;
+use super::store::{Removal, TenantRow};
+use super::{Limits, Password};
+use crate::auth::Tenant;
+use crate::keys::expiry::format_rfc3339;
+
+/// How a tenant's role logs in: this is all null where it has none.
+#[derive(Serialize)]
+pub struct Made<'a> {
+    schema_name: &'a str,
+    username: Option<&'a str>,
+    password: Option<&'a str>,
+    connection_string: Option<&'a str>,
+}
+
+impl<'a> Made<'a> {
+    pub fn without_role(schema_name: &'a str) -> Made<'a> {
+        Made { schema_name, username: None, password: None, connection_string: None }
+    }
+
+    pub fn new(
+        schema_name: &'a str,
+        username: &'a str,
+        password: &'a Password,
+        string: &'a ConnectionString,
+    ) -> Made<'a> {
+        Made {
+            schema_name,
+            username: Some(username),
+            password: Some(password.reveal()),
+            connection_string: Some(string.reveal()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Shown<'a> {
+    schema_name: &'a str,
+    username: Option<&'a str>,
+    created_at: String,
+    #[serde(flatten)]
+    limits: &'a Limits,
+}
+
+impl<'a> From<&'a TenantRow> for Shown<'a> {
+    fn from(row: &'a TenantRow) -> Shown<'a> {
+        Shown {
+            schema_name: &row.name,
+            username: row.username.as_deref(),
+            created_at: format_rfc3339(row.created_at),
+            limits: &row.limits,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Removed<'a> {
+    status: &'static str,
+    schema_name: &'a str,
+    /// What cannot be dropped yet, and where its objects are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    databases: &'a [String],
+}
+
+impl<'a> Removed<'a> {
+    pub fn new(tenant: &'a Tenant, removal: &'a Removal) -> Removed<'a> {
+        let databases = &*removal.other_databases;
+        let role = (!databases.is_empty()).then(|| removed_name(tenant.id()));
+        Removed { status: "removed", schema_name: tenant.name(), role, databases }
+    }
+}
