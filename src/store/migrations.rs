@@ -8,6 +8,7 @@ use postgres::{Client, Transaction};
 use refinery::Migration;
 
 use super::locks::{self, EARLIER_RELEASES, Stopped};
+use super::row_types;
 use super::schema::{self, Schema};
 use crate::command_error::CommandError;
 use crate::postgres_link::{describe, first_value, is_true, rows};
@@ -174,7 +175,10 @@ pub fn run(
     limit: Duration,
     mut and_then: impl FnMut(Transaction<'_>) -> Result<(), Stopped>,
 ) -> Result<(), CommandError> {
-    let (State::Behind { .. }, schema) = state(client)? else { return Ok(()) };
+    let (State::Behind { .. }, schema) = state(client)? else {
+        row_types::close(client);
+        return Ok(());
+    };
     let known = known();
     let failed = |error: postgres::Error| Stopped::by(NOTHING_CHANGED, &error);
     // With enough left for what comes after it.
@@ -202,6 +206,7 @@ pub fn run(
         }
         Ok(unapplied)
     })?;
+    row_types::close(client);
     for migration in applied {
         log::info!("migrated the database: {migration}");
     }

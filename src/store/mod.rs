@@ -8,6 +8,7 @@ mod open;
 mod pool;
 pub mod preflight;
 mod probe;
+mod row_types;
 pub mod schema;
 mod session;
 
