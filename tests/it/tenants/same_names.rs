@@ -44,7 +44,7 @@ const OPERATORS: &[(&str, &str)] = &[
 ];
 
 /// What the role does, in the schema that is current.
-fn names() -> String {
+pub fn names() -> String {
     let mut statements = String::new();
     let body = "LANGUAGE plpgsql AS $$ BEGIN RAISE 'the wrong one'; END $$;";
     for function in FUNCTIONS {
