@@ -23,11 +23,11 @@ CREATE INDEX IF NOT EXISTS cloacina_tenants_by_creation
 CREATE INDEX IF NOT EXISTS cloacina_tenants_removed ON cloacina_tenants (removed_at) WHERE removed_at IS NOT NULL;
 
 -- Whose key it is; null: the server's, or that of a tenant which does not exist here. A tenant's key has its name in
--- `tenant_id` too, by which servers of earlier releases shut it out. There it had to hold a text.
+-- `tenant_id` too, by which servers of earlier releases shut it out. It has to hold any of them.
 DO $$
 BEGIN
     IF (SELECT atttypid FROM pg_attribute
-        WHERE attrelid = 'api_keys'::regclass AND attname = 'tenant_id' AND NOT attisdropped) = 'uuid'::regtype THEN
+        WHERE attrelid = 'api_keys'::regclass AND attname = 'tenant_id' AND NOT attisdropped) <> 'text'::regtype THEN
         ALTER TABLE api_keys ALTER COLUMN tenant_id TYPE text USING tenant_id::text;
     END IF;
 END
@@ -49,3 +49,8 @@ INSERT INTO cloacina_tenants (id, name)
     ON CONFLICT DO NOTHING;
 UPDATE api_keys SET tenant = cloacina_tenants.id FROM cloacina_tenants
     WHERE tenant_id = cloacina_tenants.name AND removed_at IS NULL;
+
+-- The channel on which servers tell each other of changes. Any role may send on a channel whose name it knows.
+CREATE TABLE IF NOT EXISTS cloacina_notifications (channel text NOT NULL);
+INSERT INTO cloacina_notifications
+    SELECT 'cloacina_' || replace(gen_random_uuid()::text, '-', '') WHERE NOT EXISTS (SELECT FROM cloacina_notifications);

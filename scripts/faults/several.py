@@ -112,7 +112,7 @@ def broken_links(cluster, short):
     faults = {
         "ended by the database": lambda: cluster.sql(name, kill),
         "cut": wire.cut,
-        "dead without a word": lambda: wire.go_dead(b"LISTEN api_key_changes"),
+        "dead without a word": lambda: wire.go_dead(b'LISTEN "cloacina_'),
         "there, and the server frozen": lambda: other.process.send_signal(signal.SIGSTOP),
     }
     for what, fault in faults.items():

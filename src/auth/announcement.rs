@@ -20,11 +20,24 @@ macro_rules! last_number {
 }
 pub(super) use last_number;
 
+/// What notifications are sent on; their text means nothing. Any role may send on a channel whose name it knows, and this
+/// one only the servers know.
+macro_rules! channel {
+    () => {
+        "COALESCE((SELECT channel FROM cloacina_notifications), 'api_key_changes')"
+    };
+}
+pub(crate) use channel;
+
 /// What a statement selects, where it is told to, to notify the other servers as it is committed. One notification at a
 /// time is put into the queue, for which it must not wait long.
 macro_rules! notify {
     () => {
-        "pg_notify('api_key_changes', ''), set_config('lock_timeout', '500', true)"
+        concat!(
+            "pg_notify(",
+            crate::auth::announcement::channel!(),
+            ", ''), set_config('lock_timeout', '500', true)"
+        )
     };
 }
 pub(crate) use notify;
@@ -97,7 +110,7 @@ fn draw(session: &mut Session, own: Uuid, is_notifying: bool) -> Result<Option<i
         concat!(
             "WITH told AS (SELECT ",
             notify!(),
-            " WHERE $2 AND EXISTS (SELECT FROM auth_caches WHERE server <> $1))
+            " WHERE $2)
              SELECT CASE WHEN EXISTS (SELECT FROM auth_caches WHERE server <> $1) THEN nextval('api_key_changes') END,
                     (SELECT count(*) FROM told), set_config('synchronous_commit', 'local', true),
                     -- What has been read leaves a full queue only when PostgreSQL is asked how full it is.

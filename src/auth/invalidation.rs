@@ -25,12 +25,10 @@ const _: () = assert!(SAME_SERVER_EVERY.as_millis() + SAME_SERVER_LIMIT.as_milli
 /// Runs until `stop` is set, which it notices within `ASK_EVERY` unless the database hangs.
 pub fn watch(auth: &Auth, stop: &AtomicBool) {
     let mut is_down = false;
-    // A session that broke may have been sent more than it could take.
-    let mut is_deaf = false;
     while !stop.load(Ordering::Acquire) {
         auth.cache.distrust();
         let asked = since_boot();
-        match Listener::open(&auth.store.factory, auth.server, is_deaf) {
+        match Listener::open(&auth.store.factory, auth.server) {
             Ok(mut listener) => {
                 if is_down {
                     log::info!("the link to the database is back; keys are cached again");
@@ -46,7 +44,6 @@ pub fn watch(auth: &Auth, stop: &AtomicBool) {
                     Err(error) => log::debug!("the link to the database broke: {error}"),
                 }
                 auth.cache.distrust();
-                is_deaf = true;
                 listener.give_up();
             }
             Err(error) if !is_down => {
@@ -64,10 +61,6 @@ fn follow(auth: &Auth, listener: &mut Listener, stop: &AtomicBool) -> Result<(),
     while !stop.load(Ordering::Acquire) {
         match listener.wait(ASK_EVERY)? {
             Invalidation::None { asked } => auth.cache.trust_until(asked.saturating_add(LEASE)),
-            Invalidation::Unnumbered { asked } => {
-                auth.cache.clear();
-                auth.cache.trust_until(asked.saturating_add(LEASE));
-            }
             Invalidation::Change => {
                 // In this order: a server that waits for us may go on as soon as we have said that we caught up.
                 auth.cache.distrust();

@@ -1,6 +1,5 @@
-//! The bytes to and from PostgreSQL, inside TLS or not, with a limit on how long to wait for them, and on how many to
-//! take: the driver itself waits for an answer for ever, also from a host that takes connections and says nothing, and
-//! keeps all notifications that come before the answer.
+//! The bytes to and from PostgreSQL, inside TLS or not, with a limit on how long to wait for them: the driver itself
+//! waits for an answer for ever, and so for one that never comes from a host that takes connections and says nothing.
 
 use std::io;
 use std::pin::Pin;
@@ -19,39 +18,18 @@ use super::certificate_fields::Certificate;
 /// What is said of a connection whose limit has passed.
 pub const SILENT: &str = "it takes connections and does not answer";
 
-/// Until when the driver may wait for bytes on one connection, and how many it may take; set by the thread that uses the
-/// connection. A Unix socket has none.
+/// Until when the driver may wait for bytes on one connection; set by the thread that uses the connection.
 #[derive(Clone, Default)]
-pub struct Limit(Arc<Mutex<Bounds>>);
-
-#[derive(Default)]
-struct Bounds {
-    until: Option<Instant>,
-    bytes: Option<usize>,
-}
+pub struct Limit(Arc<Mutex<Option<Instant>>>);
 
 impl Limit {
     /// `None`: for ever.
     pub fn set(&self, until: Option<Instant>) {
-        self.0.lock().until = until;
+        *self.0.lock() = until;
     }
 
     pub fn get(&self) -> Option<Instant> {
-        self.0.lock().until
-    }
-
-    /// How many bytes may come from now on; `None`: any number.
-    pub fn set_bytes(&self, bytes: Option<usize>) {
-        self.0.lock().bytes = bytes;
-    }
-
-    /// An error once too many have come.
-    fn count(&self, read: usize) -> io::Result<()> {
-        let mut bounds = self.0.lock();
-        let Some(left) = bounds.bytes else { return Ok(()) };
-        let left = left.checked_sub(read);
-        bounds.bytes = Some(left.unwrap_or(0));
-        left.map(drop).ok_or_else(|| io::Error::other("more has come than may be kept"))
+        *self.0.lock()
     }
 }
 
@@ -116,16 +94,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
         let outcome = match &mut self.inner {
             Inner::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Inner::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         };
-        match outcome {
-            Poll::Pending => self.poll_limit(context),
-            Poll::Ready(Ok(())) => Poll::Ready(self.limit.count(buffer.filled().len() - before)),
-            failed => failed,
-        }
+        if outcome.is_pending() { self.poll_limit(context) } else { outcome }
     }
 }
 

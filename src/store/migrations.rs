@@ -147,7 +147,8 @@ fn check_owner(client: &mut Client, schema: &Schema) -> Result<(), CommandError>
              SELECT format('user %s has to own %s to migrate', current_user, string_agg(relname, ', ' ORDER BY relname))
              FROM pg_class
              WHERE relnamespace = '{schema}'::regnamespace AND NOT pg_has_role(relowner, 'USAGE')
-               AND relname IN ('api_keys', 'auth_caches', 'api_key_changes', 'refinery_schema_history', 'cloacina_tenants')
+               AND relname IN ('api_keys', 'auth_caches', 'api_key_changes', 'refinery_schema_history',
+                               'cloacina_tenants', 'cloacina_notifications')
              HAVING count(*) > 0
          ) AS problems"
     );

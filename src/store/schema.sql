@@ -4,7 +4,8 @@ place AS (
     SELECT COALESCE((SELECT relnamespace FROM pg_class WHERE oid = to_regclass('api_keys')),
                     (SELECT oid FROM pg_namespace WHERE nspname = current_schema())) AS schema
 ), wanted (relation, kind, name_of_kind) AS (VALUES
-    ('api_keys', 'r', 'table'), ('auth_caches', 'r', 'table'), ('cloacina_tenants', 'r', 'table'), ('refinery_schema_history', 'r', 'table'),
+    ('api_keys', 'r', 'table'), ('auth_caches', 'r', 'table'), ('cloacina_tenants', 'r', 'table'),
+    ('cloacina_notifications', 'r', 'table'), ('refinery_schema_history', 'r', 'table'),
     ('api_key_changes', 'S', 'sequence'), ('api_keys_by_hash', 'i', 'index'), ('api_keys_by_id', 'i', 'index'),
     ('api_keys_newest_first', 'i', 'index'), ('api_keys_by_creation', 'i', 'index'),
     ('api_keys_by_tenant', 'i', 'index')
@@ -21,7 +22,7 @@ place AS (
     ('api_keys', 'prefix', '{text,varchar}', 12, false), ('api_keys', 'expires_at', '{timestamptz}', 0, false),
     ('api_keys', 'last_used_at', '{timestamptz}', 0, false), ('api_keys', 'rotated_from', '{uuid}', 0, false),
     ('api_keys', 'rotated_at', '{timestamptz}', 0, false), ('api_keys', 'lifetime', '{interval}', 0, false),
-    ('api_keys', 'declared', '{bool}', 0, false), ('api_keys', 'tenant_id', '{text,varchar,uuid}', 63, false),
+    ('api_keys', 'declared', '{bool}', 0, false), ('api_keys', 'tenant_id', '{text,varchar,uuid}', 0, false),
     ('api_keys', 'is_admin', '{bool}', 0, false), ('api_keys', 'tenant', '{uuid}', 0, false),
     ('cloacina_tenants', 'id', '{uuid}', 0, true), ('cloacina_tenants', 'name', '{text}', 0, true),
     ('cloacina_tenants', 'username', '{text}', 0, true), ('cloacina_tenants', 'created_at', '{timestamptz}', 0, true),
@@ -29,7 +30,7 @@ place AS (
     ('cloacina_tenants', 'max_pending_executions', '{int8}', 0, true), ('cloacina_tenants', 'max_package_bytes', '{int8}', 0, true),
     ('cloacina_tenants', 'max_log_bytes', '{int8}', 0, true), ('cloacina_tenants', 'max_scratch_bytes', '{int8}', 0, true),
     ('cloacina_tenants', 'retention_seconds', '{int8}', 0, true), ('cloacina_tenants', 'paths', '{jsonb}', 0, true),
-    ('auth_caches', 'server', '{uuid}', 0, true), ('auth_caches', 'seen', '{int8}', 0, true),
+    ('cloacina_notifications', 'channel', '{text}', 0, true), ('auth_caches', 'server', '{uuid}', 0, true), ('auth_caches', 'seen', '{int8}', 0, true),
     ('auth_caches', 'since', '{timestamptz}', 0, true),
     ('refinery_schema_history', 'version', '{int4}', 0, true),
     ('refinery_schema_history', 'name', '{varchar,text}', 0, true),
@@ -74,7 +75,7 @@ place AS (
     FROM ours JOIN pg_rewrite ON ev_class = ours.oid WHERE kind = 'r' AND ev_enabled IN ('O', 'A')
 ), needed (privilege, relation) AS (VALUES
     ('SELECT', 'api_keys'), ('INSERT', 'api_keys'), ('UPDATE', 'api_keys'), ('SELECT', 'auth_caches'),
-    ('INSERT', 'auth_caches'), ('UPDATE', 'auth_caches'), ('DELETE', 'auth_caches'), ('SELECT', 'cloacina_tenants'),
+    ('INSERT', 'auth_caches'), ('UPDATE', 'auth_caches'), ('DELETE', 'auth_caches'), ('SELECT', 'cloacina_tenants'), ('SELECT', 'cloacina_notifications'),
     ('INSERT', 'cloacina_tenants'), ('UPDATE', 'cloacina_tenants'), ('DELETE', 'cloacina_tenants'),
     ('SELECT', 'refinery_schema_history'), ('USAGE', 'api_key_changes'), ('SELECT', 'api_key_changes')
 ), problems (rank, problem) AS (
@@ -139,7 +140,7 @@ place AS (
       AND relation || '.' || name NOT IN ('api_keys.id', 'api_keys.key_hash', 'api_keys.name', 'api_keys.permissions',
           'api_keys.created_at', 'api_keys.is_admin', 'auth_caches.server', 'auth_caches.seen',
           'api_keys.revoked_at', 'api_keys.expires_at', 'api_keys.tenant_id', 'api_keys.tenant',
-          'cloacina_tenants.id', 'cloacina_tenants.name')
+          'cloacina_tenants.id', 'cloacina_tenants.name', 'cloacina_notifications.channel')
       AND (relation, name) NOT IN (SELECT relation, name FROM expected WHERE relation = 'refinery_schema_history')
     UNION ALL
     SELECT 6, format('row security hides rows of the table %s from user %s; let the server be its owner, or: ALTER TABLE %s NO FORCE ROW LEVEL SECURITY',

@@ -134,7 +134,7 @@ impl Pair {
 }
 
 /// What the session that hears of changes has sent.
-pub const LISTENS: &str = "LISTEN api_key_changes";
+pub const LISTENS: &str = "LISTEN \"cloacina_";
 
 #[test]
 fn a_link_that_is_cut() {

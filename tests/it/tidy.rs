@@ -40,7 +40,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "migrations/V7__tenants_of_later_servers.sql",
     ),
     ("1ad757ef72be955547b0afd4bfd537eed2562306987473e1a800eb7799071236", "migrations/V8__listing_order.sql"),
-    ("ac7d33064887d340aa3b0aecc65d17db3a8eab9a05710bbb62412aeef7028a76", "migrations/V9__tenants.sql"),
+    ("280ba02cb5830ef488fff831eb4859ca401b0204f77fa162e1b7985576e55b5e", "migrations/V9__tenants.sql"),
 ];
 
 /// What breaks a rule, each with where it does.
