@@ -289,18 +289,19 @@ fn a_command_whose_database_falls_silent_says_that_the_outcome_is_unknown() {
     let database = Database::new();
     drop(Server::start(&database));
     let wire = Wire::start(database.host_and_port());
-    let lock = database.hold("LOCK TABLE api_keys IN SHARE MODE");
+    let lock = database.hold("LOCK TABLE api_keys, cloacina_tenants IN SHARE MODE");
     let url = database.url_through(wire.port);
     let directory = Directory::new();
     let file = directory.join("keys.toml");
     fs::write(&file, entry("declared", "a-key-that-a-file-declares", "read", "")).unwrap();
-    let create = ["create", "--name", "by-command", "--database-wait", "1s"];
-    let apply = ["apply", file.to_str().unwrap(), "--database-wait", "1s"];
+    let create = ["keys", "create", "--name", "by-command", "--database-wait", "1s"];
+    let apply = ["keys", "apply", file.to_str().unwrap(), "--database-wait", "1s"];
+    let tenant = ["tenants", "create", "acme", "--database-wait", "1s"];
     let outcomes = std::thread::scope(|scope| {
-        let commands =
-            [&create[..], &apply].map(|arguments| scope.spawn(|| keys_command::keys_at(&url, arguments, "")));
-        wait_until_waiting_for(&database, "Lock", 2);
-        assert!(wire.go_dead("") >= 2);
+        let commands = [&create[..], &apply, &tenant];
+        let commands = commands.map(|arguments| scope.spawn(|| keys_command::run_at(&url, arguments, "")));
+        wait_until_waiting_for(&database, "Lock", 3);
+        assert!(wire.go_dead("") >= 3);
         lock.release();
         commands.map(|command| command.join().unwrap())
     });

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::keys_apply::entry;
-use crate::keys_command::{keys, keys_at, worked};
+use crate::keys_command::{keys, keys_at, run_at, worked};
 use crate::scratch::Outcome;
 use crate::support::directory::Directory;
 use crate::support::postgres::Database;
@@ -13,12 +13,13 @@ use crate::upgrades::left_by;
 const KEY: &str = "a-key-that-a-file-declares";
 const ID: &str = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
 
-/// Every action of `keys`, those that only look first.
+/// Every action of `keys` and `tenants`, of each those that only look first.
 fn all(database: &Database) -> Vec<Outcome> {
     let directory = Directory::new();
     let file = directory.join("keys.toml");
     fs::write(&file, entry("declared", KEY, "read", "")).unwrap();
     let file = file.to_str().unwrap();
+    let tenants = |arguments: &[&str]| run_at(&database.url(), &[&["tenants"], arguments].concat(), "");
     vec![
         keys(database, &["list"]),
         keys(database, &["list", "--json"]),
@@ -28,6 +29,12 @@ fn all(database: &Database) -> Vec<Outcome> {
         keys(database, &["create", "--name", "x"]),
         keys(database, &["revoke", ID]),
         keys(database, &["rotate", ID]),
+        tenants(&["list"]),
+        tenants(&["list", "--json"]),
+        tenants(&["show", "acme"]),
+        tenants(&["create", "acme"]),
+        tenants(&["password", "acme"]),
+        tenants(&["remove", "acme"]),
     ]
 }
 
