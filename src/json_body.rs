@@ -1,6 +1,8 @@
 //! Request bodies that are JSON objects, whose fields are checked one by one, so that an error names its field.
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
@@ -60,13 +62,68 @@ impl<'de> Visitor<'de> for Fields<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
         let mut fields = Map::new();
-        while let Some((name, value)) = access.next_entry::<String, Value>()? {
+        while let Some((name, Distinct(value))) = access.next_entry::<String, _>()? {
             if fields.insert(name.clone(), value).is_some() {
                 let name = start_of(&name);
                 return Err(A::Error::custom(format_args!("{name}: stands more than once")));
             }
         }
         Ok(fields)
+    }
+}
+
+/// A value of which the same is true at every depth.
+struct Distinct(Value);
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Distinct, D::Error> {
+        deserializer.deserialize_any(DistinctVisitor).map(Distinct)
+    }
+}
+
+struct DistinctVisitor;
+
+impl<'de> Visitor<'de> for DistinctVisitor {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Distinct(value)) = access.next_element()? {
+            values.push(value);
+        }
+        Ok(values.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
+        Fields { example: "{}" }.visit_map(access).map(Value::Object)
     }
 }
 
@@ -155,6 +212,9 @@ mod tests {
     fn objects_that_will_do() {
         assert_eq!(read(r#" {"role":1,"name":"a"} "#), Ok("a".to_owned()));
         assert_eq!(read("{}"), Ok("none".to_owned()));
+        let nested = r#"{"role":[null,true,-1,18446744073709551615,1.5,"a",{"b":{"b":[]}}]}"#;
+        let fields = object(&json_request(nested), "{}").unwrap();
+        assert_eq!(Value::Object(fields).to_string(), nested);
     }
 
     #[test]
@@ -174,6 +234,8 @@ mod tests {
             ("[]", 422, "invalid type: sequence, expected a JSON object such as {\"name\":\"x\"}"),
             ("null", 422, "invalid type: null, expected a JSON object such as {\"name\":\"x\"}"),
             (r#"{"name":"a","name":"b"}"#, 422, "name: stands more than once"),
+            (r#"{"role":{"a":"b","a":"b"}}"#, 422, "a: stands more than once"),
+            (r#"{"role":[1,{"a":[{"b":1,"c":2,"b":1}]}]}"#, 422, "b: stands more than once"),
             (r#"{"name":"a","nmae":"b"}"#, 422, "nmae: unknown field; known are name, role"),
             (r#"{"name":null}"#, 422, "name: expected a string, not null"),
             (r#"{"name":true}"#, 422, "name: expected a string, not a boolean"),
