@@ -80,8 +80,8 @@ fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
 /// What a start would find of keys, and what tenants can be given.
 fn look_at_rows(client: &mut Client, schema: &Schema, state: State) -> Result<Vec<String>, postgres::Error> {
     let mut found = keys::preflight::look(client, schema, state)?;
-    if let Some(missing) = tenants::missing_right(client)? {
-        found.push(format!("gives no tenant a role of its own: {missing}"));
+    if let Some(obstacle) = tenants::obstacle(client)? {
+        found.push(format!("gives no tenant a role of its own: {obstacle}"));
     }
     Ok(found)
 }

@@ -214,7 +214,10 @@ fn remove(store: &Store, name: &str) -> Result<(), CommandError> {
 fn drop_what_it_had(store: &Store, tenant: &Tenant) {
     let line = match removal::finish_until(store, tenant.id(), until_within(DROP_LIMIT)) {
         Ok(Left::Nothing) => return,
-        Ok(Left::Role(databases)) => stays(&role::removed_name(tenant.id()), &databases),
+        Ok(Left::Role { databases, why }) if databases.is_empty() => {
+            format!("the role {} stays, without login: {}", role::removed_name(tenant.id()), shown(&why))
+        }
+        Ok(Left::Role { databases, .. }) => stays(&role::removed_name(tenant.id()), &databases),
         Ok(Left::More | Left::Taken) => format!("{STILL_THERE}; a server that runs goes on with it"),
         Err(error) => format!("{STILL_THERE}; a server that runs goes on with it ({error})"),
     };

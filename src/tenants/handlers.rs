@@ -50,7 +50,9 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         FirstLogin::TakenBack(why) => {
             app.tenant_removal.wake();
             log_change(call, name, "tenant removed again, since the database does not let its role in");
-            Err(Error::Unable(why))
+            // Another client may have made keys for it meanwhile.
+            app.auth.cache.clear();
+            Ok(once_servers_know(app, call, Error::Unable(why).into()))
         }
     }
 }

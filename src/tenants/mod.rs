@@ -11,12 +11,13 @@ mod name;
 mod password;
 pub mod removal;
 mod role;
+mod role_lock;
 pub mod store;
 
 pub use limits::{Limits, LimitsChange};
 pub use name::{OwnNames, TenantName};
 pub use password::Password;
-pub use role::missing_right;
+pub use role::obstacle;
 use uuid::Uuid;
 
 use crate::auth::Tenant;

@@ -6,17 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use postgres::error::SqlState;
-use postgres::{Client, Transaction};
+use postgres::Transaction;
+use postgres::error::{DbError, SqlState};
 use uuid::Uuid;
 
-use super::role::{has_role, has_schema, other_databases, removed_name};
+use super::role::{has_role, has_schema, one_at_a_time, other_databases, removed_name};
+use super::role_lock::roll_back_prepared;
 use crate::app::App;
-use crate::postgres_link::{describe, end_sessions, quote_identifier};
-use crate::store::{Store, StoreError};
+use crate::postgres_link::{end_sessions, quote_identifier};
+use crate::store::{Cause, Store, StoreError};
 
 /// How often removed tenants are looked for, of which another server, or this one before, has not dropped everything.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How soon they are looked for again when a step failed: twice as long each time.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How soon a command looks again at what another server is at.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long each statement may wait for a lock that a session has which has not ended yet.
@@ -32,8 +35,11 @@ pub enum Left {
     Nothing,
     /// Another step may go on at once.
     More,
-    /// Its role has something in these databases, and stays without login until that is gone.
-    Role(Vec<String>),
+    /// Its role stays without login until nothing depends on it any more: in these databases, and as PostgreSQL says it.
+    Role {
+        databases: Vec<String>,
+        why: String,
+    },
     /// Another server is at it, or was.
     Taken,
 }
@@ -49,39 +55,67 @@ pub struct Unfinished {
 /// Runs until `stop` is set and it is unparked.
 pub fn watch(app: &App, stop: &AtomicBool) {
     app.tenant_removal.wakes_this_thread();
-    let mut named = HashSet::new();
+    let mut known = Known::default();
+    let mut again_after = AGAIN_AFTER;
     while !stop.load(Ordering::Acquire) {
-        if let Err(error) = finish_all(app, stop, &mut named) {
+        let is_done = finish_all(app, stop, &mut known).unwrap_or_else(|error| {
             log::debug!("cannot look for removed tenants: {error}");
+            false
+        });
+        if is_done {
+            again_after = AGAIN_AFTER;
+            thread::park_timeout(LOOK_EVERY);
+        } else {
+            thread::park_timeout(again_after);
+            again_after = LOOK_EVERY.min(again_after * 2);
         }
-        thread::park_timeout(LOOK_EVERY);
     }
 }
 
-/// `named`: the tenants of which the log has said already what is left.
-fn finish_all(app: &App, stop: &AtomicBool, named: &mut HashSet<Uuid>) -> Result<(), StoreError> {
+/// What earlier looks found.
+#[derive(Default)]
+struct Known {
+    /// Tenants with which a step failed.
+    failed: HashSet<Uuid>,
+    /// Tenants of which the log has said already what is left, or why.
+    named: HashSet<Uuid>,
+}
+
+/// Whether all was done that can be. A tenant with which a step fails keeps no other from being finished.
+fn finish_all(app: &App, stop: &AtomicBool, known: &mut Known) -> Result<bool, StoreError> {
+    let mut is_done = true;
     for (id, name) in removed(&app.store, Instant::now() + app.database_timeout)? {
-        let mut left = Left::More;
-        while left == Left::More && !stop.load(Ordering::Acquire) {
-            left = finish(&app.store, id, Instant::now() + app.database_timeout)?;
+        let mut left = Ok(Left::More);
+        while matches!(left, Ok(Left::More)) && !stop.load(Ordering::Acquire) {
+            left = finish(&app.store, id, Instant::now() + app.database_timeout);
         }
         match left {
-            Left::Nothing => log::info!(tenant = name; "all that a removed tenant had is dropped"),
-            Left::Role(databases) if named.insert(id) => log::warn!(
-                tenant = name, role = removed_name(id), databases = databases.join(", ");
-                "the role of a removed tenant stays, without login: it owns something, or was granted something, in other databases"
+            Ok(Left::Nothing) => log::info!(tenant = name; "all that a removed tenant had is dropped"),
+            Ok(Left::Role { why, .. }) if known.named.insert(id) => log::warn!(
+                tenant = name, role = removed_name(id), why = why;
+                "the role of a removed tenant stays, without login, since something depends on it"
             ),
-            Left::Role(_) | Left::More | Left::Taken => {}
+            Ok(Left::Role { .. } | Left::More | Left::Taken) => {}
+            Err(error @ StoreError::Unavailable(Cause::NoSession(..))) => return Err(error),
+            Err(error) => {
+                is_done = false;
+                log::debug!(tenant = name; "cannot drop what a removed tenant had: {error}");
+                // The first time, a session that held a lock may not have ended yet.
+                if !known.failed.insert(id) && known.named.insert(id) {
+                    log::warn!(tenant = name; "cannot drop what a removed tenant had, and go on trying: {error}");
+                }
+            }
         }
     }
-    Ok(())
+    Ok(is_done)
 }
 
 /// The tenants of which something is left.
 fn removed(store: &Store, until: Instant) -> Result<Vec<(Uuid, String)>, StoreError> {
     store.read(until, |session| {
         let rows = session.query(
-            "SELECT id, name FROM cloacina_tenants WHERE removed_at IS NOT NULL ORDER BY removed_at LIMIT 1000",
+            // Any of them: those of which something stays must not keep others from their turn.
+            "SELECT id, name FROM cloacina_tenants WHERE removed_at IS NOT NULL ORDER BY random() LIMIT 1000",
             &[],
         )?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
@@ -144,37 +178,29 @@ fn finish(store: &Store, id: Uuid, until: Instant) -> Result<Left, StoreError> {
         transaction.commit()?;
         Ok(left)
     });
-    match step {
-        Ok(committed) => Ok(committed.value),
-        Err(error) => {
-            log::debug!(tenant_id:% = id; "cannot drop what a removed tenant had: {error}");
-            Err(error)
-        }
-    }
+    step.map(|committed| committed.value)
 }
 
-/// Relations first, some at a time; then the schema with what is left in it, large objects, the role, and the rows.
+/// Objects of the schema first, some at a time; then the schema with what is left in it, large objects, the role, and the
+/// rows.
 fn drop_next(transaction: &mut Transaction<'_>, id: Uuid, role: &str) -> Result<Left, postgres::Error> {
     let quoted = quote_identifier(role);
     if has_schema(transaction, role)? {
-        if drop_relations(transaction, role)? == 0 {
+        if drop_objects(transaction, role)? == 0 {
             transaction.batch_execute(&format!("DROP SCHEMA {quoted} CASCADE"))?;
         }
         return Ok(Left::More);
     }
     if has_role(transaction, role)? {
-        let elsewhere = other_databases(transaction, role)?;
         become_member(transaction, role)?;
         if unlink_large_objects(transaction, role)? > 0 {
             return Ok(Left::More);
         }
+        one_at_a_time(transaction)?;
         transaction.batch_execute(&format!("DROP OWNED BY {quoted} CASCADE"))?;
-        if !elsewhere.is_empty() {
-            transaction.batch_execute(&format!("REVOKE {quoted} FROM CURRENT_USER"))?;
-            return Ok(Left::Role(elsewhere));
-        }
-        transaction.batch_execute(&format!("DROP ROLE {quoted}"))?;
-        return Ok(Left::More);
+        let Some(why) = drop_role(transaction, role)? else { return Ok(Left::More) };
+        transaction.batch_execute(&format!("REVOKE {quoted} FROM CURRENT_USER"))?;
+        return Ok(Left::Role { databases: other_databases(transaction, role)?, why });
     }
     let keys = "DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE tenant = $1 LIMIT $2)";
     if transaction.execute(keys, &[&id, &ROWS_AT_ONCE])? > 0 {
@@ -184,22 +210,46 @@ fn drop_next(transaction: &mut Transaction<'_>, id: Uuid, role: &str) -> Result<
     Ok(Left::Nothing)
 }
 
-/// The schema's owner may drop whatever is in it.
-fn drop_relations(transaction: &mut Transaction<'_>, schema: &str) -> Result<usize, postgres::Error> {
+/// Drops some of what is in the schema, which its owner may though others made it, the newest first: how many it were. One that
+/// takes too many others with it for the lock table is left until those are gone.
+fn drop_objects(transaction: &mut Transaction<'_>, schema: &str) -> Result<usize, postgres::Error> {
     let rows = transaction.query(
-        "SELECT CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
-                             WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, quote_ident(relname)
-         FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident($1::text)) AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
-         ORDER BY relkind, oid LIMIT $2",
+        "SELECT CASE type WHEN 'statistics object' THEN 'statistics' ELSE type END, identity
+         FROM pg_depend, pg_identify_object(classid, objid, objsubid)
+         WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace(quote_ident($1::text)) AND deptype = 'n'
+           -- Others are parts of something, and go with that.
+           AND NOT EXISTS (SELECT FROM pg_depend AS part WHERE part.classid = pg_depend.classid
+                               AND part.objid = pg_depend.objid AND part.deptype IN ('i', 'e'))
+         ORDER BY objid DESC LIMIT $2",
         &[&schema, &OBJECTS_AT_ONCE],
     )?;
+    let mut dropped = 0;
     for row in &rows {
         let (kind, name): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        let mut attempt = transaction.transaction()?;
         // One that hangs on another went with it.
-        let schema = quote_identifier(schema);
-        transaction.batch_execute(&format!("DROP {kind} IF EXISTS {schema}.{name} CASCADE"))?;
+        match attempt.batch_execute(&format!("DROP {kind} IF EXISTS {name} CASCADE")) {
+            Ok(()) => {
+                attempt.commit()?;
+                dropped += 1;
+            }
+            Err(error) if error.code() == Some(&SqlState::OUT_OF_MEMORY) => {}
+            Err(error) => return Err(error),
+        }
     }
-    Ok(rows.len())
+    Ok(dropped)
+}
+
+/// Drops a role, or returns what depends on it, which may be in another database of the cluster.
+fn drop_role(transaction: &mut Transaction<'_>, role: &str) -> Result<Option<String>, postgres::Error> {
+    let mut attempt = transaction.transaction()?;
+    match attempt.batch_execute(&format!("DROP ROLE {}", quote_identifier(role))) {
+        Ok(()) => attempt.commit().map(|()| None),
+        Err(error) if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
+            Ok(Some(error.as_db_error().and_then(DbError::detail).unwrap_or_default().replace('\n', "; ")))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Of what a role owns, all but a superuser may drop only what is theirs as members. It ends with the role.
@@ -219,24 +269,6 @@ fn unlink_large_objects(transaction: &mut Transaction<'_>, role: &str) -> Result
     transaction.execute(
         "SELECT lo_unlink(oid) FROM (SELECT pg_largeobject_metadata.oid FROM pg_largeobject_metadata
              JOIN pg_roles ON pg_roles.oid = lomowner WHERE rolname = $1::text LIMIT $2) AS owned",
-        &[&role, &ROWS_AT_ONCE],
+        &[&role, &OBJECTS_AT_ONCE],
     )
-}
-
-/// A transaction that was prepared for a two-phase commit keeps its locks, though its session has ended. Only a superuser
-/// may end another role's.
-fn roll_back_prepared(client: &mut Client, role: &str) -> Result<(), postgres::Error> {
-    let prepared = client.query(
-        "SELECT quote_literal(gid) FROM pg_prepared_xacts WHERE owner = $1::text AND database = current_database()",
-        &[&role],
-    )?;
-    for row in &prepared {
-        match client.batch_execute(&format!("ROLLBACK PREPARED {}", row.try_get::<_, &str>(0)?)) {
-            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-                log::warn!(role = role; "a prepared transaction of a removed tenant's role keeps its locks until a superuser ends it: {}", describe(&error));
-            }
-            ended => ended?,
-        }
-    }
-    Ok(())
 }

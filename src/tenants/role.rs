@@ -31,29 +31,50 @@ impl From<postgres::Error> for Refusal {
     }
 }
 
-/// What the server's role lacks to give a tenant a role and a schema, said with what helps.
+/// Why the server cannot give a tenant a role and a schema, said with what helps. PostgreSQL gives every role what `PUBLIC`
+/// has, so what is granted to that would be granted to each tenant.
 ///
 /// # Errors
 /// The session broke.
-pub fn missing_right(client: &mut impl GenericClient) -> Result<Option<String>, postgres::Error> {
+pub fn obstacle(client: &mut impl GenericClient) -> Result<Option<String>, postgres::Error> {
     let row = client.query_one(
-        "SELECT rolsuper OR rolcreaterole, has_database_privilege(current_database(), 'CREATE'),
-                current_database()::text, current_user::text
-         FROM pg_roles WHERE rolname = current_user",
+        "WITH own AS (
+             SELECT pg_class.oid, relkind, relnamespace, quote_ident(nspname) AS schema,
+                    format('%I.%I', nspname, relname) AS shown
+             FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+             WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('api_keys'))
+               AND relkind IN ('r', 'S')
+               AND (relname LIKE 'api\\_key%' OR relname LIKE 'cloacina\\_%'
+                    OR relname IN ('auth_caches', 'refinery_schema_history'))
+         )
+         SELECT (SELECT format('the server''s database role cannot create roles: grant it CREATEROLE '
+                               '(ALTER ROLE %I CREATEROLE)', rolname)
+                 FROM pg_roles WHERE rolname = current_user AND NOT (rolsuper OR rolcreaterole)),
+                (SELECT format('the server''s database role cannot create schemas: grant it CREATE on the database '
+                               '(GRANT CREATE ON DATABASE %I TO %I)', current_database(), current_user)
+                 WHERE NOT has_database_privilege(current_database(), 'CREATE')),
+                (SELECT format('no new role may connect to this database: GRANT CONNECT ON DATABASE %I TO PUBLIC',
+                               current_database())
+                 WHERE NOT has_database_privilege('public', current_database(), 'CONNECT')
+                   AND NOT has_database_privilege(current_database(), 'CONNECT WITH GRANT OPTION')),
+                (SELECT format('every role may create objects in the schema %s of the server''s tables: '
+                               'REVOKE CREATE ON SCHEMA %1$s FROM PUBLIC', schema)
+                 FROM own WHERE has_schema_privilege('public', relnamespace, 'CREATE') LIMIT 1),
+                (SELECT format('every role may use the server''s own %s: REVOKE ALL ON %1$s FROM PUBLIC',
+                               string_agg(shown, ', ' ORDER BY shown))
+                 FROM own WHERE CASE relkind
+                     WHEN 'S' THEN has_sequence_privilege('public', oid, 'USAGE, SELECT, UPDATE')
+                     ELSE has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+                          OR has_any_column_privilege('public', oid, 'SELECT, INSERT, UPDATE, REFERENCES')
+                     END HAVING count(*) > 0)",
         &[],
     )?;
-    let (makes_roles, makes_schemas): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
-    let (database, role): (String, String) = (row.try_get(2)?, row.try_get(3)?);
-    let (database, role) = (quote_identifier(&database), quote_identifier(&role));
-    Ok(match (makes_roles, makes_schemas) {
-        (false, _) => Some(format!(
-            "the server's database role cannot create roles: grant it CREATEROLE (ALTER ROLE {role} CREATEROLE)"
-        )),
-        (true, false) => Some(format!(
-            "the server's database role cannot create schemas: grant it CREATE on the database (GRANT CREATE ON DATABASE {database} TO {role})"
-        )),
-        (true, true) => None,
-    })
+    for index in 0..row.len() {
+        if let Some(obstacle) = row.try_get(index)? {
+            return Ok(Some(obstacle));
+        }
+    }
+    Ok(None)
 }
 
 /// Gives a tenant a schema and a role that can log in and do what it likes there, and nothing elsewhere.
@@ -66,15 +87,15 @@ pub fn create(
     username: &TenantName,
     password: &Password,
 ) -> Result<(), Refusal> {
-    if let Some(missing) = missing_right(transaction)? {
-        return Err(Refusal::Unable(missing));
+    if let Some(obstacle) = obstacle(transaction)? {
+        return Err(Refusal::Unable(obstacle));
     }
     make_views(transaction)?;
     let (schema, role) = (schema.as_str(), username.as_str());
     let (quoted_schema, quoted_role) = (quote_identifier(schema), quote_identifier(role));
-    transaction.batch_execute(&format!("CREATE SCHEMA {quoted_schema}")).map_err(|error| {
-        refusal(error, &SqlState::DUPLICATE_SCHEMA, || format!("schema '{schema}' exists"))
-    })?;
+    transaction
+        .batch_execute(&format!("CREATE SCHEMA {quoted_schema}"))
+        .map_err(|error| refusal(error, || format!("schema '{schema}' exists")))?;
     // From 16 on a setting may make us a member of each role that we make, which would make its tables look like ours.
     transaction.batch_execute(
         "SELECT set_config(name, '', true) FROM pg_settings WHERE name = 'createrole_self_grant'",
@@ -84,75 +105,65 @@ pub fn create(
         .batch_execute(&format!(
             "CREATE ROLE {quoted_role} LOGIN CONNECTION LIMIT {MOST_CONNECTIONS} PASSWORD '{verifier}'"
         ))
-        .map_err(|error| refusal(error, &SqlState::DUPLICATE_OBJECT, || format!("role '{role}' exists")))?;
-    let database: String = transaction.query_one("SELECT current_database()::text", &[])?.try_get(0)?;
+        .map_err(|error| refusal(error, || format!("role '{role}' exists")))?;
+    let row = transaction.query_one(
+        "SELECT quote_ident(current_database()), has_database_privilege($1::text, current_database(), 'CONNECT')",
+        &[&role],
+    )?;
+    let (database, may_connect): (&str, bool) = (row.try_get(0)?, row.try_get(1)?);
     transaction.batch_execute(&format!(
         "GRANT USAGE, CREATE ON SCHEMA {quoted_schema} TO {quoted_role};
-         ALTER ROLE {quoted_role} IN DATABASE {} SET search_path = {quoted_schema}",
-        quote_identifier(&database)
+         ALTER ROLE {quoted_role} IN DATABASE {database} SET search_path = {quoted_schema}"
     ))?;
-    match reachable(transaction, role)? {
-        None => Ok(()),
-        Some(problem) => Err(Refusal::Unable(problem)),
+    if !may_connect {
+        one_at_a_time(transaction)?;
+        transaction.batch_execute(&format!("GRANT CONNECT ON DATABASE {database} TO {quoted_role}"))?;
     }
+    Ok(())
 }
 
-/// A statement's failure: something is there already, or else.
-fn refusal(error: postgres::Error, exists: &SqlState, what: impl FnOnce() -> String) -> Refusal {
-    match error.code() == Some(exists) {
+/// A statement's failure: something is there already, also what another session has just committed, or else.
+fn refusal(error: postgres::Error, what: impl FnOnce() -> String) -> Refusal {
+    let exists = [SqlState::DUPLICATE_SCHEMA, SqlState::DUPLICATE_OBJECT, SqlState::UNIQUE_VIOLATION];
+    match error.code().is_some_and(|code| exists.contains(code)) {
         true => Refusal::Exists(what()),
         false => Refusal::Failed(error),
     }
 }
 
-/// What a new role can reach that it must not, or cannot that it must, said with what helps. PostgreSQL gives every role
-/// what `PUBLIC` has, so what is granted to that is granted to each tenant.
-fn reachable(transaction: &mut Transaction<'_>, role: &str) -> Result<Option<String>, postgres::Error> {
-    let row = transaction.query_one(
-        "WITH own AS (
-             SELECT pg_class.oid, relkind, relnamespace, quote_ident(nspname) AS schema,
-                    format('%I.%I', nspname, relname) AS shown
-             FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-             WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'api_keys'::regclass)
-               AND relkind IN ('r', 'S')
-               AND (relname LIKE 'api\\_key%' OR relname LIKE 'cloacina\\_%'
-                    OR relname IN ('auth_caches', 'refinery_schema_history'))
-         )
-         SELECT (SELECT format('every role may create objects in the schema %s of the server''s tables: '
-                               'REVOKE CREATE ON SCHEMA %1$s FROM PUBLIC', schema)
-                 FROM own WHERE has_schema_privilege($1::text, relnamespace, 'CREATE') LIMIT 1),
-                (SELECT format('every role may use the server''s own %s: REVOKE ALL ON %1$s FROM PUBLIC',
-                               string_agg(shown, ', ' ORDER BY shown))
-                 FROM own WHERE CASE relkind
-                     WHEN 'S' THEN has_sequence_privilege($1::text, oid, 'USAGE, SELECT, UPDATE')
-                     ELSE has_table_privilege($1::text, oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
-                          OR has_any_column_privilege($1::text, oid, 'SELECT, INSERT, UPDATE, REFERENCES')
-                     END HAVING count(*) > 0),
-                (SELECT format('no new role may connect to this database: GRANT CONNECT ON DATABASE %I TO PUBLIC',
-                               current_database())
-                 WHERE NOT has_database_privilege($1::text, current_database(), 'CONNECT'))",
-        &[&role],
-    )?;
-    Ok(row.try_get::<_, Option<String>>(0)?.or(row.try_get(1)?).or(row.try_get(2)?))
+/// Until the transaction ends, no other server changes what all tenants share: PostgreSQL refuses the second of two such
+/// changes. Nothing else that servers do waits for this lock, and no tenant can take it.
+///
+/// # Errors
+/// The session broke, or its `lock_timeout` is over.
+pub fn one_at_a_time(transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+    transaction.batch_execute("LOCK TABLE cloacina_tenants IN SHARE UPDATE EXCLUSIVE MODE")
 }
 
 /// The schema of the views, as this release has them.
 fn make_views(transaction: &mut Transaction<'_>) -> Result<(), Refusal> {
+    if has_views(transaction)? {
+        return Ok(());
+    }
+    one_at_a_time(transaction)?;
+    if !has_views(transaction)? {
+        transaction.batch_execute(VIEWS)?;
+    }
+    Ok(())
+}
+
+fn has_views(transaction: &mut Transaction<'_>) -> Result<bool, Refusal> {
     let row = transaction.query_opt(
         "SELECT obj_description(oid, 'pg_namespace'), pg_has_role(nspowner, 'USAGE') FROM pg_namespace
          WHERE nspname = 'cloacina_views'",
         &[],
     )?;
-    if let Some(row) = row {
-        if !row.try_get(1)? {
-            let text = "the schema cloacina_views is another role's: the server needs one of its own";
-            return Err(Refusal::Unable(text.to_owned()));
-        }
-        if row.try_get::<_, Option<&str>>(0)? == Some(VIEWS_COMMENT) {
-            return Ok(());
-        }
+    let Some(row) = row else { return Ok(false) };
+    if !row.try_get(1)? {
+        let text = "the schema cloacina_views is another role's: the server needs one of its own";
+        return Err(Refusal::Unable(text.to_owned()));
     }
-    Ok(transaction.batch_execute(VIEWS)?)
+    Ok(row.try_get::<_, Option<&str>>(0)? == Some(VIEWS_COMMENT))
 }
 
 /// Gives a role a new password.

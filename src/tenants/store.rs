@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use postgres::error::SqlState;
-use postgres::{Client, Row, Transaction};
+use postgres::error::DbError;
+use postgres::{Row, Transaction};
 use time::OffsetDateTime;
 
 use super::limits::{Paths, Retention};
 use super::role::{self, Refusal};
+use super::role_lock::alone_with_role;
 use super::{Limits, LimitsChange, NewTenant, Password};
 use crate::auth::announcement::{notify, write_notifying};
 use crate::auth::{FIND_TENANT, Tenant};
@@ -73,9 +74,6 @@ const CHANGE_LIMITS: &str =
             max_log_bytes = $5, max_scratch_bytes = $6, retention_seconds = $7, paths = $8::text::jsonb
      WHERE id = $1";
 
-/// How long a removal or a new password waits for a row that the tenant's own session has, before that session is ended.
-const LOCK_TIMEOUT_MILLIS: u32 = 200;
-
 fn tenant_row(row: &Row) -> Result<TenantRow, postgres::Error> {
     let retention: Option<i64> = row.try_get(8)?;
     let paths: &str = row.try_get(9)?;
@@ -132,9 +130,13 @@ fn create_in(transaction: &mut Transaction<'_>, new: &NewTenant) -> Result<(), R
     let insert = "INSERT INTO cloacina_tenants (id, name, username) VALUES ($1, $2, $3)";
     transaction.execute(insert, &[&new.id, &name, &username]).map_err(|error| {
         // Another request was faster.
-        match error.code() == Some(&SqlState::UNIQUE_VIOLATION) {
-            true => Refusal::Exists(format!("tenant '{name}' exists, or its role")),
-            false => Refusal::Failed(error),
+        let index = error.as_db_error().and_then(DbError::constraint);
+        match (index, username) {
+            (Some("cloacina_tenants_by_username"), Some(username)) => {
+                Refusal::Exists(format!("role '{username}' exists"))
+            }
+            (Some("cloacina_tenants_by_name"), _) => Refusal::Exists(format!("tenant '{name}' exists")),
+            _ => Refusal::Failed(error),
         }
     })?;
     match &new.login {
@@ -289,34 +291,4 @@ fn remove_in(
     role::disable(transaction, tenant.id(), tenant.name(), username)?;
     let other_databases = role::other_databases(transaction, &role::removed_name(tenant.id()))?;
     Ok(Removal { was_there, other_databases })
-}
-
-/// Runs a change of a tenant's role in a transaction. A session of that role can keep the role's row from being changed,
-/// by changing it in a transaction of its own: then its sessions are ended, and it is tried again.
-fn alone_with_role<T>(
-    client: &mut Client,
-    username: Option<&str>,
-    until: Instant,
-    mut change: impl FnMut(&mut Transaction<'_>) -> Result<T, postgres::Error>,
-) -> Result<T, postgres::Error> {
-    loop {
-        let mut transaction = client.transaction()?;
-        transaction.batch_execute(&format!("SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLIS}"))?;
-        let error = match change(&mut transaction) {
-            Ok(value) => return transaction.commit().map(|()| value),
-            Err(error) => error,
-        };
-        drop(transaction);
-        let (Some(username), true) = (username, is_concurrent(&error) && Instant::now() < until) else {
-            return Err(error);
-        };
-        end_sessions(client, username)?;
-    }
-}
-
-/// Whether another session has, or has just changed, what a statement was to change. Of rows in catalogs PostgreSQL says
-/// the latter as an internal error.
-fn is_concurrent(error: &postgres::Error) -> bool {
-    let codes = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::INTERNAL_ERROR];
-    error.code().is_some_and(|code| codes.contains(code))
 }

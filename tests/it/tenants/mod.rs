@@ -2,6 +2,7 @@
 
 mod adoption;
 mod command;
+mod creation;
 mod crossing;
 mod held_locks;
 mod keys_command;

@@ -1,8 +1,13 @@
 //! A server with tenants and their keys, as these tests need one.
 
-use serde_json::json;
+use std::sync::OnceLock;
+
+use postgres::{Client, NoTls};
+use serde_json::{Value, json};
 
 use crate::keys::{hash, insert_key};
+use crate::support::cluster::Cluster;
+use crate::support::http::Response;
 use crate::support::made::Made;
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
@@ -24,6 +29,12 @@ impl Site {
         let database = Database::new();
         let server = Server::start(&database);
         Site::of(database, server)
+    }
+
+    /// On the PostgreSQL that roles have to log in to.
+    #[track_caller]
+    pub fn guarded() -> Site {
+        Site::start_with(Database::in_cluster(guarded()), [])
     }
 
     /// With these arguments, on a database that no server has used.
@@ -55,6 +66,30 @@ impl Site {
         });
     }
 
+    /// A name that no other test has, for roles are all of one cluster.
+    pub fn name(&self, short: &str) -> String {
+        format!("{}_{short}", self.database.name())
+    }
+
+    /// Asks for a tenant.
+    #[track_caller]
+    pub fn create(&self, body: &Value) -> Response {
+        self.server.post("/tenants", &self.admin, &body.to_string())
+    }
+
+    /// Makes a tenant whose schema and role have this name, which is made longer.
+    #[track_caller]
+    pub fn tenant_with_role(&self, short: &str) -> MadeTenant {
+        let name = self.name(short);
+        let made = self.create(&json!({ "schema_name": name, "username": name }));
+        MadeTenant(made.expect_status(201).json())
+    }
+
+    #[track_caller]
+    pub fn delete(&self, tenant: &str) -> Response {
+        self.server.delete(&format!("/tenants/{tenant}"), &self.admin)
+    }
+
     /// Makes a key of a tenant.
     #[track_caller]
     pub fn key_of(&self, tenant: &str, permissions: &str) -> Made {
@@ -84,6 +119,69 @@ impl Site {
                            (SELECT string_agg(t::text, ' ' ORDER BY id) FROM cloacina_tenants t))",
         )
     }
+}
+
+/// What was answered when a tenant was made, or its role got another password.
+#[derive(Debug, Clone)]
+pub struct MadeTenant(pub Value);
+
+impl MadeTenant {
+    #[track_caller]
+    pub fn text(&self, field: &str) -> &str {
+        self.0[field].as_str().unwrap_or_else(|| panic!("no text in {field}: {}", self.0))
+    }
+
+    pub fn name(&self) -> &str {
+        self.text("schema_name")
+    }
+
+    pub fn login(&self) -> Result<Client, postgres::Error> {
+        log_in(self.text("connection_string"))
+    }
+
+    /// A session of its role, which must be let in.
+    #[track_caller]
+    pub fn session(&self) -> Client {
+        self.login().unwrap_or_else(|error| panic!("{}: {error:?}", self.0))
+    }
+}
+
+/// Logs in with a connection string as it stands.
+pub fn log_in(connection_string: &str) -> Result<Client, postgres::Error> {
+    Client::connect(connection_string, NoTls)
+}
+
+/// Roles outlive their database in a cluster that outlives the run.
+impl Drop for Site {
+    fn drop(&mut self) {
+        let Ok(mut client) = Client::connect(&self.database.url(), NoTls) else { return };
+        let roles = "SELECT quote_ident(rolname) FROM pg_roles WHERE starts_with(rolname, $1 || '_')";
+        for row in client.query(roles, &[&self.database.name()]).unwrap_or_default() {
+            let role: String = row.get(0);
+            let _ = client.batch_execute(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"));
+        }
+    }
+}
+
+/// A PostgreSQL that asks all but `postgres` for their password, writes down every statement, and takes prepared
+/// transactions. Tests of roles share it.
+pub fn guarded() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let cluster = Cluster::start();
+        let available: i64 = Client::connect(&cluster.url("postgres"), NoTls)
+            .and_then(|mut client| {
+                let find = "SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_stat_statements'";
+                client.query_one(find, &[])
+            })
+            .unwrap()
+            .get(0);
+        let libraries = if available == 1 { "shared_preload_libraries = 'pg_stat_statements'" } else { "" };
+        let settings = "log_statement = all\nlog_min_duration_statement = 0\nmax_prepared_transactions = 10\n";
+        let rules = "local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        cluster.configure(&format!("{settings}{libraries}"), rules);
+        cluster
+    })
 }
 
 /// Uses a valid key, whatever it may do, until it is in the cache.
