@@ -16,6 +16,7 @@ import sessions
 import several
 import soak
 import starts
+import tenants
 
 
 def main():
@@ -30,7 +31,7 @@ def main():
     load.raise_file_limit()
     lab.slack = 5 if asked.short else 1
     seed = asked.seed if asked.seed is not None else int(time.time())
-    everything = [*clients.ROWS, *database.ROWS, *several.ROWS, *sessions.ROWS, *starts.ROWS, *clocks.ROWS]
+    everything = [*clients.ROWS, *database.ROWS, *several.ROWS, *sessions.ROWS, *starts.ROWS, *clocks.ROWS, *tenants.ROWS]
     known = [function.__name__ for function in everything]
     for name in asked.rows:
         if name not in known:

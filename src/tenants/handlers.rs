@@ -1,5 +1,6 @@
 //! The endpoints with which the server's admin manages tenants, and a tenant looks at itself.
 
+use postgres::error::SqlState;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -15,6 +16,8 @@ use crate::http::response::Response;
 use crate::json_body::{know, object, text, wrong};
 use crate::keys::handlers::once_servers_know;
 use crate::paging::{self, cursor};
+use crate::postgres_link::describe;
+use crate::store::{Cause, StoreError};
 
 /// `POST /tenants`: makes a tenant, and shows its role's password, this once.
 pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
@@ -99,7 +102,8 @@ pub fn set_password(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Respo
     };
     know(&chosen, &["password"])?;
     let password = password(text_or_null(&chosen, "password")?)?;
-    let changed = store::set_password(&app.store, tenant, &password, call.request.deadline)?;
+    let changed =
+        store::set_password(&app.store, tenant, &password, call.request.deadline).map_err(unable)?;
     let Some(username) = changed.value else {
         return Err(Error::Conflict(no_role(tenant).into()));
     };
@@ -114,7 +118,7 @@ pub fn remove(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, E
     let removal = store::remove(&app.store, tenant, call.request.deadline);
     // Also when it failed: it may have been carried out all the same.
     app.auth.cache.clear();
-    let removal = removal?;
+    let removal = removal.map_err(unable)?;
     if !removal.value.was_there {
         return Err(Error::NotFound(format!("tenant '{}' not found", tenant.name()).into()));
     }
@@ -126,6 +130,22 @@ pub fn remove(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, E
     }
     let response = Response::json(200, &Removed::new(tenant, &removal.value))?;
     Ok(once_servers_know(app, call, response))
+}
+
+/// The server can do to a tenant's role and schema what it made them with, unless that was taken from it by hand.
+fn unable(error: StoreError) -> Error {
+    match &error {
+        StoreError::Refused(Cause::Driver(cause))
+            if cause.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) =>
+        {
+            Error::Unable(format!(
+                "the database does not let the server change what the tenant has there: {}; the server's database role \
+                 has to own the schema, and to be a superuser or to have CREATEROLE and ADMIN OPTION on the tenant's role",
+                describe(cause)
+            ))
+        }
+        _ => error.into(),
+    }
 }
 
 /// A field that may be null, which means the same as none.

@@ -3,12 +3,12 @@
 use std::process::Command;
 use std::thread;
 
-use postgres::Client;
 use postgres::error::SqlState;
 use serde_json::{Value, json};
 
-use super::site::{MadeTenant, Site, guarded, log_in};
+use super::site::{MadeTenant, Site, guarded};
 use crate::support::http::{self, Connection};
+use crate::support::postgres::Database;
 use crate::support::server::Start;
 use crate::support::wait_for;
 
@@ -90,7 +90,7 @@ fn what_is_asked_for_has_to_pass_the_rules() {
 
 #[test]
 fn no_tenant_has_the_names_of_the_server_s_own() {
-    let database = crate::support::postgres::Database::in_cluster(guarded());
+    let database = Database::in_cluster(guarded());
     let (url, role) = database.url_of_new_role();
     database.execute(&format!(
         "CREATE SCHEMA own_tables AUTHORIZATION {role}; ALTER ROLE {role} CREATEROLE;
@@ -515,5 +515,5 @@ fn a_creation_whose_answer_was_lost_is_no_loss() {
     assert_eq!(site.create(&body).expect_status(409).error(), format!("tenant '{name}' exists"));
     let path = format!("/tenants/{name}/password");
     let new = MadeTenant(site.server.post(&path, &site.admin, "{}").expect_status(200).json());
-    let _: Client = log_in(new.text("connection_string")).unwrap();
+    new.session();
 }

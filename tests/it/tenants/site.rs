@@ -9,7 +9,7 @@ use crate::keys::{hash, insert_key};
 use crate::support::cluster::Cluster;
 use crate::support::http::Response;
 use crate::support::made::Made;
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, MADE_UP_PASSWORD};
 use crate::support::server::{Server, Start};
 use crate::support::wait_for;
 
@@ -44,9 +44,50 @@ impl Site {
         Site::of(database, server)
     }
 
+    /// The same, with a role of its own that has these attributes and may make schemas.
+    #[track_caller]
+    pub fn of_role(attributes: &str) -> Site {
+        let database = Database::in_cluster(guarded());
+        let (url, role) = database.url_of_new_role();
+        database.execute(&format!(
+            "ALTER ROLE {role} {attributes}; GRANT CREATE ON SCHEMA public TO {role};
+             GRANT CREATE ON DATABASE {} TO {role}",
+            database.name()
+        ));
+        let server = Start::without_database().database_url(&url).serving();
+        Site::of(database, server)
+    }
+
+    /// Of the connections of such a server.
+    pub fn url_of_role(&self) -> String {
+        let (role, place) = (self.name("role"), self.database.host_and_port());
+        format!("postgresql://{role}:{MADE_UP_PASSWORD}@{place}/{}", self.database.name())
+    }
+
     fn of(database: Database, server: Server) -> Site {
         let admin = server.bootstrap_key();
         Site { database, server, admin }
+    }
+
+    /// How many roles of tenants the server's is a member of, but for the right to give that to others.
+    pub fn memberships_of_server(&self) -> i64 {
+        self.database.value(&format!(
+            "SELECT count(*) FROM pg_auth_members WHERE member IN (SELECT oid FROM pg_roles WHERE rolname = '{}')
+               AND COALESCE((to_jsonb(pg_auth_members) ->> 'inherit_option')::boolean
+                            OR (to_jsonb(pg_auth_members) ->> 'set_option')::boolean, true)",
+            self.name("role")
+        ))
+    }
+
+    /// How many tenants there are, roles and schemas, and all their names.
+    pub fn catalog(&self) -> String {
+        self.database.value(
+            "SELECT concat_ws(' ', (SELECT count(*) FROM cloacina_tenants), count(*) FILTER (WHERE kind = 'role'),
+                              count(*) FILTER (WHERE kind = 'schema'), string_agg(name, ' ' ORDER BY name))
+             FROM (SELECT 'role' AS kind, rolname AS name FROM pg_roles WHERE starts_with(rolname, current_database())
+                   UNION ALL SELECT 'schema', nspname FROM pg_namespace
+                   WHERE nspname ~ '^cloacina_removed_' OR starts_with(nspname, current_database())) AS named",
+        )
     }
 
     /// Makes a tenant that has nothing in PostgreSQL.
