@@ -192,18 +192,6 @@ pub fn log_in(connection_string: &str) -> Result<Client, postgres::Error> {
     Client::connect(connection_string, NoTls)
 }
 
-/// Roles outlive their database in a cluster that outlives the run.
-impl Drop for Site {
-    fn drop(&mut self) {
-        let Ok(mut client) = Client::connect(&self.database.url(), NoTls) else { return };
-        let roles = "SELECT quote_ident(rolname) FROM pg_roles WHERE starts_with(rolname, $1 || '_')";
-        for row in client.query(roles, &[&self.database.name()]).unwrap_or_default() {
-            let role: String = row.get(0);
-            let _ = client.batch_execute(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"));
-        }
-    }
-}
-
 /// A PostgreSQL that asks all but `postgres` for their password, writes down every statement, and takes prepared
 /// transactions. Tests of roles share it.
 pub fn guarded() -> &'static Cluster {
