@@ -7,6 +7,8 @@ mod cli;
 mod command_error;
 mod config;
 mod database_command;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "nothing runs tasks yet"))]
+mod engine;
 mod error;
 mod error_response;
 mod http;
