@@ -4,7 +4,7 @@
 #
 # usage: scripts/install-tools.sh TOOL...      (postgresql, jq, curl, openssl, promtool, nginx, caddy, venv, shellcheck, dash, busybox,
 #        slowhttptest, faketime, docker-compose, yaml, zsh, fish, mandoc, systemd-analyze, wrk, valgrind, strace, readelf, pip, npm,
-#        musl-gcc, rustc-web, cargo-web, rust-web-src, qemu, mmdebstrap, mke2fs, mkcert)
+#        musl-gcc, rustc-web, cargo-web, rust-web-src, qemu, mmdebstrap, mke2fs, mkcert, pgbouncer)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -15,8 +15,8 @@ is_there() {
     case $1 in
     postgresql) have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ;;
     promtool | caddy) have "$1" || [ -x "target/tools/usr/bin/$1" ] ;;
-    # It is on the PATH of root alone.
-    nginx) have nginx || [ -x /usr/sbin/nginx ] || [ -x target/tools/usr/sbin/nginx ] ;;
+    # They are on the PATH of root alone.
+    nginx | pgbouncer) have "$1" || [ -x "/usr/sbin/$1" ] || [ -x "target/tools/usr/sbin/$1" ] ;;
     # Debian ships venv without the part that makes one usable, in a package of its own.
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     yaml) python3 -c 'import yaml' 2>/dev/null ;;
@@ -52,7 +52,7 @@ for tool in "$@"; do
     postgresql | jq | curl | openssl | promtool | nginx | caddy | venv | shellcheck | dash | busybox) ;;
     slowhttptest | faketime | docker-compose | yaml | zsh | fish | mandoc | systemd-analyze) ;;
     wrk | valgrind | strace | readelf | pip | npm | musl-gcc | rustc-web | cargo-web | rust-web-src) ;;
-    qemu | mmdebstrap | mke2fs | mkcert) ;;
+    qemu | mmdebstrap | mke2fs | mkcert | pgbouncer) ;;
     *) fail "unknown tool $tool; the head of $0 has their names" ;;
     esac
     is_there "$tool" || missing+=("$tool")
@@ -118,7 +118,7 @@ printf 'install-tools: installing %s\n' "${packages[*]}" >&2
 apt update
 for tool in "${missing[@]}"; do
     case $tool in
-    promtool | nginx | caddy) unpack "$(package_of "$tool")" ;;
+    promtool | nginx | caddy | pgbouncer) unpack "$(package_of "$tool")" ;;
     postgresql)
         no_cluster_of_debian
         apt install --no-install-recommends postgresql

@@ -40,7 +40,7 @@ set -- "${names[@]}" "$@"
 
 needs_cargo
 scripts/install-tools.sh jq curl openssl promtool nginx caddy venv dash busybox docker-compose yaml shellcheck zsh fish mandoc \
-    systemd-analyze faketime mkcert
+    systemd-analyze faketime mkcert pgbouncer
 export PATH="$PATH:$PWD/target/tools/usr/bin"
 scratch=$(mktemp -d)
 server=

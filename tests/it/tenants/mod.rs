@@ -10,6 +10,7 @@ mod lookups;
 mod neighbours;
 mod notifications;
 mod password;
+mod pooler;
 mod proxies;
 mod removal;
 mod removal_across_servers;
