@@ -215,12 +215,12 @@ fn drop_next(transaction: &mut Transaction<'_>, id: Uuid, role: &str) -> Result<
 fn drop_objects(transaction: &mut Transaction<'_>, schema: &str) -> Result<usize, postgres::Error> {
     let rows = transaction.query(
         "SELECT CASE type WHEN 'statistics object' THEN 'statistics' ELSE type END, identity
-         FROM pg_depend, pg_identify_object(classid, objid, objsubid)
-         WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace(quote_ident($1::text)) AND deptype = 'n'
-           -- Others are parts of something, and go with that.
-           AND NOT EXISTS (SELECT FROM pg_depend AS part WHERE part.classid = pg_depend.classid
-                               AND part.objid = pg_depend.objid AND part.deptype IN ('i', 'e'))
-         ORDER BY objid DESC LIMIT $2",
+         FROM (SELECT classid, objid FROM pg_depend
+               WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace(quote_ident($1::text)) AND deptype = 'n'
+                 -- Others are parts of something, and go with that.
+                 AND NOT EXISTS (SELECT FROM pg_depend AS part WHERE part.classid = pg_depend.classid
+                                     AND part.objid = pg_depend.objid AND part.deptype IN ('i', 'e'))
+               ORDER BY objid DESC LIMIT $2) AS newest, pg_identify_object(classid, objid, 0)",
         &[&schema, &OBJECTS_AT_ONCE],
     )?;
     let mut dropped = 0;
