@@ -197,7 +197,7 @@ fn drop_next(transaction: &mut Transaction<'_>, id: Uuid, role: &str) -> Result<
             return Ok(Left::More);
         }
         one_at_a_time(transaction)?;
-        transaction.batch_execute(&format!("DROP OWNED BY {quoted} CASCADE"))?;
+        drop_owned(transaction, role)?;
         let Some(why) = drop_role(transaction, role)? else { return Ok(Left::More) };
         transaction.batch_execute(&format!("REVOKE {quoted} FROM CURRENT_USER"))?;
         return Ok(Left::Role { databases: other_databases(transaction, role)?, why });
@@ -240,6 +240,33 @@ fn drop_objects(transaction: &mut Transaction<'_>, schema: &str) -> Result<usize
     Ok(dropped)
 }
 
+/// Drops what a role owns elsewhere than in its schema, and revokes what it was granted, which takes the rights of those
+/// that own the objects: other tenants may have let it use theirs.
+fn drop_owned(transaction: &mut Transaction<'_>, role: &str) -> Result<(), postgres::Error> {
+    let rows = transaction.query(
+        "SELECT DISTINCT owner.rolname::text
+         FROM pg_shdepend AS granted JOIN pg_roles AS role ON role.oid = granted.refobjid
+         JOIN pg_shdepend AS owned ON (owned.dbid, owned.classid, owned.objid) = (granted.dbid, granted.classid, granted.objid)
+         JOIN pg_roles AS owner ON owner.oid = owned.refobjid
+         JOIN cloacina_tenants ON owner.rolname = username AND removed_at IS NULL
+         WHERE role.rolname = $1::text AND granted.deptype IN ('a', 'r') AND owned.deptype = 'o'
+           AND granted.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        &[&role],
+    )?;
+    let mut joined = Vec::new();
+    for row in &rows {
+        let owner: &str = row.try_get(0)?;
+        if become_member(transaction, owner)? {
+            joined.push(quote_identifier(owner));
+        }
+    }
+    transaction.batch_execute(&format!("DROP OWNED BY {} CASCADE", quote_identifier(role)))?;
+    for owner in joined {
+        transaction.batch_execute(&format!("REVOKE {owner} FROM CURRENT_USER"))?;
+    }
+    Ok(())
+}
+
 /// Drops a role, or returns what depends on it, which may be in another database of the cluster.
 fn drop_role(transaction: &mut Transaction<'_>, role: &str) -> Result<Option<String>, postgres::Error> {
     let mut attempt = transaction.transaction()?;
@@ -252,17 +279,19 @@ fn drop_role(transaction: &mut Transaction<'_>, role: &str) -> Result<Option<Str
     }
 }
 
-/// Of what a role owns, all but a superuser may drop only what is theirs as members. It ends with the role.
-fn become_member(transaction: &mut Transaction<'_>, role: &str) -> Result<(), postgres::Error> {
+/// Of what a role owns, all but a superuser may drop only what is theirs as members: whether we were made one. It ends with
+/// the role, or has to be revoked.
+fn become_member(transaction: &mut Transaction<'_>, role: &str) -> Result<bool, postgres::Error> {
     let row = transaction.query_one(
         "SELECT pg_has_role($1::text, 'USAGE'), current_setting('server_version_num')::int",
         &[&role],
     )?;
     if row.try_get(0)? {
-        return Ok(());
+        return Ok(false);
     }
     let option = if row.try_get::<_, i32>(1)? < 160_000 { "" } else { " WITH INHERIT TRUE" };
-    transaction.batch_execute(&format!("GRANT {} TO CURRENT_USER{option}", quote_identifier(role)))
+    transaction.batch_execute(&format!("GRANT {} TO CURRENT_USER{option}", quote_identifier(role)))?;
+    Ok(true)
 }
 
 fn unlink_large_objects(transaction: &mut Transaction<'_>, role: &str) -> Result<u64, postgres::Error> {
