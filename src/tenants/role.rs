@@ -39,7 +39,7 @@ impl From<postgres::Error> for Refusal {
 pub fn obstacle(client: &mut impl GenericClient) -> Result<Option<String>, postgres::Error> {
     let row = client.query_one(
         "WITH own AS (
-             SELECT pg_class.oid, relkind, relnamespace, quote_ident(nspname) AS schema,
+             SELECT pg_class.oid, relkind, relnamespace, relowner, reltype, quote_ident(nspname) AS schema,
                     format('%I.%I', nspname, relname) AS shown
              FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
              WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('api_keys'))
@@ -66,7 +66,12 @@ pub fn obstacle(client: &mut impl GenericClient) -> Result<Option<String>, postg
                      WHEN 'S' THEN has_sequence_privilege('public', oid, 'USAGE, SELECT, UPDATE')
                      ELSE has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
                           OR has_any_column_privilege('public', oid, 'SELECT, INSERT, UPDATE, REFERENCES')
-                     END HAVING count(*) > 0)",
+                     END HAVING count(*) > 0),
+                -- A start closes those of its own tables.
+                (SELECT format('every role may use the types of %s: REVOKE USAGE ON TYPE %1$s FROM PUBLIC',
+                               string_agg(shown, ', ' ORDER BY shown))
+                 FROM own WHERE relkind = 'r' AND NOT pg_has_role(relowner, 'USAGE')
+                   AND has_type_privilege('public', reltype, 'USAGE') HAVING count(*) > 0)",
         &[],
     )?;
     for index in 0..row.len() {

@@ -161,6 +161,9 @@ fn taken(
              UNION ALL
              SELECT 'role', rolname::text, $2::text FROM pg_roles
              WHERE lower(rolname::text COLLATE \"C\") = lower($2::text COLLATE \"C\")
+             UNION ALL
+             -- That role's usual path would begin with the schema.
+             SELECT 'role', rolname::text, $1::text FROM pg_roles WHERE rolname = $1::text AND $2::text IS NOT NULL
          ) AS taken LIMIT 1",
         &[&name, &username],
     )?;

@@ -129,6 +129,7 @@ fn what_exists_is_named() {
         (site.name("bare"), Some(site.name("free")), format!("tenant '{}' exists", site.name("bare"))),
         (schema.clone(), None, format!("schema '{schema}' exists")),
         (upper(&schema), None, format!("schema '{schema}' exists, which differs only in case")),
+        (role.clone(), Some(site.name("free")), format!("role '{role}' exists")),
         (site.name("free"), Some(role.clone()), format!("role '{role}' exists")),
         (site.name("free"), Some(upper(&role)), format!("role '{role}' exists, which differs only in case")),
         (site.name("free"), Some(two.clone()), format!("role '{two}' exists")),
@@ -138,8 +139,8 @@ fn what_exists_is_named() {
         assert_eq!(response.error(), text);
     }
     assert_eq!(site.rows(), before);
-    // A schema may be called like another tenant's role, and the other way round.
-    site.create(&json!({ "schema_name": role, "username": schema })).expect_status(201);
+    // A role may be called like another's schema: its own comes first on its path all the same.
+    site.create(&json!({ "schema_name": site.name("free"), "username": schema })).expect_status(201);
 }
 
 /// Whatever two requests share, the second of them is told so; and the first role in a database brings the views, which
