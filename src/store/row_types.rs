@@ -1,5 +1,6 @@
 //! The row types of our tables. PostgreSQL lets every role use each of them, and a column of such a type in a table of
-//! another role keeps a migration from changing our table.
+//! another role keeps a migration from changing our table. A view or function of another role can still name a column, by
+//! which that column cannot be dropped or get another type: migrations add.
 
 use postgres::Client;
 

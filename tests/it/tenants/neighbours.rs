@@ -179,18 +179,17 @@ fn advisory_locks_on_every_number_are_in_no_one_s_way() {
     assert_eq!(usize::try_from(held).unwrap(), locks.len());
 }
 
-/// Every role may listen, so what is sent says only that there is something new.
+/// Every role may listen and send, where it knows a channel's name.
 #[test]
-fn notifications_tell_nothing() {
+fn notifications_are_not_heard_and_not_heeded() {
     let mut walls = walls();
     let mut client = walls.acme.connect();
-    client.batch_execute("LISTEN api_key_changes").unwrap();
+    client.batch_execute("LISTEN api_key_changes; LISTEN api_keys; LISTEN cloacina_; LISTEN mine").unwrap();
     let (id, _) = walls.server.create_key(&walls.admin, "x");
     walls.server.delete(&format!("/auth/keys/{id}"), &walls.admin).expect_status(200);
-    let mut notifications = client.notifications();
-    let first = notifications.timeout_iter(PATIENCE).next().unwrap().unwrap();
-    assert_eq!((first.channel(), first.payload()), ("api_key_changes", ""));
-    drop(notifications);
+    client.batch_execute("NOTIFY mine").unwrap();
+    let first = client.notifications().timeout_iter(PATIENCE).next().unwrap().unwrap();
+    assert_eq!(first.channel(), "mine");
     for payload in ["", "x", "DELETE", "{\"id\":null}", &"x".repeat(7000)] {
         client.execute("SELECT pg_notify('api_key_changes', $1)", &[&payload]).unwrap();
     }
@@ -209,4 +208,57 @@ fn a_start_closes_the_types_of_its_tables() {
     refused(walls.acme.connect().batch_execute(mine), &SqlState::INSUFFICIENT_PRIVILEGE);
     walls.database.execute("ALTER TABLE cloacina_tenants ADD COLUMN later int DEFAULT 5");
     walls.expect_well("a type that was open");
+    // It may be that the server does not own them.
+    walls.database.execute(&walls.named(
+        "ALTER TABLE cloacina_tenants OWNER TO postgres; GRANT ALL ON cloacina_tenants TO {server};
+         GRANT USAGE ON TYPE cloacina_tenants TO PUBLIC",
+    ));
+    let body = r#"{"schema_name":"gamma","username":"gamma_role"}"#;
+    let unable = walls.server.post("/tenants", &walls.admin, body).expect_status(503).error();
+    assert!(unable.ends_with("REVOKE USAGE ON TYPE public.cloacina_tenants FROM PUBLIC"), "{unable}");
+}
+
+/// The usual search_path of a role begins with the schema of its own name, where a tenant could make what it likes.
+#[test]
+fn no_schema_has_the_name_of_another_role() {
+    let walls = walls();
+    walls.database.execute("CREATE ROLE dba LOGIN");
+    let ask = |body: &str| walls.server.post("/tenants", &walls.admin, body);
+    ask(r#"{"schema_name":"dba","username":"gamma_role"}"#).expect(409, r#"{"error":"role 'dba' exists"}"#);
+    ask(r#"{"schema_name":"beta_role","username":"gamma_role"}"#)
+        .expect(409, r#"{"error":"role 'beta_role' exists"}"#);
+    // Without a role it has no schema, and a role of its own comes to be with it.
+    ask(r#"{"schema_name":"dba"}"#).expect_status(201);
+    ask(r#"{"schema_name":"delta","username":"delta"}"#).expect_status(201);
+}
+
+/// What a role grants to another must be revoked before that one can be dropped, which its grantor need not do.
+#[test]
+fn a_grant_to_another_tenant_does_not_keep_that_one() {
+    for walls in [walls(), Walls::of_a_superuser()] {
+        let mut client = walls.acme.connect();
+        client
+            .batch_execute(&walls.named(
+                "CREATE TABLE shared (n int, m int); GRANT ALL ON shared TO {other} WITH GRANT OPTION;
+                 CREATE TABLE by_column (n int, m int); GRANT SELECT (n) ON by_column TO {other};
+                 CREATE SEQUENCE s; GRANT USAGE ON s TO {other}; CREATE VIEW v AS SELECT 1; GRANT SELECT ON v TO {other};
+                 CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; GRANT EXECUTE ON FUNCTION f() TO {other};
+                 CREATE TYPE t AS ENUM ('x'); GRANT USAGE ON TYPE t TO {other};
+                 CREATE TABLE guarded (n int); CREATE POLICY p ON guarded TO {other};
+                 SELECT lo_create(815); GRANT ALL ON LARGE OBJECT 815 TO {other};
+                 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {other};
+                 ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT ALL ON TABLES TO {other}",
+            ))
+            .unwrap();
+        walls.server.delete("/tenants/beta", &walls.admin).expect_status(200);
+        wait_for("the other role to be dropped", || {
+            let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'cloacina_removed%'";
+            (walls.database.value::<i64>(left) == 0).then_some(())
+        });
+        // The grantor keeps the rest.
+        client.batch_execute("SELECT * FROM shared; SELECT f(); SELECT lo_get(815)").unwrap();
+        let members = "SELECT count(*) FROM pg_auth_members WHERE roleid = 'acme_role'::regrole
+                           AND (grantor = member OR to_jsonb(pg_auth_members) ->> 'inherit_option' IS DISTINCT FROM 'false')";
+        assert_eq!(walls.database.value::<i64>(members), 0);
+    }
 }

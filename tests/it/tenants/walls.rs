@@ -146,9 +146,15 @@ impl Walls {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    /// What no other tenant may ever see.
-    pub fn secrets(&self) -> [&'static str; 2] {
-        ["secret-of-beta", LIMIT_OF_BETA]
+    /// What no tenant may ever see: values of another's row, passwords, hashes of keys, and where servers notify.
+    pub fn secrets(&self) -> Vec<String> {
+        let mut secrets =
+            vec!["secret-of-beta".to_owned(), LIMIT_OF_BETA.to_owned(), self.other.password.clone()];
+        let query = "SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL
+                     UNION ALL SELECT key_hash FROM api_keys UNION ALL SELECT channel FROM cloacina_notifications";
+        let rows = self.database.client().query(query, &[]).unwrap();
+        secrets.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+        secrets
     }
 
     /// All that the server and the other tenant have, and what others may do with it.

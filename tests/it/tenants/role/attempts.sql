@@ -9,6 +9,7 @@
 == rows of others through the views
 own: SELECT * FROM cloacina_views.tenant
 own: TABLE cloacina_views.tenant
+own: SELECT to_json(t) FROM cloacina_views.tenant AS t
 own: SELECT schema_name, count(*) FROM cloacina_views.tenant GROUP BY 1
 own: COPY (SELECT * FROM cloacina_views.tenant) TO STDOUT
 own: SELECT a.* FROM cloacina_views.tenant AS a, cloacina_views.tenant AS b
@@ -73,6 +74,9 @@ nothing: REVOKE USAGE ON SCHEMA cloacina_views FROM PUBLIC
 42501: COPY {home}.{table} TO STDOUT
 42501: COPY {home}.{table} FROM STDIN
 42501: SELECT * FROM {home}.{table} FOR UPDATE
+42501: SELECT currtid2('{home}.{table}', '(0,1)')
+42501,0A000: SELECT query_to_xml('SELECT * FROM {home}.{table}', true, false, '')
+42501: SELECT * FROM ts_stat('SELECT to_tsvector(t::text) FROM {home}.{table} AS t')
 42501: BEGIN; LOCK TABLE {home}.{table} IN ACCESS SHARE MODE
 42501: BEGIN; LOCK TABLE {home}.{table} IN ACCESS EXCLUSIVE MODE
 42501: EXPLAIN SELECT * FROM {home}.{table}
@@ -80,6 +84,10 @@ nothing: REVOKE USAGE ON SCHEMA cloacina_views FROM PUBLIC
 42501: CREATE TABLE of_{table} () INHERITS ({home}.{table})
 42501: CREATE TABLE of_{table} (x {home}.{table})
 42501: CREATE TABLE of_{table} (x {home}.{table}[])
+42501: CREATE TEMP TABLE of_{table} (x {home}.{table})
+42501: CREATE TABLE of_{table} AS SELECT NULL::{home}.{table} AS x
+42501: CREATE MATERIALIZED VIEW of_{table} AS SELECT NULL::{home}.{table} AS x
+42501: CREATE FUNCTION of_{table}() RETURNS SETOF {home}.{table} LANGUAGE sql AS 'SELECT NULL'
 42501: CREATE FUNCTION of_{table}({home}.{table}) RETURNS int LANGUAGE sql AS 'SELECT 1'
 42501: CREATE TYPE of_{table} AS (x {home}.{table})
 42501: CREATE DOMAIN of_{table} AS {home}.{table}
@@ -104,6 +112,9 @@ nothing: VACUUM FULL {home}.{table}
 42501: CREATE TABLE of_tenants (id uuid REFERENCES {home}.cloacina_tenants (id))
 42501: UPDATE {home}.api_keys SET permissions = 'admin'
 42501: UPDATE {home}.cloacina_tenants SET max_running_tasks = NULL
+nothing: SELECT last_value FROM pg_sequences WHERE schemaname = '{home}' AND last_value IS NOT NULL
+allowed: CREATE VIEW of_column AS SELECT (NULL::{home}.api_keys).name
+allowed: CREATE FUNCTION of_column() RETURNS text BEGIN ATOMIC SELECT (NULL::{home}.api_keys).name; END
 42501: SELECT nextval('{home}.{sequence}')
 42501: SELECT setval('{home}.{sequence}', 1)
 42501: SELECT last_value FROM {home}.{sequence}
@@ -323,6 +334,8 @@ allowed: SELECT oid, lomowner::regrole FROM pg_largeobject_metadata
 nothing: SELECT query, state, client_addr FROM pg_stat_activity WHERE usename IN ('{server}', '{other}') AND (query <> '<insufficient privilege>' OR state IS NOT NULL OR client_addr IS NOT NULL OR query_start IS NOT NULL)
 allowed: SELECT pid, datname, usename, application_name FROM pg_stat_activity
 allowed: SELECT * FROM pg_locks
+allowed: SELECT n, pg_stat_get_backend_activity(n) FROM pg_stat_get_backend_idset() AS n
+nothing: SELECT pg_listening_channels()
 nothing: SELECT 1 FROM pg_stat_ssl WHERE pid <> pg_backend_pid() AND (version IS NOT NULL OR client_dn IS NOT NULL)
 42501: SELECT * FROM pg_backend_memory_contexts
 55000: BEGIN; PREPARE TRANSACTION 'x'
