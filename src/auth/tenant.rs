@@ -47,6 +47,10 @@ pub const FIND_TENANT: &str =
 /// # Errors
 /// See `StoreError`.
 pub fn find_tenant(store: &Store, name: &str, until: Instant) -> Result<Option<Tenant>, StoreError> {
+    // Of texts with a zero byte PostgreSQL takes none.
+    if !is_tenant_name(name) {
+        return Ok(None);
+    }
     store.read(until, |session| {
         let row = session.query_opt(FIND_TENANT, &[&name])?;
         row.map(|row| Ok(Tenant::new(row.try_get(0)?, row.try_get(1)?))).transpose()
