@@ -101,7 +101,8 @@ fn tenant_row(row: &Row) -> Result<TenantRow, postgres::Error> {
 pub fn own_names(store: &Store, until: Instant) -> Result<(String, String), StoreError> {
     store.read(until, |session| {
         let row = session.query_one(
-            "SELECT current_user::text, relnamespace::regnamespace::text FROM pg_class WHERE oid = 'api_keys'::regclass",
+            "SELECT current_user::text, nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+             WHERE pg_class.oid = 'api_keys'::regclass",
             &[],
         )?;
         Ok((row.try_get(0)?, row.try_get(1)?))
