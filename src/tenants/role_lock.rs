@@ -10,8 +10,9 @@ use crate::postgres_link::end_sessions;
 /// How long a removal or a new password waits for a row that the tenant's own session has, before that session is ended.
 const LOCK_TIMEOUT_MILLIS: u32 = 200;
 
-/// Runs a change of a tenant's role in a transaction. A session of that role can keep the role's row from being changed,
-/// by changing it in a transaction of its own: then its sessions and transactions are ended, and it is tried again.
+/// Runs a change of a tenant, and of its role if it has one, in a transaction. A session of that role can keep the role's
+/// row from being changed, by changing it in a transaction of its own: then its sessions and transactions are ended. It is
+/// tried again until it has what it needs.
 ///
 /// # Errors
 /// That of the change, or the time is over.
@@ -29,9 +30,10 @@ pub fn alone_with_role<T>(
             Err(error) => error,
         };
         drop(transaction);
-        let (Some(username), true) = (username, is_concurrent(&error) && Instant::now() < until) else {
+        if !is_concurrent(&error) || Instant::now() >= until {
             return Err(error);
-        };
+        }
+        let Some(username) = username else { continue };
         end_sessions(client, username)?;
         if !roll_back_prepared(client, username)? {
             log::warn!(role = username; "a prepared transaction of a tenant's role is in the way: only a superuser can end it");
