@@ -17,6 +17,14 @@ pub enum StoreError {
     Unknown(Cause),
 }
 
+impl StoreError {
+    /// What happened, whatever it means.
+    pub fn into_cause(self) -> Cause {
+        let (StoreError::Unavailable(cause) | StoreError::Refused(cause) | StoreError::Unknown(cause)) = self;
+        cause
+    }
+}
+
 /// What happened.
 pub enum Cause {
     Driver(postgres::Error),

@@ -86,7 +86,7 @@ fn create(
     let name = new.name.as_str();
     let Some(login) = &new.login else { return print(&Made::without_role(name)) };
     let host = settings.tenant_database_host.as_ref();
-    match first_login(&store, host, &new.name, login, until()).map_err(failed)? {
+    match first_login(&store, host, &new, login, until()).map_err(failed)? {
         FirstLogin::Possible(string) => {
             let (username, password) = login;
             show_login("was made", &Made::new(name, username.as_str(), password, &string), name)

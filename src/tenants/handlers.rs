@@ -45,7 +45,7 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     log_change(call, name, "tenant created");
     let Some(login) = &new.login else { return Ok(Response::json(201, &Made::without_role(name))?) };
     let host = app.tenant_database_host.as_ref();
-    match first_login(&app.store, host, &new.name, login, until)? {
+    match first_login(&app.store, host, &new, login, until)? {
         FirstLogin::Possible(string) => {
             let (username, password) = login;
             Ok(Response::json(201, &Made::new(name, username.as_str(), password, &string))?)

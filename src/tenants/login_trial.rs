@@ -33,13 +33,13 @@ pub struct Login<'a> {
 }
 
 impl Login<'_> {
-    /// Tries it once, with the TLS of the server's own connections.
-    pub fn try_once(&self, server: &Hosts) -> LoginTrial {
+    /// Tries it once, with the TLS of the server's own connections. `left`: of the request's time.
+    pub fn try_once(&self, server: &Hosts, left: Duration) -> LoginTrial {
         let hosts = match server.with_same_tls(self.connection_string.reveal()) {
             Ok(hosts) => hosts,
             Err(error) => return LoginTrial::NotKnown(error.to_string()),
         };
-        match hosts.log_in(LIMIT) {
+        match hosts.log_in(LIMIT.min(left)) {
             Ok(()) => LoginTrial::LetIn,
             Err(errors) => self.judge(&errors),
         }
@@ -218,7 +218,7 @@ mod tests {
         let connection_string =
             &ConnectionString::new("acme", &Password::from_text("s3cret").unwrap(), address);
         let login = Login { user: "acme", address, connection_string, is_at_host_of_tenants };
-        let outcome = login.try_once(&server);
+        let outcome = login.try_once(&server, Duration::MAX);
         assert!(!format!("{outcome:?}").contains("s3cret"), "{outcome:?}");
         outcome
     }

@@ -9,6 +9,7 @@ mod keys_command;
 mod lookups;
 mod neighbours;
 mod notifications;
+mod outcomes;
 mod password;
 mod pooler;
 mod proxies;

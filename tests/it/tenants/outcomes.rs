@@ -1,0 +1,80 @@
+//! What is answered where something else is in the way of a request for tenants.
+
+use std::thread;
+
+use serde_json::json;
+
+use super::site::{Site, guarded};
+use crate::support::cluster::Cluster;
+use crate::support::postgres::Database;
+use crate::support::server::Start;
+use crate::support::wait_for;
+
+/// Also where PostgreSQL would refuse it.
+#[test]
+fn a_name_that_no_tenant_can_have_is_not_found() {
+    let site = Site::start();
+    for name in ["%00", "a%00b", "a-b", &"x".repeat(64)] {
+        for path in [format!("/tenants/{name}"), format!("/auth/keys?tenant={name}")] {
+            let missing = site.server.get(&path, Some(&site.admin)).expect_status(404).error();
+            assert!(missing.starts_with("tenant '") && missing.ends_with("' not found"), "{path}: {missing}");
+        }
+    }
+}
+
+/// Also where SQL has to have it in quotes.
+#[test]
+fn no_role_is_called_like_the_schema_of_the_server() {
+    let database = Database::in_cluster(guarded());
+    let (url, role) = database.url_of_new_role();
+    database.execute(&format!(
+        "CREATE SCHEMA \"Order\" AUTHORIZATION {role}; ALTER ROLE {role} CREATEROLE;
+         ALTER ROLE {role} SET search_path = \"Order\"; GRANT CREATE ON DATABASE {} TO {role}",
+        database.name()
+    ));
+    let server = Start::without_database().database_url(&url).serving();
+    let admin = server.bootstrap_key();
+    for name in ["Order", "order"] {
+        let body = json!({ "schema_name": "a", "username": name }).to_string();
+        let refused = server.post("/tenants", &admin, &body).expect_status(422).error();
+        assert_eq!(
+            refused,
+            format!("username: `{name}` is the name of the schema of the server's own tables")
+        );
+    }
+}
+
+/// For longer than a statement of it waits for a lock.
+#[test]
+fn a_removal_waits_for_another_change_of_the_tenant() {
+    let site = &Site::start();
+    site.tenant("acme");
+    let mut other = site.database.client();
+    let mut change = other.transaction().unwrap();
+    change.batch_execute("SELECT FROM cloacina_tenants FOR SHARE").unwrap();
+    thread::scope(|scope| {
+        let removal = scope.spawn(|| site.delete("acme"));
+        change.batch_execute("SELECT pg_sleep(2)").unwrap();
+        change.commit().unwrap();
+        removal.join().unwrap().expect(200, r#"{"status":"removed","schema_name":"acme"}"#);
+    });
+}
+
+/// Its role is not let in, and another session is in the way of what would undo it.
+#[test]
+fn a_tenant_that_cannot_be_removed_again_is_not_said_to_be_unmade() {
+    let cluster = Cluster::start();
+    cluster.configure("", "local all postgres trust\nhost all postgres 127.0.0.1/32 trust\n");
+    let site = Site::start_with(Database::in_cluster(&cluster), ["--database-timeout", "2s"]);
+    let name = site.name("t");
+    let body = json!({ "schema_name": name, "username": name });
+    let lock = site.database.hold("LOCK TABLE api_keys IN EXCLUSIVE MODE");
+    let refused = site.create(&body).expect_status(503).error();
+    assert_eq!(refused, "the outcome is unknown: look whether it was done before trying again");
+    lock.release();
+    wait_for("the tenant to be removed", || {
+        let status = site.delete(&name).status;
+        assert!([200, 503].contains(&status), "{status}");
+        (status == 200).then_some(())
+    });
+}
