@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{Password, TenantName};
 use crate::postgres_link::quote_identifier;
+use crate::postgres_link::role_sessions::end_sessions_where;
 
 /// Sessions that a tenant's role can have at once.
 const MOST_CONNECTIONS: u32 = 10;
@@ -152,7 +153,27 @@ fn make_views(transaction: &mut Transaction<'_>) -> Result<(), Refusal> {
     }
     one_at_a_time(transaction)?;
     if !has_views(transaction)? {
+        end_lookers(transaction)?;
         transaction.batch_execute(VIEWS)?;
+    }
+    Ok(())
+}
+
+/// Ends the sessions of tenants that have looked at views in a transaction that is still open: they would keep the views
+/// from being renewed. Those that come later wait until that is done.
+fn end_lookers(transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+    let condition = "pid IN (SELECT pid FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+                             WHERE relnamespace = to_regnamespace('cloacina_views')
+                               AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+    let rows = transaction.query(
+        &format!(
+            "SELECT DISTINCT username FROM pg_stat_activity JOIN cloacina_tenants ON usename = username
+             WHERE removed_at IS NULL AND usename <> current_user AND {condition}"
+        ),
+        &[],
+    )?;
+    for row in &rows {
+        end_sessions_where(transaction, row.try_get(0)?, condition)?;
     }
     Ok(())
 }

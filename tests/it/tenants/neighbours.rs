@@ -162,6 +162,21 @@ fn an_open_transaction_is_in_no_one_s_way() {
     assert!(client.batch_execute("SELECT 1").is_err());
 }
 
+/// The first creation of a later release brings its views, which takes a lock that no look at them leaves room for.
+#[test]
+fn an_open_transaction_does_not_keep_views_from_being_renewed() {
+    for mut walls in [walls(), Walls::of_a_superuser()] {
+        walls.database.execute("COMMENT ON SCHEMA cloacina_views IS 'cloacinactl: views of before'");
+        let mut client = walls.acme.connect();
+        client.batch_execute("BEGIN; SELECT * FROM cloacina_views.tenant").unwrap();
+        let body = r#"{"schema_name":"gamma","username":"gamma_role"}"#;
+        walls.server.post("/tenants", &walls.admin, body).expect_status(201);
+        assert!(client.batch_execute("SELECT 1").is_err());
+        walls.server.delete("/tenants/gamma", &walls.admin).expect_status(200);
+        walls.expect_well("views of a later release");
+    }
+}
+
 #[test]
 fn advisory_locks_on_every_number_are_in_no_one_s_way() {
     let mut walls = walls();
