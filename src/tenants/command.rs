@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::answer::{Made, Removed, Shown};
 use super::first_login::{FirstLogin, connection_string, first_login};
 use super::removal::{self, Left};
-use super::store::{self, Creation, TABLE, TenantRow};
+use super::store::{self, Creation, PasswordChange, TABLE, TenantRow};
 use super::{NewTenant, OwnNames, Password, TenantName, no_role, role};
 use crate::auth::Tenant;
 use crate::cli::table::{Fit, json_array, shown_json, table, terminal_width, timestamp};
@@ -184,7 +184,11 @@ fn set_password(settings: Load, name: &str, file: Option<&str>) -> Result<(), Co
     let store = Store::to_change(&settings, &[TABLE])?;
     let tenant = find_tenant(&store, name)?;
     let changed = store::set_password(&store, &tenant, &password, until()).map_err(failed)?;
-    let Some(username) = changed.value else { return Err(Runtime(no_role(&tenant))) };
+    let username = match changed.value {
+        PasswordChange::Made { username } => username,
+        PasswordChange::NoRole => return Err(Runtime(no_role(&tenant))),
+        PasswordChange::Removed => return Err(tenant_not_found(name)),
+    };
     if !changed.is_confirmed {
         remark_unconfirmed();
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::answer::{Made, Removed, Shown};
 use super::first_login::{FirstLogin, connection_string, first_login};
-use super::store::{self, Creation, TenantRow};
+use super::store::{self, Creation, PasswordChange, TenantRow};
 use super::{LimitsChange, NewTenant, OwnNames, Password, TenantName, no_role};
 use crate::app::{App, Call};
 use crate::auth::Tenant;
@@ -90,8 +90,13 @@ pub fn change(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, E
 }
 
 fn shown(row: Option<TenantRow>, tenant: &Tenant) -> Result<Response, Error> {
-    let row = row.ok_or_else(|| Error::NotFound(format!("tenant '{}' not found", tenant.name()).into()))?;
+    let row = row.ok_or_else(|| not_found(tenant))?;
     Ok(Response::json(200, &Shown::from(&row))?)
+}
+
+/// It was removed meanwhile.
+fn not_found(tenant: &Tenant) -> Error {
+    Error::NotFound(format!("tenant '{}' not found", tenant.name()).into())
 }
 
 /// `POST /tenants/{tenant}/password`: gives its role another password, and shows it, this once.
@@ -104,8 +109,10 @@ pub fn set_password(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Respo
     let password = password(text_or_null(&chosen, "password")?)?;
     let changed =
         store::set_password(&app.store, tenant, &password, call.request.deadline).map_err(unable)?;
-    let Some(username) = changed.value else {
-        return Err(Error::Conflict(no_role(tenant).into()));
+    let username = match changed.value {
+        PasswordChange::Made { username } => username,
+        PasswordChange::NoRole => return Err(Error::Conflict(no_role(tenant).into())),
+        PasswordChange::Removed => return Err(not_found(tenant)),
     };
     log_change(call, tenant.name(), "password of a tenant's role changed");
     let string = connection_string(&app.store, app.tenant_database_host.as_ref(), &username, &password);
@@ -120,7 +127,7 @@ pub fn remove(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, E
     app.auth.cache.clear();
     let removal = removal.map_err(unable)?;
     if !removal.value.was_there {
-        return Err(Error::NotFound(format!("tenant '{}' not found", tenant.name()).into()));
+        return Err(not_found(tenant));
     }
     log_change(call, tenant.name(), "tenant removed");
     app.tenant_removal.wake();

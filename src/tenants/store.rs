@@ -37,6 +37,17 @@ pub enum Creation {
     Unable(String),
 }
 
+/// What a new password for a tenant's role came to.
+#[derive(Debug)]
+pub enum PasswordChange {
+    Made {
+        username: String,
+    },
+    NoRole,
+    /// The tenant was removed meanwhile.
+    Removed,
+}
+
 /// What a removal came to.
 #[derive(Debug)]
 pub struct Removal {
@@ -238,21 +249,31 @@ pub fn change_limits(
     changed.map(|changed| changed.value)
 }
 
-/// Gives a tenant's role another password, and returns what the role is called; `None`: the tenant has no role.
+/// Gives a tenant's role another password.
 pub fn set_password(
     store: &Store,
     tenant: &Tenant,
     password: &Password,
     until: Instant,
-) -> Result<Committed<Option<String>>, StoreError> {
+) -> Result<Committed<PasswordChange>, StoreError> {
     store.write(until, |session| {
-        let row = session.query_opt(SHOW, &[&tenant.id()])?;
-        let username: Option<String> = row.map(|row| row.try_get(1)).transpose()?.flatten();
-        let Some(username) = username else { return Ok(None) };
+        let Some(row) = session.query_opt(SHOW, &[&tenant.id()])? else { return Ok(PasswordChange::Removed) };
+        let Some(username) = tenant_row(&row)?.username else { return Ok(PasswordChange::NoRole) };
         alone_with_role(&mut session.client, Some(&username), until, |transaction| {
-            role::set_password(transaction, &username, password)
-        })?;
-        Ok(Some(username))
+            let mut attempt = transaction.transaction()?;
+            let has_role = role::has_role(&mut attempt, &username)?;
+            if has_role {
+                role::set_password(&mut attempt, &username, password)?;
+            }
+            // Not before that: it could be removed between the two, and the name be that of another tenant's role.
+            match (attempt.query_opt(SHOW, &[&tenant.id()])?, has_role) {
+                (None, _) => Ok(PasswordChange::Removed),
+                (Some(_), false) => Ok(PasswordChange::NoRole),
+                (Some(_), true) => {
+                    attempt.commit().map(|()| PasswordChange::Made { username: username.clone() })
+                }
+            }
+        })
     })
 }
 

@@ -78,3 +78,40 @@ fn a_tenant_that_cannot_be_removed_again_is_not_said_to_be_unmade() {
         (status == 200).then_some(())
     });
 }
+
+/// Otherwise it could be that of a role which has got the same name meanwhile.
+#[test]
+fn a_removed_tenant_s_role_gets_no_password() {
+    let site = &Site::guarded();
+    let made = site.tenant_with_role("t");
+    let name = made.name();
+    let set_password = move || site.server.post(&format!("/tenants/{name}/password"), &site.admin, "{}");
+    let mut other = site.database.client();
+    // In the way of the new password until the tenant is removed, and another has its role.
+    let mut removal = other.transaction().unwrap();
+    removal.batch_execute(&format!("ALTER ROLE \"{name}\" CONNECTION LIMIT 9")).unwrap();
+    removal.batch_execute("UPDATE cloacina_tenants SET removed_at = now()").unwrap();
+    thread::scope(|scope| {
+        let asked = scope.spawn(set_password);
+        removal.batch_execute("SELECT pg_sleep(2)").unwrap();
+        removal.commit().unwrap();
+        let missing = asked.join().unwrap().expect_status(404);
+        assert_eq!(missing.error(), format!("tenant '{name}' not found"));
+    });
+    made.session();
+}
+
+#[test]
+fn a_role_that_was_dropped_gets_no_password() {
+    let site = Site::guarded();
+    let made = site.tenant_with_role("t");
+    let name = made.name();
+    site.database.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}"));
+    let refused =
+        site.server.post(&format!("/tenants/{name}/password"), &site.admin, "{}").expect_status(409);
+    assert_eq!(
+        refused.error(),
+        format!("tenant '{name}' has no database role: it was made without username, or that was dropped")
+    );
+    site.remove(name);
+}
