@@ -127,7 +127,8 @@ pub fn remove(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, E
     app.auth.cache.clear();
     let removal = removal.map_err(unable)?;
     if !removal.value.was_there {
-        return Err(not_found(tenant));
+        // The client that removed it may still be waiting.
+        return Ok(once_servers_know(app, call, not_found(tenant).into()));
     }
     log_change(call, tenant.name(), "tenant removed");
     app.tenant_removal.wake();
