@@ -15,7 +15,6 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 const ENCODED_IN_PATH: &AsciiSet = &ENCODED.remove(b'/');
 
 /// Where tenants find the database.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// At least one.
     pub hosts: Vec<Host>,
@@ -41,7 +40,6 @@ impl Address {
 }
 
 /// A whole connection string. Only `reveal` gives it away, for it has the password.
-#[derive(Clone, PartialEq, Eq)]
 pub struct ConnectionString(String);
 
 impl ConnectionString {

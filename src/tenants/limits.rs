@@ -35,20 +35,6 @@ pub struct Limits {
     pub paths: Paths,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            max_running_tasks: None,
-            max_pending_executions: Some(10_000),
-            max_package_bytes: None,
-            max_log_bytes: None,
-            max_scratch_bytes: Some(1024 * 1024 * 1024),
-            retention: Some(Retention { seconds: 90 * 86_400 }),
-            paths: Paths::default(),
-        }
-    }
-}
-
 /// Absolute paths without `.`, `..` or an empty component.
 pub type Paths = BTreeMap<String, Access>;
 
@@ -336,7 +322,15 @@ mod tests {
 
     #[test]
     fn limits_are_shown_as_they_are_set() {
-        let limits = Limits { paths: [("/srv".to_owned(), Access::ReadWrite)].into(), ..Limits::default() };
+        let limits = Limits {
+            max_running_tasks: None,
+            max_pending_executions: Some(10_000),
+            max_package_bytes: None,
+            max_log_bytes: None,
+            max_scratch_bytes: Some(1024 * 1024 * 1024),
+            retention: Some(Retention { seconds: 90 * 86_400 }),
+            paths: [("/srv".to_owned(), Access::ReadWrite)].into(),
+        };
         assert_eq!(
             serde_json::to_string(&limits).unwrap(),
             r#"{"max_running_tasks":null,"max_pending_executions":10000,"max_package_bytes":null,"max_log_bytes":null,"max_scratch_bytes":1073741824,"retention":"90d","paths":{"/srv":"rw"}}"#

@@ -12,7 +12,7 @@ const RESERVED: &[&str] = &["public", "information_schema", "postgres", "none", 
 const RESERVED_STARTS: &[&str] = &["pg_", "cloacina_removed_"];
 
 /// The name of a tenant's schema, which is the tenant's own, or of its role. It has passed the rules.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct TenantName(String);
 
 /// What the server itself has in the database.
@@ -95,12 +95,6 @@ impl TenantName {
     }
 }
 
-impl fmt::Display for TenantName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
 impl fmt::Display for NameError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -134,8 +128,6 @@ impl fmt::Display for NameError {
         }
     }
 }
-
-impl std::error::Error for NameError {}
 
 #[cfg(test)]
 mod tests {

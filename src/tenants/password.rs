@@ -12,7 +12,6 @@ const MOST_CHARACTERS: usize = 128;
 const LETTERS_AND_DIGITS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 /// A whole password. Only `reveal` gives it away.
-#[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
 impl Password {
