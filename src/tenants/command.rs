@@ -92,6 +92,8 @@ fn create(
             show_login("was made", &Made::new(name, username.as_str(), password, &string), name)
         }
         FirstLogin::TakenBack(why) => {
+            // Another client may have made keys for it meanwhile.
+            tell_servers(&store);
             // Its names are free; what else there is of it is dropped here or by a server.
             let _ = removal::finish_until(&store, new.id, until_within(DROP_LIMIT));
             Err(Runtime(why))
