@@ -1,6 +1,5 @@
 //! Transactions that need a lock which another session may hold: they give it up soon, so that no other session queues
-//! behind them, try again, say what they wait for, and end. Which
-//! lock another session holds is asked with the names of all tables, since any of them may be what is waited for.
+//! behind them, try again, say what they wait for, and end.
 
 use std::time::{Duration, Instant};
 
