@@ -298,6 +298,8 @@ fn remove_in(
     username: Option<&str>,
     is_notifying: bool,
 ) -> Result<Removal, postgres::Error> {
+    // A rotation that is under way and has made a key refers to the row: this waits for it, which the update would not.
+    transaction.query_opt("SELECT FROM cloacina_tenants WHERE id = $1 FOR UPDATE", &[&tenant.id()])?;
     let gone = "UPDATE cloacina_tenants SET removed_at = now() WHERE id = $1 AND removed_at IS NULL";
     let was_there = transaction.execute(gone, &[&tenant.id()])? == 1;
     if !was_there {

@@ -115,3 +115,30 @@ fn a_role_that_was_dropped_gets_no_password() {
     );
     site.remove(name);
 }
+
+#[test]
+fn a_key_that_a_rotation_makes_meanwhile_is_revoked_too() {
+    let site = &Site::start();
+    site.tenant("acme");
+    site.key_of("acme", "admin");
+    // So that what is dropped later can be looked at.
+    site.database.execute(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER keep BEFORE DELETE ON api_keys FOR EACH ROW EXECUTE FUNCTION keep()",
+    );
+    let mut other = site.database.client();
+    let mut rotation = other.transaction().unwrap();
+    let make = "INSERT INTO api_keys (id, key_hash, prefix, name, permissions, created_at, tenant, tenant_id)
+                SELECT gen_random_uuid(), 'h', 'p', 'made', 'admin', now(), tenant, tenant_id FROM api_keys
+                WHERE tenant IS NOT NULL";
+    rotation.batch_execute(make).unwrap();
+    thread::scope(|scope| {
+        let removal = scope.spawn(|| site.delete("acme"));
+        rotation.batch_execute("SELECT pg_sleep(1)").unwrap();
+        rotation.commit().unwrap();
+        removal.join().unwrap().expect_status(200);
+    });
+    let revoked =
+        "SELECT string_agg((revoked_at IS NOT NULL)::text, ' ') FROM api_keys WHERE tenant IS NOT NULL";
+    assert_eq!(site.database.value::<String>(revoked), "true true");
+}
