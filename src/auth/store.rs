@@ -95,9 +95,13 @@ macro_rules! is_shut_out {
 pub(crate) use is_shut_out;
 
 /// Every column of `KeyRow`, in its order. Adopted tables may have `varchar` where we have `text`, and times that no
-/// RFC 3339 can write: ends far ahead are never, whatever else is far away is as far as can be written.
+/// RFC 3339 can write: ends far ahead are never, whatever else is far away is as far as can be written. What the tenant is
+/// called comes from its row, unless the statement knows.
 macro_rules! columns {
     () => {
+        columns!("(SELECT name FROM cloacina_tenants WHERE id = api_keys.tenant AND removed_at IS NULL)")
+    };
+    ($tenant_name:literal) => {
         concat!("id, COALESCE(name::text, ''), COALESCE(permissions::text, ''), ", created_at!(), ",
          CASE WHEN revoked_at IS NOT NULL
               THEN LEAST(GREATEST(revoked_at, '1970-01-01T00:00:00Z'), '9999-12-31T23:59:59Z') END, prefix::text,

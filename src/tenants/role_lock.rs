@@ -53,7 +53,7 @@ fn is_concurrent(error: &postgres::Error) -> bool {
 /// could. Only a superuser may end another role's.
 ///
 /// # Errors
-/// The session broke, or something else ended one at the same moment.
+/// The session broke.
 pub fn roll_back_prepared(client: &mut Client, role: &str) -> Result<bool, postgres::Error> {
     let prepared = client.query(
         "SELECT quote_literal(gid) FROM pg_prepared_xacts WHERE owner = $1::text AND database = current_database()",
@@ -62,6 +62,8 @@ pub fn roll_back_prepared(client: &mut Client, role: &str) -> Result<bool, postg
     for row in &prepared {
         match client.batch_execute(&format!("ROLLBACK PREPARED {}", row.try_get::<_, &str>(0)?)) {
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => return Ok(false),
+            // Another session has ended it.
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => {}
             ended => ended?,
         }
     }

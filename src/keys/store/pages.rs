@@ -22,10 +22,10 @@ pub enum Listed {
 
 /// A page of these rows. The first one begins after all that can be.
 macro_rules! list {
-    ($rows:literal) => {
+    ($columns:expr, $rows:literal) => {
         concat!(
             "SELECT ",
-            columns!(),
+            $columns,
             " FROM ",
             $rows,
             " (",
@@ -38,14 +38,15 @@ macro_rules! list {
     };
 }
 
-pub const LIST_SERVERS: &str = list!("api_keys WHERE tenant IS NULL AND");
-pub const LIST_OF: &str = list!("api_keys WHERE tenant = $5 AND");
+pub const LIST_SERVERS: &str = list!(columns!("NULL::text"), "api_keys WHERE tenant IS NULL AND");
+pub const LIST_OF: &str = list!(columns!("$6::text"), "api_keys WHERE tenant = $5 AND");
 /// Two ways through an index, merged.
 pub const LIST_SERVERS_AND: &str = list!(
+    columns!("CASE WHEN tenant = $5 THEN $6::text END"),
     "(SELECT * FROM api_keys WHERE tenant IS NULL UNION ALL SELECT * FROM api_keys WHERE tenant = $5) AS api_keys
      WHERE"
 );
-pub const LIST_ALL: &str = list!("api_keys WHERE");
+pub const LIST_ALL: &str = list!(columns!(), "api_keys WHERE");
 
 /// Rows of a page, as PostgreSQL sent them: a thousand copies of each text would only be thrown away.
 pub struct Rows {
@@ -89,12 +90,12 @@ pub fn list(
         let mut rows = match listed {
             Listed::Servers => session.query(LIST_SERVERS, &page)?,
             Listed::All => session.query(LIST_ALL, &page)?,
-            Listed::Of(tenant) => {
-                session.query(LIST_OF, &[created_at, id, with_revoked, count, &tenant.id()])?
-            }
-            Listed::ServersAnd(tenant) => {
-                session.query(LIST_SERVERS_AND, &[created_at, id, with_revoked, count, &tenant.id()])?
-            }
+            Listed::Of(tenant) => session
+                .query(LIST_OF, &[created_at, id, with_revoked, count, &tenant.id(), &tenant.name()])?,
+            Listed::ServersAnd(tenant) => session.query(
+                LIST_SERVERS_AND,
+                &[created_at, id, with_revoked, count, &tenant.id(), &tenant.name()],
+            )?,
         };
         let is_last = rows.len() <= limit;
         rows.truncate(limit);
