@@ -106,8 +106,7 @@ macro_rules! columns {
          CASE WHEN revoked_at IS NOT NULL
               THEN LEAST(GREATEST(revoked_at, '1970-01-01T00:00:00Z'), '9999-12-31T23:59:59Z') END, prefix::text,
          ", never_if_far!("expires_at"), ", ", never_if_far!("last_used_at"), ",
-         tenant, (SELECT name FROM cloacina_tenants WHERE id = api_keys.tenant AND removed_at IS NULL),
-         ", is_shut_out!())
+         tenant, ", $tenant_name, ", ", is_shut_out!())
     };
 }
 

@@ -5,6 +5,7 @@ mod command;
 mod creation;
 mod crossing;
 mod held_locks;
+mod keys;
 mod keys_command;
 mod lookups;
 mod neighbours;
