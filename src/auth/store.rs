@@ -99,7 +99,10 @@ pub(crate) use is_shut_out;
 /// called comes from its row, unless the statement knows.
 macro_rules! columns {
     () => {
-        columns!("(SELECT name FROM cloacina_tenants WHERE id = api_keys.tenant AND removed_at IS NULL)")
+        columns!(
+            "CASE WHEN tenant IS NOT NULL
+                  THEN (SELECT name FROM cloacina_tenants WHERE id = api_keys.tenant AND removed_at IS NULL) END"
+        )
     };
     ($tenant_name:literal) => {
         concat!("id, COALESCE(name::text, ''), COALESCE(permissions::text, ''), ", created_at!(), ",
