@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use postgres::{Client, NoTls};
 use serde_json::Value;
 
 use crate::keys_command::{id_of, keys, worked};
@@ -82,7 +83,7 @@ fn there_and_back_again() {
     assert_eq!(database.value::<i64>("SELECT count(*) FROM auth_caches"), 1, "the old server remembers keys");
 
     let name: String = database.value("SELECT current_database()::text");
-    typed(block("umask 077"), &database, &name, &directory);
+    typed(block("umask 077\nsudo -u postgres pg_dump "), &database, &name, &directory);
     assert_eq!(mode(&directory.join("cloacina.dump")), 0o600);
     let before = listed(&database);
     assert_eq!(before.len(), 7);
@@ -131,6 +132,45 @@ fn there_and_back_again() {
 
     // The database that it came from knows nothing of all that.
     assert!(old.knows(&plain) && !old.knows(&another));
+}
+
+/// With the roles of tenants, to another cluster.
+#[test]
+fn with_roles_of_tenants() {
+    let (here, there) = (Cluster::start(), Cluster::start());
+    let directory = Directory::new();
+    let from = Database::in_cluster(&here);
+    from.execute("CREATE ROLE cloacina LOGIN CREATEROLE");
+    from.execute("CREATE DATABASE cloacina OWNER cloacina");
+    let url = here.url("cloacina").replace("postgres@", "cloacina@");
+    let server = Start::without_database().database_url(&url).serving();
+    let admin = server.bootstrap_key();
+    let made = server.post("/tenants", &admin, r#"{"schema_name":"globex","username":"globex_role"}"#);
+    let login = made.expect_status(201).json()["connection_string"].as_str().unwrap().to_owned();
+    let mut tenant = Client::connect(&login, NoTls).unwrap();
+    tenant.batch_execute("CREATE TABLE orders AS SELECT 7 AS number").unwrap();
+    let key = server.post("/tenants/globex/keys", &admin, r#"{"name":"k"}"#).expect_status(201).json();
+    let key = key["key"].as_str().unwrap();
+
+    let to = Database::in_cluster(&there);
+    let whole = "umask 077\nsudo -u postgres pg_dumpall";
+    typed(block(whole), &from, "cloacina", &directory);
+    typed(block("sudo -u postgres psql"), &to, "cloacina", &directory);
+
+    let moved = |url: &str| url.replace(&format!(":{}", here.port()), &format!(":{}", there.port()));
+    let server = Start::without_database().database_url(&moved(&url)).serving();
+    server.get("/tenants/globex", Some(key)).expect_status(200);
+    let mut tenant = Client::connect(&moved(&login), NoTls).unwrap();
+    assert_eq!(tenant.query_one("SELECT number FROM orders", &[]).unwrap().get::<_, i32>(0), 7);
+    let row = tenant.query_one("SELECT schema_name FROM cloacina_views.tenant", &[]).unwrap();
+    assert_eq!(row.get::<_, &str>(0), "globex");
+    tenant.batch_execute("CREATE TABLE more ()").unwrap();
+    server.delete("/tenants/globex", &admin).expect_status(200);
+    assert!(Client::connect(&moved(&login), NoTls).is_err());
+    wait_for("the role to be dropped", || {
+        (to.value::<i64>("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'cloacina_removed_%'") == 0)
+            .then_some(())
+    });
 }
 
 /// A plain dump in SQL, which `psql` reads, serves as well.
