@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 
+use super::schema::is_ours;
 use crate::command_error::CommandError;
 use crate::postgres_link::role_sessions::end_sessions_where;
 use crate::postgres_link::{describe, first_value, is_true, rows};
@@ -25,10 +26,13 @@ const TENANTS_LIMIT: Duration = Duration::from_secs(5);
 /// Whether a row of `pg_locks` is about one of our tables, any of which may be what is waited for.
 macro_rules! is_on_our_tables {
     () => {
-        "granted AND locktype = 'relation'
-         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-         AND relation IN (to_regclass('api_keys'), to_regclass('auth_caches'), to_regclass('cloacina_tenants'),
-                          to_regclass('refinery_schema_history'))"
+        concat!(
+            "granted AND locktype = 'relation'
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             AND relation IN (SELECT oid FROM pg_class WHERE ",
+            is_ours!(),
+            ")"
+        )
     };
 }
 

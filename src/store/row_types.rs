@@ -4,15 +4,16 @@
 
 use postgres::Client;
 
+use super::schema::is_ours;
 use crate::postgres_link::{describe, first_value};
 
 /// Statements that close those which are open, where there are any. A restored dump has them open again.
-const OPEN: &str =
+const OPEN: &str = concat!(
     "SELECT string_agg(format('REVOKE USAGE ON TYPE %I.%I FROM PUBLIC', nspname, relname), '; ' ORDER BY relname)
      FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-     WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'api_keys'::regclass) AND relkind = 'r'
-       AND (relname LIKE 'api\\_key%' OR relname LIKE 'cloacina\\_%' OR relname IN ('auth_caches', 'refinery_schema_history'))
-       AND has_type_privilege('public', reltype, 'USAGE') AND pg_has_role(relowner, 'USAGE')";
+     WHERE relkind = 'r' AND has_type_privilege('public', reltype, 'USAGE') AND pg_has_role(relowner, 'USAGE') AND ",
+    is_ours!()
+);
 
 /// Lets no other role use them. Where that fails, the server works as well, and another may be doing the same.
 pub fn close(client: &mut Client) {

@@ -6,6 +6,17 @@ use postgres::Client;
 use crate::command_error::CommandError;
 use crate::postgres_link::{TRUSTED_OWNERS, describe, rows};
 
+/// A condition on a row of `pg_class`: it is a table or a sequence of ours, those of later migrations included.
+macro_rules! is_ours {
+    () => {
+        "relkind IN ('r', 'S')
+         AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('api_keys'))
+         AND (relname LIKE 'api\\_key%' OR relname LIKE 'cloacina\\_%'
+              OR relname IN ('auth_caches', 'refinery_schema_history'))"
+    };
+}
+pub(crate) use is_ours;
+
 /// The schema in which `api_keys` lies, or would be made, and what of it is there.
 pub struct Schema {
     /// As SQL writes it.

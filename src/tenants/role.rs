@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{Password, TenantName};
 use crate::postgres_link::quote_identifier;
 use crate::postgres_link::role_sessions::end_sessions_where;
+use crate::store::schema::is_ours;
 
 /// Sessions that a tenant's role can have at once.
 const MOST_CONNECTIONS: u32 = 10;
@@ -39,14 +40,14 @@ impl From<postgres::Error> for Refusal {
 /// The session broke.
 pub fn obstacle(client: &mut impl GenericClient) -> Result<Option<String>, postgres::Error> {
     let row = client.query_one(
-        "WITH own AS (
+        concat!(
+            "WITH own AS (
              SELECT pg_class.oid, relkind, relnamespace, relowner, reltype, quote_ident(nspname) AS schema,
                     format('%I.%I', nspname, relname) AS shown
              FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-             WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('api_keys'))
-               AND relkind IN ('r', 'S')
-               AND (relname LIKE 'api\\_key%' OR relname LIKE 'cloacina\\_%'
-                    OR relname IN ('auth_caches', 'refinery_schema_history'))
+             WHERE ",
+            is_ours!(),
+            "
          )
          SELECT (SELECT format('the server''s database role cannot create roles: grant it CREATEROLE '
                                '(ALTER ROLE %I CREATEROLE)', rolname)
@@ -72,7 +73,8 @@ pub fn obstacle(client: &mut impl GenericClient) -> Result<Option<String>, postg
                 (SELECT format('every role may use the types of %s: REVOKE USAGE ON TYPE %1$s FROM PUBLIC',
                                string_agg(shown, ', ' ORDER BY shown))
                  FROM own WHERE relkind = 'r' AND NOT pg_has_role(relowner, 'USAGE')
-                   AND has_type_privilege('public', reltype, 'USAGE') HAVING count(*) > 0)",
+                   AND has_type_privilege('public', reltype, 'USAGE') HAVING count(*) > 0)"
+        ),
         &[],
     )?;
     for index in 0..row.len() {
