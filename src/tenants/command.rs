@@ -190,6 +190,7 @@ fn set_password(settings: Load, name: &str, file: Option<&str>) -> Result<(), Co
         PasswordChange::Made { username } => username,
         PasswordChange::NoRole => return Err(Runtime(no_role(&tenant))),
         PasswordChange::Removed => return Err(tenant_not_found(name)),
+        PasswordChange::Exists(text) | PasswordChange::Unable(text) => return Err(Runtime(text)),
     };
     if !changed.is_confirmed {
         remark_unconfirmed();

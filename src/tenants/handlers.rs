@@ -99,7 +99,8 @@ fn not_found(tenant: &Tenant) -> Error {
     Error::NotFound(format!("tenant '{}' not found", tenant.name()).into())
 }
 
-/// `POST /tenants/{tenant}/password`: gives its role another password, and shows it, this once.
+/// `POST /tenants/{tenant}/password`: gives its role another password, and shows it, this once. Where role or schema are not
+/// there, as in a database that was restored elsewhere, they are made.
 pub fn set_password(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
     let chosen = match call.request.body.is_empty() {
         true => Map::new(),
@@ -113,6 +114,8 @@ pub fn set_password(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Respo
         PasswordChange::Made { username } => username,
         PasswordChange::NoRole => return Err(Error::Conflict(no_role(tenant).into())),
         PasswordChange::Removed => return Err(not_found(tenant)),
+        PasswordChange::Exists(text) => return Err(Error::Conflict(text.into())),
+        PasswordChange::Unable(text) => return Err(Error::Unable(text)),
     };
     log_change(call, tenant.name(), "password of a tenant's role changed");
     let string = connection_string(&app.store, app.tenant_database_host.as_ref(), &username, &password);
@@ -148,7 +151,8 @@ fn unable(error: StoreError) -> Error {
         {
             Error::Unable(format!(
                 "the database does not let the server change what the tenant has there: {}; the server's database role \
-                 has to own the schema, and to be a superuser or to have CREATEROLE and ADMIN OPTION on the tenant's role",
+                 has to own the schema, to have CREATE on the database, and to be a superuser or to have CREATEROLE and ADMIN \
+                 OPTION on the tenant's role; nothing was changed, and the tenant's keys are let in as before",
                 describe(cause)
             ))
         }

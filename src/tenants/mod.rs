@@ -33,8 +33,5 @@ pub struct NewTenant {
 
 /// Why there is no password to change.
 fn no_role(tenant: &Tenant) -> String {
-    format!(
-        "tenant '{}' has no database role: it was made without username, or that was dropped",
-        tenant.name()
-    )
+    format!("tenant '{}' has no database role: it was made without username", tenant.name())
 }

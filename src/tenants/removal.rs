@@ -269,6 +269,10 @@ fn drop_owned(transaction: &mut Transaction<'_>, role: &str) -> Result<(), postg
 
 /// Drops a role, or returns what depends on it, which may be in another database of the cluster.
 fn drop_role(transaction: &mut Transaction<'_>, role: &str) -> Result<Option<String>, postgres::Error> {
+    let elsewhere = other_databases(transaction, role)?;
+    if !elsewhere.is_empty() {
+        return Ok(Some(format!("it owns something, or was granted something, in {}", elsewhere.join(", "))));
+    }
     let mut attempt = transaction.transaction()?;
     match attempt.batch_execute(&format!("DROP ROLE {}", quote_identifier(role))) {
         Ok(()) => attempt.commit().map(|()| None),

@@ -5,7 +5,7 @@ use postgres::error::SqlState;
 use postgres::{GenericClient, Transaction};
 use uuid::Uuid;
 
-use super::{Password, TenantName};
+use super::Password;
 use crate::postgres_link::quote_identifier;
 use crate::postgres_link::role_sessions::end_sessions_where;
 use crate::store::schema::is_ours;
@@ -85,49 +85,96 @@ pub fn obstacle(client: &mut impl GenericClient) -> Result<Option<String>, postg
     Ok(None)
 }
 
-/// Gives a tenant a schema and a role that can log in and do what it likes there, and nothing elsewhere.
+/// Gives a tenant what it lacks of a schema and a role that can log in and do what it likes there, and nothing elsewhere;
+/// and a role that is there this password. What the role is called comes back.
 ///
 /// # Errors
 /// See `Refusal`; the transaction can only be rolled back then.
-pub fn create(
+pub fn provide(
     transaction: &mut Transaction<'_>,
-    schema: &TenantName,
-    username: &TenantName,
+    id: Uuid,
+    schema: &str,
+    username: &str,
     password: &Password,
-) -> Result<(), Refusal> {
+) -> Result<String, Refusal> {
+    let (has_schema, has_role) = (find_schema(transaction, id)?, find_role(transaction, id)?);
+    let verifier = password.verifier();
+    if let (Some(_), Some(role)) = (&has_schema, &has_role) {
+        transaction.batch_execute(&format!("ALTER ROLE {} PASSWORD '{verifier}'", quote_identifier(role)))?;
+        return Ok(role.clone());
+    }
     if let Some(obstacle) = obstacle(transaction)? {
         return Err(Refusal::Unable(obstacle));
     }
     make_views(transaction)?;
-    let (schema, role) = (schema.as_str(), username.as_str());
-    let (quoted_schema, quoted_role) = (quote_identifier(schema), quote_identifier(role));
-    transaction
-        .batch_execute(&format!("CREATE SCHEMA {quoted_schema}"))
-        .map_err(|error| refusal(error, || format!("schema '{schema}' exists")))?;
-    // From 16 on a setting may make us a member of each role that we make, which would make its tables look like ours.
-    transaction.batch_execute(
-        "SELECT set_config(name, '', true) FROM pg_settings WHERE name = 'createrole_self_grant'",
-    )?;
-    let verifier = password.verifier();
-    transaction
-        .batch_execute(&format!(
-            "CREATE ROLE {quoted_role} LOGIN CONNECTION LIMIT {MOST_CONNECTIONS} PASSWORD '{verifier}'"
-        ))
-        .map_err(|error| refusal(error, || format!("role '{role}' exists")))?;
+    let (mark, role) = (mark(id), has_role.clone().unwrap_or_else(|| username.to_owned()));
+    let quoted_schema = quote_identifier(has_schema.as_deref().unwrap_or(schema));
+    let quoted_role = quote_identifier(&role);
+    if has_schema.is_none() {
+        transaction
+            .batch_execute(&format!(
+                "CREATE SCHEMA {quoted_schema}; COMMENT ON SCHEMA {quoted_schema} IS '{mark}'"
+            ))
+            .map_err(|error| refusal(error, || format!("schema '{schema}' exists")))?;
+    }
+    if has_role.is_none() {
+        // From 16 on a setting may make us a member of each role that we make, which would make its tables look like ours.
+        transaction.batch_execute(
+            "SELECT set_config(name, '', true) FROM pg_settings WHERE name = 'createrole_self_grant'",
+        )?;
+        transaction
+            .batch_execute(&format!(
+                "CREATE ROLE {quoted_role} LOGIN CONNECTION LIMIT {MOST_CONNECTIONS}; COMMENT ON ROLE {quoted_role} IS '{mark}'"
+            ))
+            .map_err(|error| refusal(error, || format!("role '{role}' exists")))?;
+    }
     let row = transaction.query_one(
         "SELECT quote_ident(current_database()), has_database_privilege($1::text, current_database(), 'CONNECT')",
         &[&role],
     )?;
     let (database, may_connect): (&str, bool) = (row.try_get(0)?, row.try_get(1)?);
     transaction.batch_execute(&format!(
-        "GRANT USAGE, CREATE ON SCHEMA {quoted_schema} TO {quoted_role};
+        "ALTER ROLE {quoted_role} PASSWORD '{verifier}';
+         GRANT USAGE, CREATE ON SCHEMA {quoted_schema} TO {quoted_role};
          ALTER ROLE {quoted_role} IN DATABASE {database} SET search_path = {quoted_schema}"
     ))?;
     if !may_connect {
         one_at_a_time(transaction)?;
         transaction.batch_execute(&format!("GRANT CONNECT ON DATABASE {database} TO {quoted_role}"))?;
     }
-    Ok(())
+    Ok(role)
+}
+
+/// What the comment on a tenant's role and on its schema says, by which they are known: a role of that name may be another
+/// program's, where the tenant's was dropped or got another name by hand. A tenant cannot change it.
+fn mark(id: Uuid) -> String {
+    format!("cloacinactl: of the tenant {id}")
+}
+
+/// What a tenant's role is called, if there is one.
+///
+/// # Errors
+/// The session broke.
+pub fn find_role(client: &mut impl GenericClient, id: Uuid) -> Result<Option<String>, postgres::Error> {
+    let row = client.query_opt(
+        "SELECT rolname::text FROM pg_shdescription JOIN pg_roles ON pg_roles.oid = objoid
+         WHERE classoid = 'pg_authid'::regclass AND description = $1 LIMIT 1",
+        &[&mark(id)],
+    )?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
+/// The same for its schema.
+///
+/// # Errors
+/// The session broke.
+pub fn find_schema(client: &mut impl GenericClient, id: Uuid) -> Result<Option<String>, postgres::Error> {
+    let row = client.query_opt(
+        "SELECT nspname::text FROM pg_description JOIN pg_namespace ON pg_namespace.oid = objoid
+         WHERE classoid = 'pg_namespace'::regclass AND description = $1 LIMIT 1",
+        &[&mark(id)],
+    )?;
+    row.map(|row| row.try_get(0)).transpose()
 }
 
 /// A statement's failure: something is there already, also what another session has just committed, or else.
@@ -194,19 +241,6 @@ fn has_views(transaction: &mut Transaction<'_>) -> Result<bool, Refusal> {
     Ok(row.try_get::<_, Option<&str>>(0)? == Some(VIEWS_COMMENT))
 }
 
-/// Gives a role a new password.
-///
-/// # Errors
-/// The server's role may not, the role is not there, or another session has its row.
-pub fn set_password(
-    transaction: &mut Transaction<'_>,
-    username: &str,
-    password: &Password,
-) -> Result<(), postgres::Error> {
-    let role = quote_identifier(username);
-    transaction.batch_execute(&format!("ALTER ROLE {role} PASSWORD '{}'", password.verifier()))
-}
-
 /// What the role and the schema of a removed tenant are called until they are dropped.
 pub fn removed_name(id: Uuid) -> String {
     format!("cloacina_removed_{}", id.simple())
@@ -217,22 +251,17 @@ pub fn removed_name(id: Uuid) -> String {
 ///
 /// # Errors
 /// Another session has one of their rows, or the server's role may not.
-pub fn disable(
-    transaction: &mut Transaction<'_>,
-    id: Uuid,
-    schema: &str,
-    username: &str,
-) -> Result<(), postgres::Error> {
+pub fn disable(transaction: &mut Transaction<'_>, id: Uuid) -> Result<(), postgres::Error> {
     let removed = quote_identifier(&removed_name(id));
-    if has_role(transaction, username)? {
+    if let Some(role) = find_role(transaction, id)? {
         transaction.batch_execute(&format!(
             "ALTER ROLE {} RENAME TO {removed}; ALTER ROLE {removed} NOLOGIN PASSWORD NULL",
-            quote_identifier(username)
+            quote_identifier(&role)
         ))?;
     }
-    if has_schema(transaction, schema)? {
+    if let Some(schema) = find_schema(transaction, id)? {
         transaction
-            .batch_execute(&format!("ALTER SCHEMA {} RENAME TO {removed}", quote_identifier(schema)))?;
+            .batch_execute(&format!("ALTER SCHEMA {} RENAME TO {removed}", quote_identifier(&schema)))?;
     }
     Ok(())
 }

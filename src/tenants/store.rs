@@ -43,9 +43,13 @@ pub enum PasswordChange {
     Made {
         username: String,
     },
+    /// It was made without one.
     NoRole,
     /// The tenant was removed meanwhile.
     Removed,
+    /// The role or the schema is not there, and something else has its name.
+    Exists(String),
+    Unable(String),
 }
 
 /// What a removal came to.
@@ -152,7 +156,9 @@ fn create_in(transaction: &mut Transaction<'_>, new: &NewTenant) -> Result<(), R
         }
     })?;
     match &new.login {
-        Some((username, password)) => role::create(transaction, &new.name, username, password),
+        Some((username, password)) => {
+            role::provide(transaction, new.id, name, username.as_str(), password).map(|_| ())
+        }
         None => Ok(()),
     }
 }
@@ -249,7 +255,7 @@ pub fn change_limits(
     changed.map(|changed| changed.value)
 }
 
-/// Gives a tenant's role another password.
+/// Gives a tenant's role another password, and makes the role and the schema where they are not there.
 pub fn set_password(
     store: &Store,
     tenant: &Tenant,
@@ -259,19 +265,20 @@ pub fn set_password(
     store.write(until, |session| {
         let Some(row) = session.query_opt(SHOW, &[&tenant.id()])? else { return Ok(PasswordChange::Removed) };
         let Some(username) = tenant_row(&row)?.username else { return Ok(PasswordChange::NoRole) };
-        alone_with_role(&mut session.client, Some(&username), until, |transaction| {
+        let role = role::find_role(&mut session.client, tenant.id())?;
+        alone_with_role(&mut session.client, role.as_deref(), until, |transaction| {
             let mut attempt = transaction.transaction()?;
-            let has_role = role::has_role(&mut attempt, &username)?;
-            if has_role {
-                role::set_password(&mut attempt, &username, password)?;
-            }
-            // Not before that: it could be removed between the two, and the name be that of another tenant's role.
-            match (attempt.query_opt(SHOW, &[&tenant.id()])?, has_role) {
-                (None, _) => Ok(PasswordChange::Removed),
-                (Some(_), false) => Ok(PasswordChange::NoRole),
-                (Some(_), true) => {
-                    attempt.commit().map(|()| PasswordChange::Made { username: username.clone() })
-                }
+            let provided = role::provide(&mut attempt, tenant.id(), tenant.name(), &username, password);
+            let username = match provided {
+                Ok(username) => username,
+                Err(Refusal::Exists(text)) => return Ok(PasswordChange::Exists(text)),
+                Err(Refusal::Unable(text)) => return Ok(PasswordChange::Unable(text)),
+                Err(Refusal::Failed(error)) => return Err(error),
+            };
+            // Not before that: it could be removed between the two.
+            match attempt.query_opt(SHOW, &[&tenant.id()])? {
+                None => Ok(PasswordChange::Removed),
+                Some(_) => attempt.commit().map(|()| PasswordChange::Made { username }),
             }
         })
     })
@@ -285,9 +292,10 @@ pub fn remove(store: &Store, tenant: &Tenant, until: Instant) -> Result<Committe
         let Some(row) = row.as_ref().map(tenant_row).transpose()? else {
             return Ok(Removal { was_there: false, other_databases: Vec::new() });
         };
-        let username = row.username.as_deref();
-        alone_with_role(&mut session.client, username, until, |transaction| {
-            remove_in(transaction, tenant, username, is_notifying)
+        let has_role = row.username.is_some();
+        let role = role::find_role(&mut session.client, tenant.id())?;
+        alone_with_role(&mut session.client, role.as_deref(), until, |transaction| {
+            remove_in(transaction, tenant, has_role, is_notifying)
         })
     })
 }
@@ -295,7 +303,7 @@ pub fn remove(store: &Store, tenant: &Tenant, until: Instant) -> Result<Committe
 fn remove_in(
     transaction: &mut Transaction<'_>,
     tenant: &Tenant,
-    username: Option<&str>,
+    has_role: bool,
     is_notifying: bool,
 ) -> Result<Removal, postgres::Error> {
     // A rotation that is under way and has made a key refers to the row: this waits for it, which the update would not.
@@ -312,10 +320,14 @@ fn remove_in(
     if is_notifying {
         transaction.batch_execute(concat!("SELECT ", notify!()))?;
     }
-    let Some(username) = username else { return Ok(Removal { was_there, other_databases: Vec::new() }) };
+    if !has_role {
+        return Ok(Removal { was_there, other_databases: Vec::new() });
+    }
     // They could hold on to its row, and would go on with what they may.
-    end_sessions(transaction, username)?;
-    role::disable(transaction, tenant.id(), tenant.name(), username)?;
+    if let Some(role) = role::find_role(transaction, tenant.id())? {
+        end_sessions(transaction, &role)?;
+    }
+    role::disable(transaction, tenant.id())?;
     let other_databases = role::other_databases(transaction, &role::removed_name(tenant.id()))?;
     Ok(Removal { was_there, other_databases })
 }

@@ -248,7 +248,7 @@ fn without_username_there_is_nothing_in_postgresql() {
         site.server.post(&format!("/tenants/{name}0/password"), &site.admin, "{}").expect_status(409);
     assert_eq!(
         refused.error(),
-        format!("tenant '{name}0' has no database role: it was made without username, or that was dropped")
+        format!("tenant '{name}0' has no database role: it was made without username")
     );
     assert!(site.server.knows(site.key_of(&format!("{name}0"), "read").key()));
 }

@@ -4,9 +4,9 @@ use std::thread;
 
 use serde_json::json;
 
-use super::site::{Site, guarded};
+use super::site::{MadeTenant, Site, guarded};
 use crate::support::cluster::Cluster;
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, MADE_UP_PASSWORD};
 use crate::support::server::Start;
 use crate::support::wait_for;
 
@@ -101,19 +101,58 @@ fn a_removed_tenant_s_role_gets_no_password() {
     made.session();
 }
 
+/// As after a restore in another cluster, where neither the role is nor the schema.
 #[test]
-fn a_role_that_was_dropped_gets_no_password() {
+fn what_was_dropped_is_made_again_with_a_new_password() {
     let site = Site::guarded();
     let made = site.tenant_with_role("t");
     let name = made.name();
-    site.database.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}"));
+    let drop_role = format!("DROP OWNED BY {name}; DROP ROLE {name}");
+    let drop_schema = format!("DROP SCHEMA {name} CASCADE");
+    for dropped in [drop_role.clone(), drop_schema.clone(), format!("{drop_schema}; {drop_role}")] {
+        site.database.execute(&dropped);
+        let path = format!("/tenants/{name}/password");
+        let again = MadeTenant(site.server.post(&path, &site.admin, "{}").expect_status(200).json());
+        let mut session = again.session();
+        session.batch_execute("CREATE TABLE mine (); DROP TABLE mine").unwrap();
+        let row = session.query_one("SELECT schema_name FROM cloacina_views.tenant", &[]).unwrap();
+        assert_eq!(row.get::<_, &str>(0), name, "{dropped}");
+    }
+    site.remove(name);
+}
+
+/// A role that only has the name of a tenant's is another program's.
+#[test]
+fn the_role_of_another_program_is_left_alone() {
+    let site = Site::guarded();
+    let made = site.tenant_with_role("t");
+    let name = made.name();
+    site.database.execute(&format!(
+        "DROP OWNED BY {name}; DROP ROLE {name}; CREATE ROLE {name} LOGIN PASSWORD '{MADE_UP_PASSWORD}'"
+    ));
     let refused =
         site.server.post(&format!("/tenants/{name}/password"), &site.admin, "{}").expect_status(409);
-    assert_eq!(
-        refused.error(),
-        format!("tenant '{name}' has no database role: it was made without username, or that was dropped")
-    );
+    assert_eq!(refused.error(), format!("role '{name}' exists"));
     site.remove(name);
+    let is_left = format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = '{name}'");
+    assert!(site.database.value::<bool>(&is_left));
+    site.database.execute(&format!("DROP ROLE {name}"));
+}
+
+/// A role and a schema that got other names by hand are the tenant's still.
+#[test]
+fn what_was_renamed_is_removed_too() {
+    let site = Site::guarded();
+    let made = site.tenant_with_role("t");
+    let name = made.name();
+    site.database
+        .execute(&format!("ALTER ROLE {name} RENAME TO {name}_x; ALTER SCHEMA {name} RENAME TO {name}_y"));
+    site.remove(name);
+    let left = format!(
+        "SELECT (SELECT count(*) FROM pg_roles WHERE rolname LIKE '{name}%' AND rolcanlogin)
+              + (SELECT count(*) FROM pg_namespace WHERE nspname LIKE '{name}%')"
+    );
+    assert_eq!(site.database.value::<i64>(&left), 0);
 }
 
 #[test]
