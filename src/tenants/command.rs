@@ -8,9 +8,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::answer::{Made, Removed, Shown};
+use super::creation::{self, Creation};
 use super::first_login::{FirstLogin, connection_string, first_login};
 use super::removal::{self, Left};
-use super::store::{self, Creation, PasswordChange, TABLE, TenantRow};
+use super::store::{self, PasswordChange, TABLE, TenantRow};
 use super::{NewTenant, OwnNames, Password, TenantName, no_role, role};
 use crate::auth::Tenant;
 use crate::cli::table::{Fit, json_array, shown_json, table, terminal_width, timestamp};
@@ -70,14 +71,14 @@ fn create(
     let login = username.map(|username| Ok((username, password(password_file)?))).transpose()?;
     let settings = settings()?;
     let store = Store::to_change(&settings, &[TABLE])?;
-    let (own_role, own_schema) = store::own_names(&store, until()).map_err(failed)?;
+    let (own_role, own_schema) = creation::own_names(&store, until()).map_err(failed)?;
     let own = OwnNames { role: &own_role, schema: &own_schema };
     let named = |what, name| TenantName::parse(name, &own).map_err(|error| invalid(what, &error.to_string()));
     let name = named("NAME", name)?;
     let login =
         login.map(|(username, password)| Ok((named("--username", username)?, password))).transpose()?;
     let new = NewTenant { id: Uuid::new_v4(), name, login };
-    let made = store::create(&store, &new, until()).map_err(failed)?;
+    let made = creation::create(&store, &new, until()).map_err(failed)?;
     match made.value {
         Creation::Made if !made.is_confirmed => remark_unconfirmed(),
         Creation::Made => {}

@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::answer::{Made, Removed, Shown};
+use super::creation::{self, Creation};
 use super::first_login::{FirstLogin, connection_string, first_login};
-use super::store::{self, Creation, PasswordChange, TenantRow};
+use super::store::{self, PasswordChange, TenantRow};
 use super::{LimitsChange, NewTenant, OwnNames, Password, TenantName, no_role};
 use crate::app::{App, Call};
 use crate::auth::Tenant;
@@ -24,7 +25,7 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
     let fields = object(call.request, r#"{"schema_name":"acme"}"#)?;
     know(&fields, &["schema_name", "username", "password"])?;
     let until = call.request.deadline;
-    let (own_role, own_schema) = store::own_names(&app.store, until)?;
+    let (own_role, own_schema) = creation::own_names(&app.store, until)?;
     let own = OwnNames { role: &own_role, schema: &own_schema };
     let named = |field, name: &str| TenantName::parse(name, &own).map_err(|error| wrong(field, error));
     let name = text(&fields, "schema_name")?.ok_or_else(|| wrong("schema_name", "missing"))?;
@@ -36,7 +37,7 @@ pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
         (None, Some(_)) => return Err(wrong("password", "stands without username, whose it would be")),
     };
     let new = NewTenant { id: Uuid::new_v4(), name, login };
-    match store::create(&app.store, &new, until)?.value {
+    match creation::create(&app.store, &new, until)?.value {
         Creation::Made => {}
         Creation::Exists(text) => return Err(Error::Conflict(text.into())),
         Creation::Unable(text) => return Err(Error::Unable(text)),

@@ -3,6 +3,7 @@
 mod answer;
 pub mod command;
 mod connection_string;
+mod creation;
 mod first_login;
 pub mod handlers;
 mod limits;

@@ -46,9 +46,7 @@ pub const LIST_SERVERS_AND: &str = list!(
     "(SELECT * FROM api_keys WHERE tenant IS NULL UNION ALL SELECT * FROM api_keys WHERE tenant = $5) AS api_keys
      WHERE"
 );
-/// Of removed tenants too.
-pub const LIST_ALL: &str =
-    list!(columns!("(SELECT name FROM cloacina_tenants WHERE id = api_keys.tenant)"), "api_keys WHERE");
+pub const LIST_ALL: &str = list!(columns!(), "api_keys WHERE");
 
 /// Rows of a page, as PostgreSQL sent them: a thousand copies of each text would only be thrown away.
 pub struct Rows {
