@@ -33,7 +33,6 @@ use crate::routes::ROUTES;
 use crate::signals;
 use crate::store::Store;
 use crate::systemd::SystemdNotifier;
-use crate::tenants;
 
 /// Descriptors that are not clients: sessions, log, socket pairs, the poll itself, and some to spare.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -69,7 +68,7 @@ pub fn serve(
     };
     let metrics = Arc::new(Metrics::new()?);
     let set_up = |client: &mut Client, limit| bootstrap::migrate_and_make_first_key(client, limit, settings);
-    let tables = &[keys::store::TABLE, tenants::store::TABLE];
+    let tables = &[keys::store::TABLE];
     let store = Arc::new(Store::start(settings, Arc::clone(&metrics), tables, set_up)?);
     let status = Arc::new(ServerStatus::new(Arc::clone(&metrics)));
     status.access_log.store(settings.access_log, Ordering::Relaxed);

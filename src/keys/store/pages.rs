@@ -39,14 +39,14 @@ macro_rules! list {
 }
 
 pub const LIST_SERVERS: &str = list!(columns!("NULL::text"), "api_keys WHERE tenant IS NULL AND");
-pub const LIST_OF: &str = list!(columns!("$6::text"), "api_keys WHERE tenant = $5 AND");
+const LIST_OF: &str = list!(columns!("$6::text"), "api_keys WHERE tenant = $5 AND");
 /// Two ways through an index, merged.
-pub const LIST_SERVERS_AND: &str = list!(
+const LIST_SERVERS_AND: &str = list!(
     columns!("CASE WHEN tenant = $5 THEN $6::text END"),
     "(SELECT * FROM api_keys WHERE tenant IS NULL UNION ALL SELECT * FROM api_keys WHERE tenant = $5) AS api_keys
      WHERE"
 );
-pub const LIST_ALL: &str = list!(columns!(), "api_keys WHERE");
+const LIST_ALL: &str = list!(columns!(), "api_keys WHERE");
 
 /// Rows of a page, as PostgreSQL sent them: a thousand copies of each text would only be thrown away.
 pub struct Rows {
