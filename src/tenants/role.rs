@@ -97,9 +97,9 @@ pub fn provide(
     username: &str,
     password: &Password,
 ) -> Result<String, Refusal> {
-    let (has_schema, has_role) = (find_schema(transaction, id)?, find_role(transaction, id)?);
+    let (found_schema, found_role) = (find_schema(transaction, id)?, find_role(transaction, id)?);
     let verifier = password.verifier();
-    if let (Some(_), Some(role)) = (&has_schema, &has_role) {
+    if let (Some(_), Some(role)) = (&found_schema, &found_role) {
         transaction.batch_execute(&format!("ALTER ROLE {} PASSWORD '{verifier}'", quote_identifier(role)))?;
         return Ok(role.clone());
     }
@@ -107,17 +107,17 @@ pub fn provide(
         return Err(Refusal::Unable(obstacle));
     }
     make_views(transaction)?;
-    let (mark, role) = (mark(id), has_role.clone().unwrap_or_else(|| username.to_owned()));
-    let quoted_schema = quote_identifier(has_schema.as_deref().unwrap_or(schema));
+    let (mark, role) = (mark(id), found_role.clone().unwrap_or_else(|| username.to_owned()));
+    let quoted_schema = quote_identifier(found_schema.as_deref().unwrap_or(schema));
     let quoted_role = quote_identifier(&role);
-    if has_schema.is_none() {
+    if found_schema.is_none() {
         transaction
             .batch_execute(&format!(
                 "CREATE SCHEMA {quoted_schema}; COMMENT ON SCHEMA {quoted_schema} IS '{mark}'"
             ))
             .map_err(|error| refusal(error, || format!("schema '{schema}' exists")))?;
     }
-    if has_role.is_none() {
+    if found_role.is_none() {
         // From 16 on a setting may make us a member of each role that we make, which would make its tables look like ours.
         transaction.batch_execute(
             "SELECT set_config(name, '', true) FROM pg_settings WHERE name = 'createrole_self_grant'",
