@@ -127,10 +127,10 @@ def passed_socket(cluster, short):
     lab.wait_for("the first server", lambda: os.path.exists(f"{home}/bootstrap-key"))
     with open(f"{home}/bootstrap-key", encoding="ascii") as file:
         key = file.read().strip()
-    failures, times = [], []
+    failures, times, over = [], [], threading.Event()
 
     def run():
-        while len(times) + len(failures) < 1000:
+        while not over.is_set():
             try:
                 status, took = lab.timed(address, "GET", "/auth/verify", key)
                 times.append(took)
@@ -149,9 +149,10 @@ def passed_socket(cluster, short):
         process.send_signal(signal.SIGTERM)
         codes.append(process.wait(40))
         process = start()
+    over.set()
     client.join()
     lab.end(process, signal.SIGTERM)
-    row("1,000 requests across 5 restarts with a passed socket", f"failed {failures[:5]}, exit codes {codes}, slowest {lab.share(times, 1):.0f} ms", not failures and codes == [0] * 5)
+    row("requests across 5 restarts with a passed socket", f"of {len(times)} failed {failures[:5]}, exit codes {codes}, slowest {lab.share(times, 1):.0f} ms", not failures and codes == [0] * 5)
     listener.close()
 
 
