@@ -156,25 +156,20 @@ fn mark(id: Uuid) -> String {
 /// # Errors
 /// The session broke.
 pub fn find_role(client: &mut impl GenericClient, id: Uuid) -> Result<Option<String>, postgres::Error> {
-    let row = client.query_opt(
-        "SELECT rolname::text FROM pg_shdescription JOIN pg_roles ON pg_roles.oid = objoid
-         WHERE classoid = 'pg_authid'::regclass AND description = $1 LIMIT 1",
-        &[&mark(id)],
-    )?;
-    row.map(|row| row.try_get(0)).transpose()
+    let marked = "SELECT rolname::text FROM pg_shdescription JOIN pg_roles ON pg_roles.oid = objoid
+                  WHERE classoid = 'pg_authid'::regclass AND description = $1 LIMIT 1";
+    find(client, marked, id)
 }
 
 /// The same for its schema.
-///
-/// # Errors
-/// The session broke.
-pub fn find_schema(client: &mut impl GenericClient, id: Uuid) -> Result<Option<String>, postgres::Error> {
-    let row = client.query_opt(
-        "SELECT nspname::text FROM pg_description JOIN pg_namespace ON pg_namespace.oid = objoid
-         WHERE classoid = 'pg_namespace'::regclass AND description = $1 LIMIT 1",
-        &[&mark(id)],
-    )?;
-    row.map(|row| row.try_get(0)).transpose()
+fn find_schema(client: &mut impl GenericClient, id: Uuid) -> Result<Option<String>, postgres::Error> {
+    let marked = "SELECT nspname::text FROM pg_description JOIN pg_namespace ON pg_namespace.oid = objoid
+                  WHERE classoid = 'pg_namespace'::regclass AND description = $1 LIMIT 1";
+    find(client, marked, id)
+}
+
+fn find(client: &mut impl GenericClient, marked: &str, id: Uuid) -> Result<Option<String>, postgres::Error> {
+    client.query_opt(marked, &[&mark(id)])?.map(|row| row.try_get(0)).transpose()
 }
 
 /// A statement's failure: something is there already, also what another session has just committed, or else.

@@ -198,14 +198,12 @@ pub fn set_password(
 /// What was its own is dropped later; see `removal`.
 pub fn remove(store: &Store, tenant: &Tenant, until: Instant) -> Result<Committed<Removal>, StoreError> {
     write_notifying(store, until, |session, is_notifying| {
-        let row = session.query_opt(SHOW, &[&tenant.id()])?;
-        let Some(row) = row.as_ref().map(tenant_row).transpose()? else {
+        if session.query_opt(SHOW, &[&tenant.id()])?.is_none() {
             return Ok(Removal { was_there: false, other_databases: Vec::new() });
-        };
-        let has_role = row.username.is_some();
+        }
         let role = role::find_role(&mut session.client, tenant.id())?;
         alone_with_role(&mut session.client, role.as_deref(), until, |transaction| {
-            remove_in(transaction, tenant, has_role, is_notifying)
+            remove_in(transaction, tenant, role.as_deref(), is_notifying)
         })
     })
 }
@@ -213,7 +211,7 @@ pub fn remove(store: &Store, tenant: &Tenant, until: Instant) -> Result<Committe
 fn remove_in(
     transaction: &mut Transaction<'_>,
     tenant: &Tenant,
-    has_role: bool,
+    role: Option<&str>,
     is_notifying: bool,
 ) -> Result<Removal, postgres::Error> {
     // A rotation that is under way and has made a key refers to the row: this waits for it, which the update would not.
@@ -230,12 +228,9 @@ fn remove_in(
     if is_notifying {
         transaction.batch_execute(concat!("SELECT ", notify!()))?;
     }
-    if !has_role {
-        return Ok(Removal { was_there, other_databases: Vec::new() });
-    }
     // They could hold on to its row, and would go on with what they may.
-    if let Some(role) = role::find_role(transaction, tenant.id())? {
-        end_sessions(transaction, &role)?;
+    if let Some(role) = role {
+        end_sessions(transaction, role)?;
     }
     role::disable(transaction, tenant.id())?;
     let other_databases = role::other_databases(transaction, &role::removed_name(tenant.id()))?;
