@@ -34,6 +34,8 @@ mod suggestion;
 mod systemd;
 mod tenants;
 mod terminal;
+#[expect(dead_code, reason = "no command and no route uses packages yet")]
+mod workflows;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;

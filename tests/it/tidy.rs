@@ -19,7 +19,7 @@ const LONG: &[(&str, usize, &str)] = &[];
 
 /// Names that told a reader nothing, or something wrong: as a part of any identifier or file name.
 const WORDS: &str =
-    "gate shop desk mailbox vitals fate reply caller admit catch_up ticket keep_house dialer complain moment";
+    "gate shop desk mailbox vitals fate reply caller admit ticket keep_house dialer complain moment";
 /// As types and file names; in lower case they are ordinary English.
 const TYPES: &str = "Asked News Uses";
 const FILE_NAMES: &str = "utils util helpers helper manager common";
