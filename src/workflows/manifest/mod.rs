@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::names::{TaskId, TriggerName, Version, WorkflowName};
 use super::problem::Problem;
 use crate::engine::graph::{Context, Graph};
+use crate::engine::retry::Retries;
 
 /// Its path in a package.
 pub const FILE_NAME: &str = "package.toml";
@@ -43,31 +44,6 @@ pub struct Task {
     pub max_memory: Option<u64>,
     /// The names of the tenant's secrets that it gets as environment variables.
     pub secrets: Vec<String>,
-}
-
-/// How often a task that fails is tried, and how long it waits before.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Retries {
-    /// All of them, the first one too; 1 to 100.
-    pub attempts: u32,
-    pub backoff: Backoff,
-    /// Before the second attempt.
-    pub delay: Duration,
-    /// No wait is longer.
-    pub max_delay: Duration,
-    /// Each wait is a random one between half of it and all of it.
-    pub jitter: bool,
-}
-
-/// How the wait before an attempt grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backoff {
-    /// It does not.
-    Constant,
-    /// By the delay each time.
-    Linear,
-    /// Twofold each time.
-    Exponential,
 }
 
 /// What starts executions by the clock.
