@@ -37,6 +37,7 @@ mod terminal;
 #[expect(dead_code, reason = "no command and no route uses packages yet")]
 mod workflows;
 
+use std::ffi::OsString;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
@@ -49,7 +50,11 @@ use command_error::CommandError;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let code = catch_unwind(|| cli::parse(std::env::args_os().skip(1).collect()).and_then(run))
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(code) = own_process(&arguments) {
+        return code;
+    }
+    let code = catch_unwind(|| cli::parse(arguments).and_then(run))
         .unwrap_or_else(|_| {
             Err(CommandError::Runtime("internal error: a panic, which is logged above".to_owned()))
         })
@@ -59,6 +64,15 @@ fn main() -> ExitCode {
         });
     logging::flush();
     code
+}
+
+/// The processes that this program starts of itself, which are no commands for people.
+fn own_process(arguments: &[OsString]) -> Option<ExitCode> {
+    let (name, arguments) = arguments.split_first()?;
+    match name.to_str()? {
+        "exec-task" => Some(engine::exec_task::main(arguments)),
+        _ => None,
+    }
 }
 
 /// The exit code is success, but for commands whose result is one.

@@ -1,0 +1,158 @@
+//! Landlock: which files a task reads, executes and writes, and that its signals reach its own processes alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access as _, AccessFs, BitFlags, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset,
+    RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
+};
+use nix::errno::Errno;
+
+use super::SandboxError;
+
+/// What `required` needs: signals and abstract sockets are scoped from here on, Linux 6.12.
+pub const NEEDED_ABI: ABI = ABI::V6;
+
+/// The system's programs, libraries and settings, and what the kernel tells about processes.
+const SYSTEM: [&str; 11] =
+    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/etc", "/proc"];
+
+/// Settings that are often links to a file elsewhere, such as below /run.
+const LINKED_SETTINGS: [&str; 2] = ["/etc/resolv.conf", "/etc/localtime"];
+
+/// Devices that hold nothing and change nothing. /dev/fd, /dev/stdin and their like are links into /proc/self.
+const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+
+/// How much of what was asked for is in force.
+pub struct Level {
+    /// What the kernel answered where Landlock is not there or refuses.
+    abi: Result<ABI, SandboxError>,
+    is_whole: bool,
+}
+
+impl Level {
+    /// # Errors
+    /// Something of it is missing.
+    pub fn expect_whole(self) -> Result<Level, SandboxError> {
+        match self.abi {
+            Ok(abi) if abi < NEEDED_ABI || !self.is_whole => {
+                Err(SandboxError::OldLandlock { abi, open: open_before(abi) })
+            }
+            Ok(_) => Ok(self),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What stays open of what Landlock should close.
+    pub fn open(&self) -> Vec<&'static str> {
+        match self.abi {
+            Ok(abi) => open_before(abi),
+            Err(_) => vec![
+                "reading and writing every file that its user may read and write, also those of the server and of other \
+                 tasks",
+                "memory and environment of the processes of its user, also the server's",
+                SIGNALS,
+            ],
+        }
+    }
+
+    pub fn scopes_signals(&self) -> bool {
+        self.abi.as_ref().is_ok_and(|abi| *abi >= ABI::V6)
+    }
+
+    pub fn closes_files(&self) -> bool {
+        self.abi.is_ok()
+    }
+}
+
+const SIGNALS: &str = "signals to the processes of its user, also the server's (before Linux 6.12)";
+
+fn open_before(abi: ABI) -> Vec<&'static str> {
+    let mut open = Vec::new();
+    if abi < ABI::V3 {
+        open.push("truncating files of its user (before Linux 6.2)");
+    }
+    if abi < ABI::V5 {
+        open.push("ioctl on the devices below the paths that it was given (before Linux 6.10)");
+    }
+    if abi < ABI::V6 {
+        open.push(SIGNALS);
+    }
+    open
+}
+
+/// Puts it in force for this thread and what it starts, as far as the kernel goes.
+///
+/// # Errors
+/// A path is not there.
+pub fn restrict(readable: &[PathBuf], writable: &[PathBuf]) -> Result<Level, SandboxError> {
+    Errno::clear();
+    let ruleset = Ruleset::default();
+    let asked = Errno::last();
+    let rules = Rules::open(readable, writable)?;
+    let level = match rules.put_in_force(ruleset) {
+        Ok(RestrictionStatus {
+            landlock: LandlockStatus::Available { effective_abi, .. }, ruleset, ..
+        }) => Level { abi: Ok(effective_abi), is_whole: ruleset == RulesetStatus::FullyEnforced },
+        Ok(_) => Level { abi: Err(SandboxError::NoLandlock(asked)), is_whole: false },
+        Err(error) => Level { abi: Err(SandboxError::Landlock(Box::new(error))), is_whole: false },
+    };
+    Ok(level)
+}
+
+/// Files and directories that are open, and what is granted on each.
+struct Rules(Vec<(PathFd, BitFlags<AccessFs>)>);
+
+impl Rules {
+    fn open(readable: &[PathBuf], writable: &[PathBuf]) -> Result<Rules, SandboxError> {
+        let read = AccessFs::from_read(NEEDED_ABI);
+        // Devices are neither made nor talked to.
+        let write =
+            AccessFs::from_all(NEEDED_ABI) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
+        let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+        let mut rules = Rules(Vec::new());
+        for path in SYSTEM {
+            rules.add_if_there(Path::new(path), read);
+        }
+        for path in LINKED_SETTINGS {
+            rules.add_if_there(Path::new(path), AccessFs::ReadFile.into());
+        }
+        for path in DEVICES {
+            rules.add_if_there(Path::new(path), device);
+        }
+        let (read, write) =
+            (readable.iter().map(|path| (path, read)), writable.iter().map(|path| (path, write)));
+        for (path, access) in read.chain(write) {
+            rules.add(path, access).map_err(|source| SandboxError::Path { path: path.clone(), source })?;
+        }
+        Ok(rules)
+    }
+
+    /// What is on no system alike: a missing one is no error, and one that cannot be opened stays closed.
+    fn add_if_there(&mut self, path: &Path, access: BitFlags<AccessFs>) {
+        let _ = self.add(path, access);
+    }
+
+    fn add(
+        &mut self,
+        path: &Path,
+        access: BitFlags<AccessFs>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let is_directory = fs::metadata(path)?.is_dir();
+        let file = PathFd::new(path)?;
+        self.0.push((file, if is_directory { access } else { access & AccessFs::from_file(NEEDED_ABI) }));
+        Ok(())
+    }
+
+    fn put_in_force(self, ruleset: Ruleset) -> Result<RestrictionStatus, RulesetError> {
+        let mut created: RulesetCreated = ruleset
+            .handle_access(AccessFs::from_all(NEEDED_ABI))?
+            .scope(Scope::from_all(NEEDED_ABI))?
+            .create()?;
+        for (file, access) in self.0 {
+            created = created.add_rule(PathBeneath::new(file, access))?;
+        }
+        created.restrict_self()
+    }
+}

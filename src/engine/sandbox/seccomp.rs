@@ -1,0 +1,99 @@
+//! Seccomp: system calls that a task is refused, since they lead around Landlock or into parts of the kernel that no
+//! ordinary program needs.
+
+use std::collections::BTreeMap;
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter, sock_filter,
+};
+
+use super::SandboxError;
+
+/// What stays open where system calls cannot be filtered.
+pub const OPEN_WITHOUT: [&str; 2] = [
+    "Unix sockets: a database that trusts its user, D-Bus, docker.sock",
+    "shared memory, message queues and key rings of its user",
+];
+
+/// Refused whatever their arguments are, with EACCES: System V's and POSIX's ways to reach processes of the same user.
+const REFUSED: [libc::c_long; 4] = [libc::SYS_shmget, libc::SYS_msgget, libc::SYS_semget, libc::SYS_mq_open];
+
+/// Refused with ENOSYS, as by a kernel that is built without them: programs know what to do then. io_uring opens sockets
+/// past this filter; key rings are shared by all of a user's processes; clone3 hides its flags from the filter, and
+/// every C library goes on with clone; the rest is of no use without privileges but to attack the kernel.
+const ABSENT: [libc::c_long; 10] = [
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_userfaultfd,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_clone3,
+];
+
+/// The bit that marks a number as one of the x32 calls, which have numbers of their own on x86-64.
+#[cfg(target_arch = "x86_64")]
+const X32_BIT: u32 = 0x4000_0000;
+
+/// Puts the filters in force for this thread and what it starts. `no_new_privs` is set along with them.
+///
+/// # Errors
+/// The kernel has no such filters, or what started this process refuses to set them.
+pub fn restrict() -> Result<(), SandboxError> {
+    let seccomp = |error: seccompiler::Error| SandboxError::Seccomp(Box::new(error));
+    let absent = ABSENT.map(|number| (number, Vec::new())).into();
+    let absent = program(absent, libc::ENOSYS).map_err(|error| seccomp(error.into()))?;
+    let refused = refused().and_then(|rules| program(rules, libc::EACCES));
+    let refused = refused.map_err(|error| seccomp(error.into()))?;
+    apply_filter(&absent).map_err(seccomp)?;
+    apply_filter(&refused).map_err(seccomp)
+}
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn refused() -> Result<Rules, seccompiler::BackendError> {
+    let rule = |argument, operator, value: libc::c_int| {
+        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value as u64)?;
+        Ok(vec![SeccompRule::new(vec![condition])?])
+    };
+    let new_user = SeccompCmpOp::MaskedEq(libc::CLONE_NEWUSER as u64);
+    let mut rules: Rules = REFUSED.map(|number| (number, Vec::new())).into();
+    // Not socketpair, whose sockets lead nowhere else.
+    rules.insert(libc::SYS_socket, rule(0, SeccompCmpOp::Eq, libc::AF_UNIX)?);
+    // A user namespace has all privileges inside, with the parts of the kernel that ask for them.
+    rules.insert(libc::SYS_unshare, rule(0, new_user.clone(), libc::CLONE_NEWUSER)?);
+    rules.insert(libc::SYS_clone, rule(0, new_user, libc::CLONE_NEWUSER)?);
+    Ok(rules)
+}
+
+/// A process that calls the kernel as another architecture does, with numbers that mean something else, is killed.
+fn program(rules: Rules, error: libc::c_int) -> Result<BpfProgram, seccompiler::BackendError> {
+    let refuse = SeccompAction::Errno(error as u32);
+    let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, architecture)?;
+    let mut program = x32_refused();
+    program.extend(BpfProgram::try_from(filter)?);
+    Ok(program)
+}
+
+/// The beginning of a program: load the number; if it has x32's bit, kill the process.
+#[cfg(target_arch = "x86_64")]
+fn x32_refused() -> BpfProgram {
+    let instruction =
+        |code: u32, jump: u8, value| sock_filter { code: code as u16, jt: 0, jf: jump, k: value };
+    vec![
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 1, X32_BIT),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_KILL_PROCESS),
+    ]
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn x32_refused() -> BpfProgram {
+    Vec::new()
+}
