@@ -71,6 +71,7 @@ fn own_process(arguments: &[OsString]) -> Option<ExitCode> {
     let (name, arguments) = arguments.split_first()?;
     match name.to_str()? {
         "exec-task" => Some(engine::exec_task::main(arguments)),
+        "supervise-task" => Some(engine::supervisor::main(arguments)),
         _ => None,
     }
 }

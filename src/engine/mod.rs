@@ -1,8 +1,13 @@
-//! What runs tasks. Its core, `graph`, is pure: no clock, no database, no thread.
+//! What runs tasks. Its core, `graph`, is pure: no clock, no database, no thread. An attempt is two processes below the one
+//! that starts it: `supervisor`, and `exec_task`, which becomes the command.
 
-#[cfg_attr(test, expect(dead_code, unused_imports, reason = "no supervisor starts one yet"))]
+#[expect(dead_code, reason = "no command starts attempts yet")]
+pub mod attempt;
 pub mod exec_task;
 pub mod graph;
+pub mod log;
+mod remove_tree;
 pub mod retry;
 #[cfg_attr(test, expect(dead_code, reason = "no command asks whether it holds"))]
 pub mod sandbox;
+pub mod supervisor;

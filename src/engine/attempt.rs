@@ -1,0 +1,320 @@
+//! The directory of one attempt: what its supervisor is told, and what the supervisor leaves behind. A later version of
+//! this program may have to read it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::log::{self, Piece};
+use super::remove_tree::remove_tree;
+use super::sandbox::Sandbox;
+use crate::plain_file;
+
+/// The format of an attempt directory that this program writes, and the only one that it reads.
+pub const FORMAT: u32 = 1;
+
+/// The most that a specification or an outcome takes as JSON, outputs included.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// In `task/`.
+pub const OUTPUT_NAME: &str = "output.json";
+
+/// What a supervisor is told. Secrets are not in it; they go through its standard input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    pub format: u32,
+    pub command: Vec<String>,
+    pub working_directory: PathBuf,
+    /// All of the task's environment but its secrets.
+    pub environment: BTreeMap<String, String>,
+    pub timeout_ms: u64,
+    /// Between SIGTERM and SIGKILL.
+    pub grace_ms: u64,
+    pub log_limit_bytes: u64,
+    pub output_limit_bytes: u64,
+    /// Of the files in `task/`.
+    pub scratch_limit_bytes: Option<u64>,
+    /// The soft limit of open files.
+    pub open_files: u64,
+    /// None: the supervisor's own.
+    pub user: Option<TaskUser>,
+    pub sandbox: Sandbox,
+    /// Whether the end of the supervisor's standard input cancels the task.
+    pub ends_with_parent: bool,
+    /// Whether log and outcome outlive a loss of power.
+    pub is_durable: bool,
+}
+
+/// The user that a task runs as, under a supervisor that is root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskUser {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+}
+
+/// How an attempt ended. It is written once no process of it is left, unless `warnings` says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub format: u32,
+    pub end: End,
+    /// The text of the JSON object that the task wrote, if it wrote one and succeeded.
+    pub output: Option<String>,
+    /// Since the Unix epoch.
+    pub started_at_ms: u64,
+    pub ended_at_ms: u64,
+    /// What the task printed, secrets masked; the offsets of the log are offsets in it.
+    pub log_bytes: u64,
+    /// What of it can be read.
+    pub log_kept_bytes: u64,
+    /// What went wrong without changing the end: a log that could not be written, files that could not be removed.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    Exited(i32),
+    Signaled {
+        signal: i32,
+        name: String,
+    },
+    TimedOut,
+    Cancelled,
+    /// Not started, or ended or refused by the supervisor: why.
+    Failed(String),
+}
+
+/// An attempt directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    directory: PathBuf,
+}
+
+/// A supervisor that is a child of this process.
+#[derive(Debug)]
+pub struct Supervised {
+    child: Child,
+    /// Open as long as the task may run, if it ends with its parent.
+    _stdin: Option<ChildStdin>,
+}
+
+impl Attempt {
+    /// An attempt directory that exists.
+    ///
+    /// # Errors
+    /// The path is empty.
+    pub fn at(directory: &Path) -> io::Result<Attempt> {
+        Ok(Attempt { directory: std::path::absolute(directory)? })
+    }
+
+    /// Makes the directory, with everything that a supervisor needs. The task's user must be able to reach it.
+    ///
+    /// # Errors
+    /// It is there already, or it cannot be written; what has been made by then stays.
+    pub fn create(directory: &Path, spec: &Spec, context: &Map<String, Value>) -> io::Result<Attempt> {
+        let attempt = Attempt::at(directory)?;
+        let user = spec.user.as_ref();
+        // A task of another user passes through to its own directory, and can list none of this one.
+        make_directory(&attempt.directory, if user.is_some() { 0o711 } else { 0o700 })?;
+        write_new(&attempt.spec_path(), spec)?;
+        new_file(&attempt.lock_path())?;
+        let context_path = attempt.context_path();
+        for made in [attempt.task_path(), attempt.home_path()] {
+            make_directory(&made, 0o700)?;
+        }
+        write_new(&context_path, context)?;
+        if let Some(TaskUser { uid, gid, .. }) = user {
+            for its_own in [context_path, attempt.home_path(), attempt.task_path()] {
+                chown(its_own, Some(*uid), Some(*gid))?;
+            }
+        }
+        Ok(attempt)
+    }
+
+    /// Starts its supervisor, which gets the secrets as one line.
+    ///
+    /// # Errors
+    /// The process cannot be started, or ended before it had read the secrets.
+    pub fn start(&self, secrets: &BTreeMap<String, String>) -> io::Result<Supervised> {
+        let ends_with_parent = self.spec()?.ends_with_parent;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("supervise-task").arg(&self.directory).env_clear().current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let mut stdin = child.stdin.take();
+        let mut line = serde_json::to_vec(secrets)?;
+        line.push(b'\n');
+        let written = stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(&line));
+        let supervised = Supervised { child, _stdin: stdin.filter(|_| ends_with_parent) };
+        written.map(|()| supervised)
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// The outcome cannot be read, or is of another format.
+    pub fn outcome(&self) -> io::Result<Option<Outcome>> {
+        match read_json::<Outcome>(&self.outcome_path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            outcome => outcome.map(Some),
+        }
+    }
+
+    /// A piece of the log: see `log::read`.
+    pub fn log(&self, after: u64, most_bytes: usize) -> io::Result<Piece> {
+        log::read(&self.directory, after, most_bytes)
+    }
+
+    /// Whether a supervisor lives. One that has only just been started may not hold it yet.
+    pub fn is_held(&self) -> io::Result<bool> {
+        match File::open(self.lock_path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+            Ok(lock) => Ok(matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))),
+        }
+    }
+
+    /// Removes the directory with all that is in it.
+    ///
+    /// # Errors
+    /// A supervisor lives, or something in it cannot be removed.
+    pub fn remove(self) -> io::Result<()> {
+        let lock = match self.open_lock() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            lock => Some(lock?),
+        };
+        if let Some(Err(TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
+            return Err(io::Error::other("its supervisor still runs"));
+        }
+        remove_tree(&self.directory)
+    }
+
+    /// What its supervisor is told.
+    ///
+    /// # Errors
+    /// It cannot be read, or is of another format.
+    pub fn spec(&self) -> io::Result<Spec> {
+        read_json(&self.spec_path())
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn spec_path(&self) -> PathBuf {
+        self.directory.join("spec.json")
+    }
+
+    /// The task's own directory, removed before the outcome is written.
+    pub fn task_path(&self) -> PathBuf {
+        self.directory.join("task")
+    }
+
+    /// `HOME` and `TMPDIR`.
+    pub fn home_path(&self) -> PathBuf {
+        self.task_path().join("home")
+    }
+
+    /// `CLOACINA_CONTEXT`.
+    pub fn context_path(&self) -> PathBuf {
+        self.task_path().join("context.json")
+    }
+
+    /// `CLOACINA_OUTPUT`.
+    pub fn output_path(&self) -> PathBuf {
+        self.task_path().join(OUTPUT_NAME)
+    }
+
+    pub fn outcome_path(&self) -> PathBuf {
+        self.directory.join("outcome.json")
+    }
+
+    /// Locked by the supervisor as long as it lives.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_lock(&self) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(self.lock_path())
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.directory.join("attempt.lock")
+    }
+}
+
+impl Supervised {
+    /// Its process id, which stays its own until `wait` or `try_wait` has returned a status.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Has it end its task, with the grace. Waits for nothing.
+    ///
+    /// # Errors
+    /// It has been waited for already.
+    pub fn cancel(&mut self) -> io::Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        // Not waited for, so the id is still its own.
+        let pid = i32::try_from(self.child.id()).map_err(io::Error::other)?;
+        Ok(kill(Pid::from_raw(pid), Signal::SIGTERM)?)
+    }
+
+    /// Waits until it has ended: 0 if there is an outcome.
+    ///
+    /// # Errors
+    /// None that the system documents.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        // `Child::wait` closes a standard input that it still holds; this one is held here.
+        self.child.wait()
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// None that the system documents.
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+}
+
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().mode(mode).create(path)?;
+    // What the umask took away.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn write_new(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    new_file(path)?.write_all(&serde_json::to_vec(value)?)
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<T> {
+    #[derive(Deserialize)]
+    struct Formatted {
+        format: u32,
+    }
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()));
+    let bytes = plain_file::read(path, MOST_BYTES).map_err(named)?;
+    // Looked at first: the fields of another format may be others.
+    let format = serde_json::from_slice::<Formatted>(&bytes).map_err(|error| named(error.into()))?.format;
+    if format != FORMAT {
+        let why = format!("its format is {format}, and this version reads {FORMAT} alone");
+        return Err(named(io::Error::other(why)));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| named(error.into()))
+}

@@ -1,0 +1,111 @@
+//! The processes of a task are children of its supervisor, or become ones when their parents end. No id is signalled but
+//! of a child that has not been waited for, so none can be a stranger's.
+
+use std::fs;
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitidOptions, waitid};
+
+use super::signals::Signals;
+use crate::engine::attempt::End;
+
+/// How long what has been killed may take to be gone, as one that waits for a disk does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two looks at processes that have been killed, unless one ends.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The task's command: a child, and the leader of a process group. It is waited for last of all, so that neither its id
+/// nor its group's is ever another one's.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskCommand(pub Pid);
+
+impl TaskCommand {
+    /// How it ended, if it has.
+    pub fn end(self) -> Option<End> {
+        let status = wait(self.0, WaitidOptions::NOWAIT).ok()??;
+        if let Some(code) = status.exit_status() {
+            return Some(End::Exited(i32::try_from(code).unwrap_or(-1)));
+        }
+        let signal = status.terminating_signal().and_then(|signal| i32::try_from(signal).ok()).unwrap_or(0);
+        let name =
+            Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |known| known.to_string());
+        Some(End::Signaled { signal, name })
+    }
+
+    /// Asks its group to end. One that has been stopped goes on, to hear of it.
+    pub fn terminate(self) {
+        let _ = killpg(self.0, Signal::SIGTERM);
+        let _ = killpg(self.0, Signal::SIGCONT);
+    }
+}
+
+/// Asks those to end that became children because their parents ended.
+pub fn terminate_adopted(command: TaskCommand) {
+    for child in children().unwrap_or_default().into_iter().filter(|child| *child != command.0) {
+        let _ = kill(child, Signal::SIGTERM);
+    }
+}
+
+/// Waits for those of the adopted ones that have ended.
+pub fn reap_adopted(command: TaskCommand) {
+    for child in children().unwrap_or_default().into_iter().filter(|child| *child != command.0) {
+        let _ = wait(child, WaitidOptions::empty());
+    }
+}
+
+/// Ends every process that is left, the command too, and waits for them. How many are still there.
+pub fn end_all(command: Option<TaskCommand>, signals: &Signals) -> usize {
+    let until = Instant::now() + PATIENCE;
+    let mut command = command;
+    loop {
+        if let Some(TaskCommand(group)) = command {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        let mut left = 0;
+        let listed = children();
+        for child in listed.iter().flatten() {
+            let _ = kill(*child, Signal::SIGKILL);
+            let is_command = command.is_some_and(|command| command.0 == *child);
+            let options = if is_command { WaitidOptions::NOWAIT } else { WaitidOptions::empty() };
+            left += usize::from(matches!(wait(*child, options), Ok(None)));
+        }
+        if left == 0 {
+            // All that were listed have ended, so what they left behind is a child by now, or gone.
+            match command.filter(|command| command.end().is_some()).map(|command| command.0) {
+                Some(leader) if listed.as_ref().is_ok_and(|listed| *listed == [leader]) => {
+                    let _ = wait(leader, WaitidOptions::empty());
+                    command = None;
+                }
+                _ if command.is_none() && has_none() => return 0,
+                _ => {}
+            }
+        }
+        if Instant::now() >= until {
+            return left.max(1);
+        }
+        if left > 0 {
+            signals.wait(LOOK);
+        }
+    }
+}
+
+fn wait(child: Pid, options: WaitidOptions) -> Result<Option<rustix::process::WaitidStatus>, Errno> {
+    let id = rustix::process::Pid::from_raw(child.as_raw()).ok_or(Errno::INVAL)?;
+    waitid(WaitId::Pid(id), options | WaitidOptions::EXITED | WaitidOptions::NOHANG)
+}
+
+fn has_none() -> bool {
+    let options = WaitidOptions::EXITED | WaitidOptions::NOHANG | WaitidOptions::NOWAIT;
+    matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
+}
+
+/// The children of this thread, the only one there is.
+fn children() -> io::Result<Vec<Pid>> {
+    let list = fs::read_to_string("/proc/thread-self/children")?;
+    Ok(list.split_ascii_whitespace().filter_map(|id| id.parse().ok()).map(Pid::from_raw).collect())
+}

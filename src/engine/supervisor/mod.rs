@@ -1,0 +1,166 @@
+//! `supervise-task DIR`: runs the task of an attempt directory, outlives the process that started it, and leaves the outcome
+//! there once no process of the task is left.
+
+mod children;
+mod mask;
+mod outcome_file;
+mod output;
+mod scratch;
+mod secrets;
+mod signals;
+mod task;
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::OFlag;
+
+use super::attempt::{Attempt, End, FORMAT, Outcome, Spec};
+use super::log::LogWriter;
+use super::remove_tree::remove_tree;
+use outcome_file::OutcomeFile;
+use signals::Signals;
+use task::Task;
+
+/// How long another process may look whether the attempt is held.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Exits with 0 once there is an outcome.
+pub fn main(arguments: &[OsString]) -> ExitCode {
+    let [directory] = arguments else { return ExitCode::FAILURE };
+    match Attempt::at(Path::new(directory)).and_then(|attempt| supervise(&attempt)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "cannot supervise {}: {error}", directory.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(attempt: &Attempt) -> io::Result<()> {
+    let signals = detach()?;
+    let _held = hold(attempt)?;
+    if attempt.outcome()?.is_some() {
+        return Ok(());
+    }
+    let outcome_file = OutcomeFile::reserve(attempt);
+    let mut outcome = Outcome {
+        format: FORMAT,
+        end: End::Cancelled,
+        output: None,
+        started_at_ms: now_ms(),
+        ended_at_ms: 0,
+        log_bytes: 0,
+        log_kept_bytes: 0,
+        warnings: Vec::new(),
+    };
+    let is_durable = match attempt.spec() {
+        Ok(spec) => {
+            // Whatever goes wrong in here, nothing of the task may be left, and its parent is told.
+            let ran = catch_unwind(AssertUnwindSafe(|| run(attempt, &spec, &signals, &mut outcome)));
+            if ran.is_err() {
+                children::end_all(None, &signals);
+                outcome.end = End::Failed("internal error: the supervisor panicked".to_owned());
+                outcome.output = None;
+            }
+            spec.is_durable
+        }
+        Err(error) => {
+            outcome.end = End::Failed(error.to_string());
+            true
+        }
+    };
+    if outcome.ended_at_ms == 0 {
+        outcome.ended_at_ms = now_ms();
+    }
+    if let Err(error) = remove_tree(&attempt.task_path()) {
+        outcome.warnings.push(format!("files of the task are left: {error}"));
+    }
+    outcome_file.write(&outcome, is_durable, &signals)
+}
+
+/// Runs the task until nothing of it is left but its files.
+fn run(attempt: &Attempt, spec: &Spec, signals: &Signals, outcome: &mut Outcome) {
+    let secrets = match secrets::read(signals) {
+        Ok(secrets) => secrets,
+        Err(end) => return outcome.end = end,
+    };
+    let task_directory = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits())
+        .open(attempt.task_path());
+    let mut log = LogWriter::new(attempt.directory(), spec.log_limit_bytes);
+    let ended = task_directory.and_then(|directory| {
+        Ok((Task::start(attempt, spec, &secrets, signals, &mut log)?.run(), directory))
+    });
+    outcome.ended_at_ms = now_ms();
+    match ended {
+        Ok((ended, task_directory)) => {
+            outcome.end = ended.end;
+            if ended.processes_left > 0 {
+                let left = ended.processes_left;
+                outcome.warnings.push(format!("{left} of its processes could not be ended"));
+            }
+            if outcome.end == End::Exited(0) {
+                let owner = spec.user.as_ref().map(|user| user.uid);
+                match output::read(&task_directory, spec.output_limit_bytes, owner) {
+                    Ok(output) => outcome.output = output,
+                    Err(why) => outcome.end = End::Failed(why),
+                }
+            }
+        }
+        Err(error) => outcome.end = End::Failed(format!("cannot start the command: {error}")),
+    }
+    if let Some(Err(error)) = spec.is_durable.then(|| log.sync()) {
+        outcome.warnings.push(format!("the log may be lost: {error}"));
+    }
+    (outcome.log_bytes, outcome.log_kept_bytes) = (log.printed(), log.kept());
+    if let Some((lost, error)) = log.lost() {
+        outcome.warnings.push(format!("{lost} bytes of the log could not be written: {error}"));
+    }
+}
+
+/// Leaves the parent's session, its descriptors and its signals behind; children of children will be children.
+fn detach() -> io::Result<Signals> {
+    let signals = Signals::block()?;
+    let inherited: Vec<i32> = fs::read_dir("/proc/self/fd")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    let own = signals.number();
+    for descriptor in inherited.into_iter().filter(|one| *one > 2 && *one != own) {
+        // The one of the listing itself is closed by now.
+        let _ = nix::unistd::close(descriptor);
+    }
+    // Fails for the leader of a group, as started by hand: then there is nothing to leave.
+    let _ = nix::unistd::setsid();
+    nix::sys::prctl::set_child_subreaper(true)?;
+    Ok(signals)
+}
+
+fn hold(attempt: &Attempt) -> io::Result<File> {
+    let lock = attempt.open_lock()?;
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                thread::sleep(Duration::from_millis(1))
+            }
+            Err(TryLockError::WouldBlock) => return Err(io::Error::other("another supervisor runs it")),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
