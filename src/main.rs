@@ -6,6 +6,7 @@ mod background;
 mod cli;
 mod command_error;
 mod config;
+mod cron;
 mod database_command;
 #[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "nothing runs tasks yet"))]
 mod engine;
