@@ -89,8 +89,14 @@ impl Version {
         if text.len() > MOST_VERSION_BYTES {
             return Err(wrong(&format!("has {} bytes, and {MOST_VERSION_BYTES} are allowed", text.len())));
         }
-        let version =
-            semver::Version::parse(text).map_err(|error| wrong(&format!("is no version: {error}")))?;
+        let version = semver::Version::parse(text).map_err(|error| {
+            let meant = [text.to_owned(), format!("{text}.0"), format!("{text}.0.0")];
+            let meant = meant.map(|text| text.trim_start_matches(['v', 'V', '=', ' ']).to_owned());
+            match meant.iter().find(|text| semver::Version::parse(text).is_ok()) {
+                Some(meant) => wrong(&format!("is no version: write {meant}")),
+                None => wrong(&format!("is no version: {error}")),
+            }
+        })?;
         match version.build.is_empty() {
             true => Ok(Version(version)),
             false => Err(wrong("has build metadata behind `+`, which no version can be told apart by")),

@@ -1,8 +1,25 @@
 //! `package.toml`: what a package is called, its tasks, and what starts it.
 
+mod build;
+mod grammar;
+mod graph;
+mod lists;
+mod node;
+mod problems;
+mod reader;
+mod run_if;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod unknown;
+mod values;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use node::Node;
+use problems::Problems;
 
 use super::names::{TaskId, TriggerName, Version, WorkflowName};
 use super::problem::Problem;
@@ -11,6 +28,9 @@ use crate::engine::retry::Retries;
 
 /// Its path in a package.
 pub const FILE_NAME: &str = "package.toml";
+
+/// Of its text.
+pub const MOST_BYTES: usize = 1024 * 1024;
 
 /// A manifest that is right in all that it says itself.
 #[derive(Debug)]
@@ -98,12 +118,19 @@ impl Manifest {
     /// # Errors
     /// Everything that is wrong, in the order of its place.
     pub fn parse(text: &str, found: &dyn Fn(&str) -> Found) -> Result<Manifest, Vec<Problem>> {
-        let _ = (text, found);
-        Err(vec![Problem {
-            file: FILE_NAME.to_owned(),
-            line: None,
-            column: None,
-            message: "manifests are not read yet".to_owned(),
-        }])
+        let mut problems = Problems::new(text);
+        if text.len() > MOST_BYTES {
+            problems
+                .add_at(None, || format!("it has {} bytes; at most {MOST_BYTES} are allowed", text.len()));
+            return Err(problems.into_sorted());
+        }
+        let manifest = match Node::parse(text) {
+            Ok(root) => build::build(&root, found, &mut problems),
+            Err((at, message)) => {
+                problems.add_at(at, || message);
+                None
+            }
+        };
+        manifest.filter(|_| problems.is_empty()).ok_or_else(|| problems.into_sorted())
     }
 }

@@ -1,0 +1,146 @@
+//! The tasks of a manifest as a graph, and what makes them none, told at the place where it stands.
+
+use std::collections::HashSet;
+
+use super::problems::{Problems, line_of};
+use super::reader::Reader;
+use super::run_if;
+use crate::engine::graph::{Graph, GraphError, GraphErrorKind, Task};
+use crate::suggestion::did_you_mean;
+use crate::terminal::start_of;
+
+/// For so many unknown names the nearest known one is looked for, which takes time with each of thousands of tasks.
+const MOST_SUGGESTIONS: usize = 20;
+
+#[derive(Default)]
+pub struct Nodes<'a> {
+    tasks: Vec<Task>,
+    places: Vec<Places<'a>>,
+}
+
+/// Where the parts of a task stand.
+struct Places<'a> {
+    id: usize,
+    dependencies: usize,
+    each_dependency: Vec<usize>,
+    in_run_if: Vec<(&'a str, usize)>,
+}
+
+impl<'a> Nodes<'a> {
+    /// A task whose id cannot be read has one that no other can name.
+    pub fn add(
+        &mut self,
+        reader: &Reader<'a>,
+        dependencies: Vec<(usize, &'a str)>,
+        run_if: Option<run_if::Read<'a>>,
+        allow_failure: bool,
+    ) {
+        let id = reader.given("id").and_then(|id| id.node.as_text());
+        let id = id.map_or_else(|| format!("\0{}", self.tasks.len()), str::to_owned);
+        let (condition, in_run_if) = match run_if {
+            Some(read) => (Some(read.condition), read.tasks),
+            None => (None, Vec::new()),
+        };
+        self.places.push(Places {
+            id: reader.place("id"),
+            dependencies: reader.place("dependencies"),
+            each_dependency: dependencies.iter().map(|(at, _)| *at).collect(),
+            in_run_if,
+        });
+        let dependencies = dependencies.into_iter().map(|(_, id)| id.to_owned()).collect();
+        self.tasks.push(Task { id, dependencies, run_if: condition, allow_failure });
+    }
+}
+
+/// `None` where the tasks are no graph.
+pub fn build_graph(nodes: Nodes, problems: &mut Problems) -> Option<Graph> {
+    let Nodes { tasks, places } = nodes;
+    let ids: Vec<_> = tasks.iter().map(|task| task.id.clone()).collect();
+    let errors = match Graph::new(tasks) {
+        Ok(graph) => return Some(graph),
+        Err(errors) => errors,
+    };
+    let mut words = Words { ids: &ids, places: &places, suggested: HashSet::new() };
+    for error in errors {
+        words.tell(error, problems);
+    }
+    None
+}
+
+struct Words<'w> {
+    ids: &'w [String],
+    places: &'w [Places<'w>],
+    /// The unknown names that the nearest one was looked for.
+    suggested: HashSet<String>,
+}
+
+impl Words<'_> {
+    fn tell(&mut self, error: GraphError, problems: &mut Problems) {
+        let place = &self.places[error.task];
+        let text = problems.text();
+        match error.kind {
+            GraphErrorKind::DuplicateTask { id, earlier } => {
+                let earlier = self.places[earlier].id;
+                problems.add(place.id, || {
+                    format!(
+                        "`{}` is the id of the task in line {} already",
+                        start_of(&id),
+                        line_of(text, earlier)
+                    )
+                });
+            }
+            GraphErrorKind::UnknownDependency { id, place: at } => {
+                let near = self.nearest(&id);
+                problems
+                    .add(place.each_dependency[at], || format!("there is no task `{}`{near}", start_of(&id)));
+            }
+            GraphErrorKind::DuplicateDependency { id, place: at } => {
+                problems.add(place.each_dependency[at], || {
+                    format!("`{}` is in these dependencies twice; once is enough", start_of(&id))
+                });
+            }
+            GraphErrorKind::Cycle { ids } => {
+                problems.add(place.dependencies, || match ids.as_slice() {
+                    [id, _] => format!("task `{}` depends on itself", start_of(id)),
+                    ids => {
+                        let ids: Vec<_> = ids.iter().map(|id| start_of(id)).collect();
+                        format!("tasks depend on each other in a cycle: {}", ids.join(" -> "))
+                    }
+                });
+            }
+            GraphErrorKind::UnknownInRunIf { id } => {
+                let near = self.nearest(&id);
+                for at in place.in_run_if_at(&id) {
+                    problems.add(at, || format!("there is no task `{}`{near}", start_of(&id)));
+                }
+            }
+            GraphErrorKind::NotUpstreamInRunIf { id } => {
+                let task = start_of(&self.ids[error.task]);
+                for at in place.in_run_if_at(&id) {
+                    problems.add(at, || {
+                        let id = start_of(&id);
+                        if id == task {
+                            return format!("`{id}` is the task itself, which has not run when this is decided");
+                        }
+                        format!("`{task}` does not depend on `{id}`, so `{id}` may not have ended; add \"{id}\" to its dependencies")
+                    });
+                }
+            }
+        }
+    }
+
+    fn nearest(&mut self, id: &str) -> String {
+        if self.suggested.len() >= MOST_SUGGESTIONS && !self.suggested.contains(id) {
+            return String::new();
+        }
+        self.suggested.insert(id.to_owned());
+        let is_like = |known: &&str| known.len().abs_diff(id.len()) <= 3;
+        did_you_mean(id, self.ids.iter().map(String::as_str).filter(is_like))
+    }
+}
+
+impl Places<'_> {
+    fn in_run_if_at(&self, id: &str) -> impl Iterator<Item = usize> {
+        self.in_run_if.iter().filter(move |(named, _)| *named == id).map(|(_, at)| *at)
+    }
+}
