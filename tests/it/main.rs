@@ -29,6 +29,7 @@ mod database_tls;
 mod database_url;
 mod database_url_forms;
 mod deadlines;
+mod engine;
 mod errors;
 mod expiry;
 mod expiry_rules;

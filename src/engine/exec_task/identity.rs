@@ -1,8 +1,11 @@
 //! Whom a task runs as: never root, and with no privileges.
 
-use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
+use std::io;
 
-use super::TaskUser;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{Gid, Uid, fchown, geteuid, setgroups, setresgid, setresuid};
+
+use crate::engine::attempt::TaskUser;
 use crate::engine::sandbox;
 
 /// Gives up what the server may do beyond what its user may.
@@ -32,6 +35,12 @@ const NEVER_ROOT: &str = "tasks never run as root: name a user for them with `--
 fn become_user(user: &TaskUser) -> nix::Result<()> {
     let groups: Vec<_> = user.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    // Else it could write to the pipe, and not open it again as /dev/stdout.
+    if fstat(io::stdout())
+        .is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+    {
+        fchown(io::stdout(), Some(uid), Some(gid))?;
+    }
     setgroups(&groups)?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)

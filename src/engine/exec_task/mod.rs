@@ -5,24 +5,23 @@ mod identity;
 mod program;
 mod start;
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, getppid};
-use serde::Deserialize;
 
-use super::sandbox::{self, Sandbox};
+use super::attempt::Spec;
+use super::sandbox;
 use crate::terminal::shown;
 
 pub use start::{Started, start};
@@ -40,31 +39,16 @@ const SECRET: &str = "task-secret:";
 /// The kernel is to take a task before the server or a database when memory runs out.
 const OOM_SCORE_ADJUSTMENT: &str = "500";
 
-/// What this process needs to know of an attempt.
-#[derive(Deserialize)]
-struct Spec {
-    command: Vec<String>,
-    working_directory: PathBuf,
-    environment: BTreeMap<String, String>,
-    open_files: u64,
-    user: Option<TaskUser>,
-    sandbox: Sandbox,
-}
-
-/// Whom a task runs as, where the server is root.
-#[derive(Deserialize)]
-struct TaskUser {
-    uid: u32,
-    gid: u32,
-    groups: Vec<u32>,
-}
-
 /// `exec-task SPEC PARENT`, or `exec-task --probe MODE`. No person types either.
 pub fn main(arguments: &[OsString]) -> ExitCode {
     match arguments {
         [flag, mode] if flag == "--probe" => sandbox::probe_main(mode),
         [spec, parent] => {
-            let Some(mut report) = keep_the_report_alone() else { return ExitCode::from(EXIT_CODE) };
+            let Ok(mut report) = keep_the_report_alone()
+                .inspect_err(|error| eprintln!("descriptor {REPORT} cannot be written to: {error}"))
+            else {
+                return ExitCode::from(EXIT_CODE);
+            };
             let Err(reason) = become_the_task(Path::new(spec), parent);
             // Without a supervisor there is nothing left to tell.
             let _ = writeln!(report, "{}", shown(&reason));
@@ -75,16 +59,16 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 }
 
 /// Closes every descriptor above 2. What is left is the report's, anew, and closed by the command's execution.
-fn keep_the_report_alone() -> Option<File> {
-    let report = File::options().write(true).open(format!("/proc/self/fd/{REPORT}")).ok()?;
-    let entries = fs::read_dir("/proc/self/fd").ok()?;
+fn keep_the_report_alone() -> io::Result<File> {
+    let report = File::options().write(true).open(format!("/proc/self/fd/{REPORT}"))?;
+    let entries = fs::read_dir("/proc/self/fd")?;
     let descriptors: Vec<RawFd> =
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     for descriptor in descriptors.into_iter().filter(|one| *one > 2 && *one != report.as_raw_fd()) {
         // The one that listed them is closed already.
         let _ = nix::unistd::close(descriptor);
     }
-    Some(report)
+    Ok(report)
 }
 
 fn become_the_task(spec: &Path, parent: &OsStr) -> Result<Infallible, String> {

@@ -16,6 +16,9 @@ use crate::terminal::{shown, start_of};
 /// More of a file than the kernel looks at.
 const HEAD_BYTES: u64 = 256;
 
+/// What the header of a program for this machine has at offset 18.
+const ELF_MACHINE: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+
 pub struct Program {
     path: PathBuf,
     /// As it is in the command.
@@ -34,10 +37,14 @@ impl Program {
         let mut command = Command::new(&path);
         command.arg0(name).args(arguments).env_clear().envs(environment);
         let program = Program { path, name: name.clone(), command };
-        // Looked at here, since some C libraries hand such a file to /bin/sh.
+        // Looked at here, since some C libraries hand what the kernel does not know to /bin/sh.
         match head(&program.path) {
-            Ok(head) if !head.starts_with(b"#!") && !head.starts_with(b"\x7fELF") => {
+            Ok(head) if head.starts_with(b"#!") => Ok(program),
+            Ok(head) if !head.starts_with(b"\x7fELF") => {
                 Err(program.explained("has no #! line and is no program"))
+            }
+            Ok(head) if head.get(18..20) != Some(&ELF_MACHINE.to_le_bytes()) => {
+                Err(program.explained("is no program for this machine"))
             }
             _ => Ok(program),
         }

@@ -1,6 +1,8 @@
 //! Landlock: which files a task reads, executes and writes, and that its signals reach its own processes alone.
 
+use std::error::Error as _;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -66,6 +68,8 @@ impl Level {
     }
 }
 
+const IOCTL: &str = "ioctl on the devices below the paths that it was given (before Linux 6.10)";
+
 const SIGNALS: &str = "signals to the processes of its user, also the server's (before Linux 6.12)";
 
 fn open_before(abi: ABI) -> Vec<&'static str> {
@@ -74,7 +78,7 @@ fn open_before(abi: ABI) -> Vec<&'static str> {
         open.push("truncating files of its user (before Linux 6.2)");
     }
     if abi < ABI::V5 {
-        open.push("ioctl on the devices below the paths that it was given (before Linux 6.10)");
+        open.push(IOCTL);
     }
     if abi < ABI::V6 {
         open.push(SIGNALS);
@@ -96,9 +100,18 @@ pub fn restrict(readable: &[PathBuf], writable: &[PathBuf]) -> Result<Level, San
             landlock: LandlockStatus::Available { effective_abi, .. }, ruleset, ..
         }) => Level { abi: Ok(effective_abi), is_whole: ruleset == RulesetStatus::FullyEnforced },
         Ok(_) => Level { abi: Err(SandboxError::NoLandlock(asked)), is_whole: false },
-        Err(error) => Level { abi: Err(SandboxError::Landlock(Box::new(error))), is_whole: false },
+        Err(error) => Level { abi: Err(refused(error)), is_whole: false },
     };
     Ok(level)
+}
+
+/// A filter of what started this process may let it ask for Landlock, and not use it.
+fn refused(error: RulesetError) -> SandboxError {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    match source.and_then(io::Error::raw_os_error).map(Errno::from_raw) {
+        Some(errno @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS)) => SandboxError::NoLandlock(errno),
+        _ => SandboxError::Landlock(Box::new(error)),
+    }
 }
 
 /// Files and directories that are open, and what is granted on each.
@@ -154,5 +167,36 @@ impl Rules {
             created = created.add_rule(PathBeneath::new(file, access))?;
         }
         created.restrict_self()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn required(abi: ABI, is_whole: bool) -> Result<(), String> {
+        Level { abi: Ok(abi), is_whole }.expect_whole().map(drop).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_older_kernel_leaves_open_what_it_cannot_close() {
+        let [truncating, ioctl] = ["truncating files of its user (before Linux 6.2)", IOCTL];
+        for (abi, open) in [
+            (ABI::V1, vec![truncating, ioctl, SIGNALS]),
+            (ABI::V2, vec![truncating, ioctl, SIGNALS]),
+            (ABI::V3, vec![ioctl, SIGNALS]),
+            (ABI::V4, vec![ioctl, SIGNALS]),
+            (ABI::V5, vec![SIGNALS]),
+        ] {
+            assert_eq!(Level { abi: Ok(abi), is_whole: false }.open(), open);
+            let why = required(abi, false).unwrap_err();
+            let wanted = format!("this kernel's Landlock has version {abi}, and 6 (Linux 6.12) is needed: ");
+            assert!(why.starts_with(&wanted) && open.iter().all(|what| why.contains(what)), "{why}");
+        }
+        for abi in [ABI::V6, ABI::V7, ABI::V10] {
+            assert!(Level { abi: Ok(abi), is_whole: true }.open().is_empty());
+            assert_eq!(required(abi, true), Ok(()));
+            assert!(required(abi, false).is_err(), "not all that was asked for is in force");
+        }
     }
 }

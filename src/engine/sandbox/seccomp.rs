@@ -45,7 +45,10 @@ const X32_BIT: u32 = 0x4000_0000;
 /// # Errors
 /// The kernel has no such filters, or what started this process refuses to set them.
 pub fn restrict() -> Result<(), SandboxError> {
-    let seccomp = |error: seccompiler::Error| SandboxError::Seccomp(Box::new(error));
+    let seccomp = |error| match error {
+        seccompiler::Error::Seccomp(source) => SandboxError::Seccomp(Box::new(source)),
+        error => SandboxError::Seccomp(Box::new(error)),
+    };
     let absent = ABSENT.map(|number| (number, Vec::new())).into();
     let absent = program(absent, libc::ENOSYS).map_err(|error| seccomp(error.into()))?;
     let refused = refused().and_then(|rules| program(rules, libc::EACCES));

@@ -1,0 +1,373 @@
+"""What a task must not do, attempted: run inside the sandbox and outside it by the same user, see table.py.
+
+Prints a line for each attempt, its name and `ok`, or the error, or the signal that ended it.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+# x86-64 and aarch64.
+NUMBERS = {
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "clone3": (435, 435),
+    "io_uring_setup": (425, 425),
+    "pidfd_open": (434, 434),
+    "pidfd_getfd": (438, 438),
+}
+AT = json.loads(os.environ["FIXTURE"])
+ATTEMPTS = []
+
+
+def checked(result):
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def call(name, *arguments):
+    number = NUMBERS[name][os.uname().machine == "aarch64"]
+    return checked(LIBC.syscall(number, *(ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)))
+
+
+def attempt(part, refused_with="EACCES", optional=False):
+    """`part` of the sandbox is what closes it; an optional one is refused outside as well on some hosts."""
+
+    def add(function):
+        ATTEMPTS.append((function.__name__, part, refused_with.split(), optional, function))
+        return function
+
+    return add
+
+
+def reading(name, path):
+    attempt("files")(named(f"read_{name}", lambda: open(path, "rb").read(1)))
+
+
+def listing(name, path):
+    attempt("files")(named(f"list_{name}", lambda: os.listdir(path)))
+
+
+def named(name, function):
+    function.__name__ = name
+    return function
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+reading("key_of_server", AT["home"] + "/secrets-key")
+reading("configuration_of_server", AT["home"] + "/config.toml")
+reading("file_of_other_task", AT["other_task"] + "/context.json")
+reading("package_of_other_tenant", AT["other_package"] + "/run.sh")
+reading("through_link", AT["task"] + "/link-to-key")
+reading("through_link_in_package", AT["package"] + "/link-to-key")
+reading("through_dots", AT["task"] + "/../home/secrets-key")
+listing("root_directory", "/")
+listing("home", "/home")
+listing("var", "/var")
+listing("srv", "/srv")
+listing("tmp", "/tmp")
+listing("dev", "/dev")
+listing("dev_shm", "/dev/shm")
+listing("run", "/run")
+listing("sys", "/sys")
+listing("home_of_server", AT["home"])
+
+
+@attempt("files")
+def execute_file_of_other_tenant():
+    checked(subprocess.run([AT["other_package"] + "/run.sh"], check=False).returncode)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+def writing(name, path):
+    attempt("files")(named(f"write_{name}", lambda: os.close(os.open(path, os.O_WRONLY))))
+
+
+writing("key_of_server", AT["home"] + "/secrets-key")
+writing("package", AT["package"] + "/run.sh")
+writing("what_is_readable", AT["readable"] + "/file")
+writing("file_of_other_task", AT["other_task"] + "/context.json")
+writing("through_link", AT["task"] + "/link-to-key")
+writing("through_link_to_package", AT["task"] + "/link-to-package/run.sh")
+
+
+@attempt("files")
+def create_in_package():
+    open(AT["package"] + "/new", "x").close()
+
+
+@attempt("files")
+def create_in_tmp():
+    path = f"/tmp/cloacinactl-it-attempt-{os.getpid()}"
+    open(path, "x").close()
+    os.remove(path)
+
+
+@attempt("files")
+def create_in_dev_shm():
+    path = f"/dev/shm/cloacinactl-it-attempt-{os.getpid()}"
+    open(path, "x").close()
+    os.remove(path)
+
+
+@attempt("files")
+def make_directory_outside():
+    os.mkdir(AT["home"] + "/directory")
+
+
+@attempt("files")
+def make_fifo_outside():
+    os.mkfifo(AT["home"] + "/fifo")
+
+
+@attempt("files")
+def make_symbolic_link_outside():
+    os.symlink("/", AT["home"] + "/symbolic-link")
+
+
+@attempt("files")
+def remove_outside():
+    os.remove(AT["home"] + "/to-be-removed")
+
+
+@attempt("files")
+def remove_directory_outside():
+    os.rmdir(AT["home"] + "/directory-to-be-removed")
+
+
+@attempt("files", "EXDEV EACCES")
+def hard_link_to_key():
+    os.link(AT["home"] + "/secrets-key", AT["task"] + "/hard-link")
+
+
+@attempt("files", "EXDEV EACCES")
+def hard_link_to_package():
+    os.link(AT["package"] + "/run.sh", AT["task"] + "/hard-link-to-package")
+
+
+@attempt("files", "EXDEV EACCES")
+def rename_into_own_directory():
+    os.rename(AT["home"] + "/to-be-renamed", AT["task"] + "/renamed")
+
+
+@attempt("files", "EXDEV EACCES")
+def rename_out_of_own_directory():
+    os.rename(AT["task"] + "/to-be-renamed", AT["home"] + "/renamed")
+
+
+@attempt("truncate")
+def truncate_file_of_server():
+    os.truncate(AT["home"] + "/to-be-truncated", 0)
+
+
+@attempt("truncate")
+def truncate_package():
+    os.truncate(AT["package"] + "/to-be-truncated", 0)
+
+
+@attempt("files")
+def open_terminal():
+    os.close(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY))
+
+
+# --- processes --------------------------------------------------------------------------------------------------
+
+
+def processes(name, pid, address):
+    reading(f"environment_of_{name}", f"/proc/{pid}/environ")
+    reading(f"memory_map_of_{name}", f"/proc/{pid}/maps")
+    listing(f"root_of_{name}", f"/proc/{pid}/root/")
+    listing(f"working_directory_of_{name}", f"/proc/{pid}/cwd/")
+    reading(f"descriptor_of_{name}", f"/proc/{pid}/fd/3")
+    attempt("files")(named(f"open_memory_of_{name}", lambda: os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR))))
+    attempt("files", "EPERM")(named(f"trace_{name}", lambda: checked(LIBC.ptrace(0x4206, pid, None, None))))
+    attempt("files", "EPERM")(named(f"take_descriptor_of_{name}", lambda: take_descriptor(pid)))
+    attempt("files", "EPERM")(named(f"copy_memory_of_{name}", lambda: copy_memory(pid, address)))
+    attempt("signals", "EPERM")(named(f"signal_{name}", lambda: os.kill(pid, 0)))
+    attempt("signals", "EPERM")(named(f"signal_group_of_{name}", lambda: os.killpg(os.getpgid(pid), 0)))
+
+
+def take_descriptor(pid):
+    call("pidfd_getfd", call("pidfd_open", pid, 0), 3, 0)
+
+
+def copy_memory(pid, address):
+    class Vector(ctypes.Structure):
+        _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+    own = ctypes.create_string_buffer(8)
+    here = Vector(ctypes.addressof(own), 8)
+    there = Vector(address, 8)
+    checked(LIBC.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0))
+
+
+processes("server", AT["server"], AT["address_in_server"])
+processes("other_task", AT["other"], AT["address_in_other"])
+
+
+@attempt("signals", "EPERM", optional=True)
+def signal_every_process():
+    if not AT["is_user_made_up"]:
+        raise OSError(errno.EPERM, "it would reach processes that are not the test's")
+    # Which the tests' own processes block.
+    os.kill(-1, signal.SIGUSR2)
+    with open(f"/proc/{AT['server']}/status", encoding="utf-8") as file:
+        pending = next(line.split()[1] for line in file if line.startswith("ShdPnd:"))
+    if int(pending, 16) & 1 << (signal.SIGUSR2 - 1) == 0:
+        raise OSError(errno.EPERM, "it reached no other process")
+
+
+@attempt("calls")
+def connect_to_socket_of_server():
+    socket.socket(socket.AF_UNIX).connect(AT["socket"])
+
+
+@attempt("calls")
+def connect_to_abstract_socket():
+    socket.socket(socket.AF_UNIX).connect("\0" + AT["abstract_socket"])
+
+
+@attempt("calls")
+def make_datagram_socket():
+    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+@attempt("calls")
+def shared_memory():
+    LIBC.shmctl(checked(LIBC.shmget(0, 4096, 0o600)), 0, None)
+
+
+@attempt("calls")
+def semaphores():
+    LIBC.semctl(checked(LIBC.semget(0, 1, 0o600)), 0, 0)
+
+
+@attempt("calls")
+def message_queue():
+    LIBC.msgctl(checked(LIBC.msgget(0, 0o600)), 0, None)
+
+
+@attempt("calls", optional=True)
+def posix_message_queue():
+    name = f"/cloacinactl-it-{os.getpid()}".encode()
+    checked(LIBC.mq_open(name, os.O_CREAT | os.O_RDWR, 0o600, None))
+    LIBC.mq_unlink(name)
+
+
+# --- privileges -------------------------------------------------------------------------------------------------
+
+
+@attempt("privileges", "EPERM", optional=True)
+def run_as_root_by_setuid():
+    if os.stat(AT["setuid"]).st_mode & 0o4000 == 0 or os.stat(AT["setuid"]).st_uid != 0:
+        raise OSError(errno.ENOENT, "there is none where the tests are not root")
+    said = subprocess.run([AT["setuid"], "-u"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    if said.strip() != "0":
+        raise OSError(errno.EPERM, said)
+
+
+@attempt("calls", optional=True)
+def user_namespace():
+    checked(LIBC.unshare(0x10000000))
+
+
+@attempt("calls", optional=True)
+def mount_in_user_namespace():
+    checked(LIBC.unshare(0x10000000 | 0x00020000))
+    checked(LIBC.mount(b"none", AT["task"].encode(), b"tmpfs", 0, None))
+
+
+@attempt("calls", "ENOSYS", optional=True)
+def io_uring():
+    call("io_uring_setup", 1, ctypes.create_string_buffer(120))
+
+
+@attempt("calls", "ENOSYS", optional=True)
+def key_ring():
+    call("keyctl", 0, -3, 1)
+
+
+@attempt("calls", "ENOSYS")
+def clone_with_hidden_flags():
+    try:
+        call("clone3", 0, 0)
+    except OSError as error:
+        # As the kernel answers that has it.
+        if error.errno != errno.EINVAL:
+            raise
+
+
+@attempt("calls", "ENOSYS")
+def kernel_programs():
+    try:
+        call("bpf", 0, 0, 0)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            raise
+
+
+@attempt("calls", "SIGSYS")
+def call_as_x32():
+    if os.uname().machine == "x86_64":
+        LIBC.syscall(0x40000000 | 39)
+    elif "inside" in sys.argv:
+        os.kill(os.getpid(), signal.SIGSYS)
+
+
+@attempt("limits", "ECANCELED", optional=True)
+def dump_core():
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except ValueError:
+        pass
+    os.chdir(AT["task"])
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if not os.WCOREDUMP(os.waitpid(child, 0)[1]):
+        raise OSError(errno.ECANCELED, "no core")
+
+
+@attempt("descriptors", "EBADF")
+def use_left_descriptor():
+    os.pread(7, 1, 0)
+
+
+def outcome(function):
+    """In a process of its own: it may be killed, or change what it is."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        try:
+            function()
+            said = "ok"
+        except OSError as error:
+            said = errno.errorcode.get(error.errno, str(error))
+        except BaseException as error:  # pylint: disable=broad-except
+            said = repr(error)
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    said = os.read(reader, 4096).decode()
+    os.close(reader)
+    status = os.waitpid(child, 0)[1]
+    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else said
+
+
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    for name, part, refusals, is_optional, attempted in ATTEMPTS:
+        print(json.dumps([name, part, refusals, is_optional, outcome(attempted)]), flush=True)
