@@ -36,6 +36,7 @@ mod systemd;
 mod tenants;
 mod terminal;
 #[expect(dead_code, reason = "no command and no route uses packages yet")]
+#[expect(unused_imports, reason = "no command and no route uses packages yet")]
 mod workflows;
 
 use std::ffi::OsString;
@@ -73,6 +74,7 @@ fn own_process(arguments: &[OsString]) -> Option<ExitCode> {
     match name.to_str()? {
         "exec-task" => Some(engine::exec_task::main(arguments)),
         "supervise-task" => Some(engine::supervisor::main(arguments)),
+        "unpack-package" => Some(workflows::archive::unpack_main(arguments)),
         _ => None,
     }
 }
