@@ -4,6 +4,7 @@
 mod directory;
 mod gzip;
 mod members;
+mod names;
 mod pack;
 mod pax;
 mod problems;

@@ -1,4 +1,4 @@
-//! A directory becomes an archive: the same tree gives the same bytes, whoever owns it and whenever it was written.
+//! A directory becomes an archive: the same tree gives the same bytes, whose and of when it ever is.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -83,7 +83,12 @@ fn append(
         Node::Symlink { target } => {
             header.set_entry_type(EntryType::Symlink);
             header.set_mode(0o777);
-            builder.append_link(&mut header, path, target).map_err(PackError::Output)
+            // As it is, while the builder would write `./a` as `a`; one that is too long for a header it keeps.
+            match header.set_link_name_literal(target) {
+                Ok(()) => builder.append_data(&mut header, path, io::empty()),
+                Err(_) => builder.append_link(&mut header, path, target),
+            }
+            .map_err(PackError::Output)
         }
         // No directory has one in a tree of its own.
         Node::HardLink { .. } => Ok(()),

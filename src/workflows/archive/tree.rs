@@ -4,14 +4,12 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use super::names::{path_of, target_of};
 use super::problems::Problems;
 use super::{MOST_BYTES, MOST_ENTRIES, MOST_MANIFEST_BYTES};
 use crate::terminal::start_of;
 use crate::workflows::manifest::{FILE_NAME, Found};
 
-const MOST_PATH_BYTES: usize = 1_024;
-const MOST_NAME_BYTES: usize = 255;
-const MOST_DEPTH: usize = 64;
 /// As the kernel.
 const MOST_LINKS_FOLLOWED: usize = 40;
 /// Of paths, for all links and all questions of one package.
@@ -306,55 +304,5 @@ impl Tree {
             }
         }
         node.map_or(Resolved::Nothing, Resolved::Node)
-    }
-}
-
-/// The path that a name stands for; empty for the package itself.
-fn path_of(name: &[u8]) -> Result<String, String> {
-    let name = text_of(name)?;
-    if name.starts_with('/') {
-        return Err("is an absolute path; names in a package begin at its top".to_owned());
-    }
-    let mut parts = Vec::new();
-    for part in name.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => return Err("has `..` in it, which may lead outside of the package".to_owned()),
-            _ if part.len() > MOST_NAME_BYTES => {
-                return Err(format!("has a part of {} bytes; {MOST_NAME_BYTES} are allowed", part.len()));
-            }
-            _ => parts.push(part),
-        }
-    }
-    let path = parts.join("/");
-    if path.len() > MOST_PATH_BYTES {
-        return Err(format!("is a path of {} bytes; {MOST_PATH_BYTES} are allowed", path.len()));
-    }
-    if parts.len() > MOST_DEPTH {
-        return Err(format!("is {} directories deep; {MOST_DEPTH} are allowed", parts.len()));
-    }
-    Ok(path)
-}
-
-fn target_of(target: &[u8]) -> Result<String, String> {
-    let wrong = |line: String| format!("is a link whose target {line}");
-    let target = text_of(target).map_err(wrong)?;
-    if target.len() > MOST_PATH_BYTES {
-        return Err(wrong(format!("has {} bytes; {MOST_PATH_BYTES} are allowed", target.len())));
-    }
-    if target.starts_with('/') {
-        return Err(format!("is a link to `{}`, which is outside of the package", start_of(target)));
-    }
-    Ok(target.to_owned())
-}
-
-fn text_of(name: &[u8]) -> Result<&str, String> {
-    let text = str::from_utf8(name).map_err(|_| "is not UTF-8".to_owned())?;
-    if text.is_empty() {
-        return Err("is empty".to_owned());
-    }
-    match text.chars().find(|character| character.is_control()) {
-        Some(control) => Err(format!("has the control character {control:?} in it")),
-        None => Ok(text),
     }
 }

@@ -1,10 +1,12 @@
 //! Archives of all kinds, each checked and unpacked: both find the same, and nothing is ever written outside.
 
+mod cost;
 mod damaged;
 mod extensions;
 mod links;
 mod made;
 mod names;
+mod round_trip;
 
 use std::fs;
 use std::path::{Path, PathBuf};
