@@ -143,7 +143,7 @@ impl Attempt {
     /// Starts its supervisor, which gets the secrets as one line.
     ///
     /// # Errors
-    /// The process cannot be started, or ended before it had read the secrets.
+    /// The specification cannot be read, or the process cannot be started.
     pub fn start(&self, secrets: &BTreeMap<String, String>) -> io::Result<Supervised> {
         let ends_with_parent = self.spec()?.ends_with_parent;
         let mut command = Command::new("/proc/self/exe");
@@ -153,9 +153,9 @@ impl Attempt {
         let mut stdin = child.stdin.take();
         let mut line = serde_json::to_vec(secrets)?;
         line.push(b'\n');
-        let written = stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(&line));
-        let supervised = Supervised { child, _stdin: stdin.filter(|_| ends_with_parent) };
-        written.map(|()| supervised)
+        // One that gave up before it read them leaves an outcome, or none: either is found where every end is.
+        let _ = stdin.as_mut().map(|stdin| stdin.write_all(&line));
+        Ok(Supervised { child, _stdin: stdin.filter(|_| ends_with_parent) })
     }
 
     /// How it ended, if it has.

@@ -2,6 +2,8 @@
 //! in what the task printed. Files only grow, so they can be read while a task prints.
 
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use reader::{Piece, read};

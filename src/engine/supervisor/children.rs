@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitidOptions, waitid};
 
+use super::descendants;
 use super::signals::Signals;
 use crate::engine::attempt::End;
 
@@ -62,13 +63,16 @@ pub fn reap_adopted(command: TaskCommand) {
 pub fn end_all(command: Option<TaskCommand>, signals: &Signals) -> usize {
     let until = Instant::now() + PATIENCE;
     let mut command = command;
-    loop {
+    for round in 0.. {
         if let Some(TaskCommand(group)) = command {
             let _ = killpg(group, Signal::SIGKILL);
         }
         let mut left = 0;
         let listed = children();
         for child in listed.iter().flatten() {
+            if round > 0 {
+                descendants::kill_below(*child);
+            }
             let _ = kill(*child, Signal::SIGKILL);
             let is_command = command.is_some_and(|command| command.0 == *child);
             let options = if is_command { WaitidOptions::NOWAIT } else { WaitidOptions::empty() };
@@ -92,6 +96,7 @@ pub fn end_all(command: Option<TaskCommand>, signals: &Signals) -> usize {
             signals.wait(LOOK);
         }
     }
+    0
 }
 
 fn wait(child: Pid, options: WaitidOptions) -> Result<Option<rustix::process::WaitidStatus>, Errno> {

@@ -2,6 +2,7 @@
 //! there once no process of the task is left.
 
 mod children;
+mod descendants;
 mod mask;
 mod outcome_file;
 mod output;

@@ -23,7 +23,11 @@ pub fn read(signals: &Signals) -> Result<BTreeMap<String, String>, End> {
     let mut stdin = io::stdin().lock();
     // Not through `stdin`'s own buffer, which would keep a copy; nothing but the line comes there.
     let mut buffer = vec![0; 64 << 10];
-    while line.last() != Some(&b'\n') {
+    // What comes behind the line means nothing.
+    let end = loop {
+        if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            break end;
+        }
         let mut polled =
             [PollFd::new(stdin.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let polled = poll(&mut polled, PollTimeout::NONE);
@@ -42,9 +46,9 @@ pub fn read(signals: &Signals) -> Result<BTreeMap<String, String>, End> {
         if line.len() > MOST_BYTES {
             return Err(failed(format!("they are longer than {MOST_BYTES} bytes")));
         }
-    }
+    };
     // serde's words would quote a value.
-    serde_json::from_slice(&line).map_err(|_| failed("they are no JSON object of strings".to_owned()))
+    serde_json::from_slice(&line[..end]).map_err(|_| failed("they are no JSON object of strings".to_owned()))
 }
 
 /// Lets go of standard input: what reads it afterwards finds nothing.

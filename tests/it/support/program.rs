@@ -77,6 +77,13 @@ impl Process {
         send_signal(signal, &self.pid().to_string());
     }
 
+    /// A child that has not been waited for: its id is its own, also after its end.
+    pub fn signal_if_running(&mut self, signal: &str) {
+        if self.is_running() {
+            self.signal(signal);
+        }
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
