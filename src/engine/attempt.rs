@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -149,7 +149,11 @@ impl Attempt {
         let mut command = Command::new("/proc/self/exe");
         command.arg("supervise-task").arg(&self.directory).env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn()?;
+        // It starts with the signal blocked, so that none that comes early can end it without an outcome.
+        let before = SigSet::from(Signal::SIGTERM).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let spawned = command.spawn();
+        before.thread_set_mask()?;
+        let mut child = spawned?;
         let mut stdin = child.stdin.take();
         let mut line = serde_json::to_vec(secrets)?;
         line.push(b'\n');

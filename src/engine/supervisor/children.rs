@@ -92,7 +92,7 @@ pub fn end_all(command: Option<TaskCommand>, signals: &Signals) -> usize {
         if Instant::now() >= until {
             return left.max(1);
         }
-        if left > 0 {
+        if left > 0 || listed.is_err() {
             signals.wait(LOOK);
         }
     }

@@ -51,7 +51,7 @@ pub struct Task<'a> {
     stopped_for: Option<End>,
     /// When everything that is left is killed.
     kill_at: Option<Instant>,
-    times_out_at: Instant,
+    times_out_at: Option<Instant>,
 }
 
 pub struct Ended {
@@ -77,31 +77,31 @@ impl<'a> Task<'a> {
         }
         let (output, stdout) = io::pipe()?;
         let input = File::open(attempt.context_path())?;
+        let scratch = match spec.scratch_limit_bytes {
+            Some(limit) => Some(Scratch::new(File::open(attempt.task_path())?.into(), limit)),
+            None => None,
+        };
         let Started { pid, report } =
             exec_task::start(&attempt.spec_path(), secrets, input.as_fd(), stdout.as_fd())
                 .map_err(too_long)?;
         // What is read from the pipe ends when the task's processes have closed it.
         drop(stdout);
-        let scratch = spec.scratch_limit_bytes.map(|limit| {
-            let top = File::open(attempt.task_path())?;
-            Ok::<_, io::Error>(Scratch::new(top.into(), limit))
-        });
         Ok(Task {
             spec,
             signals,
             log,
-            mask: Mask::new(secrets.values().map(String::as_str)),
+            mask: Mask::new(secrets.values().map(|secret| secret.trim())),
             masked: Vec::new(),
             buffer: vec![0; READ_BYTES],
             command: TaskCommand(pid),
             output: Some(output),
             report: Some(report),
             parent,
-            scratch: scratch.transpose()?,
+            scratch,
             end: None,
             stopped_for: None,
             kill_at: None,
-            times_out_at: Instant::now() + Duration::from_millis(spec.timeout_ms),
+            times_out_at: in_ms(spec.timeout_ms),
         })
     }
 
@@ -170,7 +170,7 @@ impl<'a> Task<'a> {
         let is_running = self.end.is_none();
         let timers = [
             self.kill_at,
-            Some(self.times_out_at).filter(|_| is_running && self.stopped_for.is_none()),
+            self.times_out_at.filter(|_| is_running && self.stopped_for.is_none()),
             self.scratch.as_ref().map(|scratch| scratch.next_look).filter(|_| is_running),
         ];
         let Some(next) = timers.into_iter().flatten().min() else { return PollTimeout::NONE };
@@ -181,7 +181,7 @@ impl<'a> Task<'a> {
 
     fn look_at_the_clock(&mut self) {
         let now = Instant::now();
-        if self.times_out_at <= now {
+        if self.times_out_at.is_some_and(|at| at <= now) {
             self.stop(End::TimedOut);
         }
         if let Some(scratch) =
@@ -217,7 +217,7 @@ impl<'a> Task<'a> {
             self.kill_at = Some(Instant::now());
         } else if self.stopped_for.is_none() {
             self.stopped_for = Some(why);
-            self.kill_at = Some(Instant::now() + Duration::from_millis(self.spec.grace_ms));
+            self.kill_at = in_ms(self.spec.grace_ms);
             self.command.terminate();
         }
     }
@@ -277,6 +277,11 @@ impl<'a> Task<'a> {
             Some(Ok(_)) | None => false,
         }
     }
+}
+
+/// None for a time that no clock of this system reaches.
+fn in_ms(milliseconds: u64) -> Option<Instant> {
+    Instant::now().checked_add(Duration::from_millis(milliseconds))
 }
 
 fn too_long(error: io::Error) -> io::Error {

@@ -96,7 +96,7 @@ fn secrets_are_masked_also_across_two_reads() {
              printf \"${LONG%-*}\"",
         );
         attempt.secrets = json!({
-            "LONG": "correct-horse-battery", "SHORT": "7bytes!", "INNER": "horse-battery", "LINES_": "one two\nthree four",
+            "LONG": "correct-horse-battery", "SHORT": "7bytes!", "INNER": "horse-battery\n", "LINES_": "one two\nthree four",
         });
         let outcome = attempt.run().expect_end(json!({"exited": 0}));
         let expected = "***\n***\n7bytes! one two three four ***\ncorrect-horse";
