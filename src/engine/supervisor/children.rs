@@ -17,6 +17,9 @@ use crate::engine::attempt::End;
 /// How long what has been killed may take to be gone, as one that waits for a disk does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long processes may make new ones all the same.
+const MOST_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Between two looks at processes that have been killed, unless one ends.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -61,35 +64,44 @@ pub fn reap_adopted(command: TaskCommand) {
 
 /// Ends every process that is left, the command too, and waits for them. How many are still there.
 pub fn end_all(command: Option<TaskCommand>, signals: &Signals) -> usize {
-    let until = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + MOST_PATIENCE;
+    let mut until = Instant::now() + PATIENCE;
     let mut command = command;
     for round in 0.. {
         if let Some(TaskCommand(group)) = command {
             let _ = killpg(group, Signal::SIGKILL);
         }
-        let mut left = 0;
         let listed = children();
+        // First all of them: one that has been waited for makes room for another where their number is limited.
         for child in listed.iter().flatten() {
             if round > 0 {
                 descendants::kill_below(*child);
             }
             let _ = kill(*child, Signal::SIGKILL);
-            let is_command = command.is_some_and(|command| command.0 == *child);
-            let options = if is_command { WaitidOptions::NOWAIT } else { WaitidOptions::empty() };
-            left += usize::from(matches!(wait(*child, options), Ok(None)));
         }
+        let mut left = 0;
+        for child in
+            listed.iter().flatten().filter(|child| command.is_none_or(|command| command.0 != **child))
+        {
+            match wait(*child, WaitidOptions::empty()) {
+                Ok(None) => left += 1,
+                // As long as some of them end, more are only being made.
+                _ => until = Instant::now() + PATIENCE,
+            }
+        }
+        left += usize::from(command.is_some_and(|command| command.end().is_none()));
         if left == 0 {
             // All that were listed have ended, so what they left behind is a child by now, or gone.
-            match command.filter(|command| command.end().is_some()).map(|command| command.0) {
+            match command.map(|command| command.0) {
                 Some(leader) if listed.as_ref().is_ok_and(|listed| *listed == [leader]) => {
                     let _ = wait(leader, WaitidOptions::empty());
                     command = None;
                 }
-                _ if command.is_none() && has_none() => return 0,
+                None if has_none() => return 0,
                 _ => {}
             }
         }
-        if Instant::now() >= until {
+        if Instant::now() >= until.min(give_up) {
             return left.max(1);
         }
         if left > 0 || listed.is_err() {

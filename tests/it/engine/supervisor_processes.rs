@@ -113,34 +113,41 @@ while True: time.sleep(60)' & wait";
 
 #[test]
 fn processes_that_fork_all_the_time_are_ended() {
-    // Each forks a successor in a session of its own and ends, so that none of them is there for long.
-    let comet = "import os, fcntl, sys
+    // Each forks a successor in a session of its own and ends, so that none of them is there for long. Should one escape, it
+    // ends by itself.
+    let comet = "import os, fcntl, time; end = time.time() + 20
 lock = open(os.environ['HERE'] + '/shared/a', 'w'); fcntl.flock(lock, fcntl.LOCK_EX)
 os.set_inheritable(lock.fileno(), True)
 for _ in range(4):
     if os.fork() == 0:
         os.close(1); os.close(2)
-        while True:
+        while time.time() < end:
             if os.fork(): os._exit(0)
             os.setsid()
+        os._exit(0)
 print('off they go', flush=True)
-import time; time.sleep(0.3)";
+time.sleep(0.3)";
     // Some tens of processes that never stop making more.
-    let bomb = "import os, fcntl, resource
+    let bomb = "import os, fcntl, resource, time; end = time.time() + 20
 lock = open(os.environ['HERE'] + '/shared/a', 'w'); fcntl.flock(lock, fcntl.LOCK_EX)
 resource.setrlimit(resource.RLIMIT_NPROC, (60, 60))
 if os.fork() == 0:
-    while True:
+    while time.time() < end:
         try:
             if os.fork() == 0: os.setsid()
         except OSError: pass
-import time; time.sleep(0.5)";
+    os._exit(0)
+time.sleep(0.5)";
     for supervisor in both() {
         for (name, script) in [("comet", comet), ("bomb", bomb)] {
             let attempt = Attempt::python(supervisor, script);
             let shared = attempt.shared();
             let outcome = attempt.run();
             assert_eq!(outcome.outcome["warnings"], json!([]), "{name} {supervisor:?}");
+            let [started, ended] =
+                ["started_at_ms", "ended_at_ms"].map(|at| outcome.outcome[at].as_u64().unwrap());
+            assert!(ended - started < 20_000, "{name} {supervisor:?} ended by itself");
+            println!("{name} {supervisor:?}: over after {} ms", ended - started);
             expect_free(&shared);
             outcome.expect_end(json!({"exited": 0}));
         }
