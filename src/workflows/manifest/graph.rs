@@ -1,13 +1,12 @@
 //! The tasks of a manifest as a graph, and what makes them none, told at the place where it stands.
 
-use std::collections::HashSet;
-
 use super::problems::{Problems, line_of};
 use super::reader::Reader;
 use super::run_if;
 use crate::engine::graph::{Graph, GraphError, GraphErrorKind, Task};
 use crate::suggestion::did_you_mean;
 use crate::terminal::start_of;
+use crate::workflows::names::TaskId;
 
 /// For so many unknown names the nearest known one is looked for, which takes time with each of thousands of tasks.
 const MOST_SUGGESTIONS: usize = 20;
@@ -60,7 +59,7 @@ pub fn build_graph(nodes: Nodes, problems: &mut Problems) -> Option<Graph> {
         Ok(graph) => return Some(graph),
         Err(errors) => errors,
     };
-    let mut words = Words { ids: &ids, places: &places, suggested: HashSet::new() };
+    let mut words = Words { ids: &ids, places: &places, suggestions: 0 };
     for error in errors {
         words.tell(error, problems);
     }
@@ -70,8 +69,8 @@ pub fn build_graph(nodes: Nodes, problems: &mut Problems) -> Option<Graph> {
 struct Words<'w> {
     ids: &'w [String],
     places: &'w [Places<'w>],
-    /// The unknown names that the nearest one was looked for.
-    suggested: HashSet<String>,
+    /// For how many unknown names the nearest one was looked for.
+    suggestions: usize,
 }
 
 impl Words<'_> {
@@ -130,11 +129,12 @@ impl Words<'_> {
     }
 
     fn nearest(&mut self, id: &str) -> String {
-        if self.suggested.len() >= MOST_SUGGESTIONS && !self.suggested.contains(id) {
+        if self.suggestions >= MOST_SUGGESTIONS {
             return String::new();
         }
-        self.suggested.insert(id.to_owned());
-        let is_like = |known: &&str| known.len().abs_diff(id.len()) <= 3;
+        self.suggestions += 1;
+        // An id that is wrong itself is no help, and not fit to be shown.
+        let is_like = |known: &&str| known.len().abs_diff(id.len()) <= 3 && TaskId::parse(known).is_ok();
         did_you_mean(id, self.ids.iter().map(String::as_str).filter(is_like))
     }
 }

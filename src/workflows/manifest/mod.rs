@@ -7,7 +7,9 @@ mod lists;
 mod node;
 mod problems;
 mod reader;
+mod reference;
 mod run_if;
+mod schema;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,8 @@ use std::time::Duration;
 
 use node::Node;
 use problems::Problems;
+pub use reference::reference;
+pub use schema::schema;
 
 use super::names::{TaskId, TriggerName, Version, WorkflowName};
 use super::problem::Problem;

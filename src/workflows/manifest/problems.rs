@@ -27,15 +27,20 @@ impl<'a> Problems<'a> {
         self.found.is_empty()
     }
 
+    /// Whether no further one will be told, so that none of their texts is worth any time.
+    pub fn is_full(&self) -> bool {
+        self.found.len() >= MOST_PROBLEMS
+    }
+
     pub fn add(&mut self, at: usize, message: impl FnOnce() -> String) {
         self.add_at(Some(at), message);
     }
 
     /// `message` is only called where it will be told.
     pub fn add_at(&mut self, at: Option<usize>, message: impl FnOnce() -> String) {
-        match self.found.len() < MOST_PROBLEMS {
-            true => self.found.push((at, message())),
-            false => self.left_out += 1,
+        match self.is_full() {
+            true => self.left_out += 1,
+            false => self.found.push((at, message())),
         }
     }
 

@@ -12,6 +12,10 @@ pub fn unknown_field(
     key_at: usize,
     problems: &mut Problems,
 ) -> Option<&'static Field> {
+    if problems.is_full() {
+        problems.add(key_at, String::new);
+        return None;
+    }
     let of = match grammar.header {
         header if std::ptr::eq(grammar, &MANIFEST) => format!("at the top of {header}"),
         header => format!("in {header}"),

@@ -68,8 +68,7 @@ pub fn wrong_variable(name: &str, is_secret: bool) -> Option<String> {
         let right = format!("1 to {MOST_NAME_BYTES} ASCII letters, digits and _, no digit first");
         return Some(format!("`{shown}` is no name of an environment variable: it has {right}"));
     }
-    let upper = name.to_ascii_uppercase();
-    if upper.starts_with("CLOACINA_") {
+    if name.starts_with("CLOACINA_") {
         return Some(format!("`{shown}`: names that begin with CLOACINA_ are the server's"));
     }
     if name.starts_with("LD_") {
@@ -122,7 +121,7 @@ pub fn rewritten(given: &Given, text: &str) -> Option<String> {
             let (name, value) = elements.first().and_then(Node::as_text)?.split_once('=')?;
             Some(format!("{{ {} = {} }}", start_of(name), quoted(value)))
         }
-        (Kind::Table(_), NodeValue::Integer(attempts @ 1..=100)) => {
+        (Kind::Table(table), NodeValue::Integer(attempts @ 1..=100)) if table.field("attempts").is_some() => {
             Some(format!("{{ attempts = {attempts} }}; the first attempt counts too"))
         }
         _ => None,

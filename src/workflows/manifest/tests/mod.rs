@@ -1,6 +1,7 @@
 //! Manifests that are right, and what they say; manifests that are wrong, and what is told of them.
 
 mod good;
+mod texts;
 mod wrong;
 
 use super::*;
