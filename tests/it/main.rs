@@ -82,6 +82,7 @@ mod systemd;
 mod tenants;
 mod tenants_of_later_servers;
 mod tidy;
+mod unpacking;
 mod upgrades;
 mod verify;
 mod waiting;

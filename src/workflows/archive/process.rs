@@ -169,3 +169,62 @@ fn run(arguments: &[OsString]) -> Result<(), WalkError> {
     umask(Mode::from_bits_truncate(0o022));
     unpack(io::stdin().lock(), Path::new(destination), id)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::super::tests::{Made, Scratch};
+    use super::*;
+
+    /// What a program that is a shell script, called with `unpack-package DESTINATION UUID`, makes of an archive; and
+    /// what is then beside the destination.
+    fn unpacked_by(script: &str, until: Duration) -> (Result<(), UnpackError>, Vec<String>) {
+        let scratch = Scratch::new();
+        let program = scratch.0.join("program");
+        fs::write(&program, format!("#!/bin/sh\nmkdir \"$2.partial-$3\"\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let packages = scratch.0.join("packages");
+        fs::create_dir(&packages).unwrap();
+        fs::write(scratch.0.join("archive"), Made::new().archive()).unwrap();
+        let archive = File::open(scratch.0.join("archive")).unwrap();
+        let result = unpack_by(&program, archive, &packages.join("one"), Instant::now() + until);
+        let left = fs::read_dir(packages).unwrap();
+        (result, left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
+    }
+
+    #[test]
+    fn what_the_process_says_is_believed() {
+        let patience = Duration::from_secs(60);
+        let (result, left) = unpacked_by("cmp - ../archive 2>&-; mv \"$2.partial-$3\" \"$2\"", patience);
+        assert!(matches!(result, Ok(())), "{result:?}");
+        assert_eq!(left, ["one"]);
+        for (script, expected) in [
+            (
+                "echo '{\"problem\":{\"file\":\"a\",\"line\":1,\"message\":\"is wrong\"}}'; \
+                 echo '{\"problem\":{\"file\":\"b\",\"message\":\"too\"}}'; exit 1",
+                "a:1: is wrong\nb: too",
+            ),
+            ("echo '{\"failed\":\"no space\"}'; exit 1", "cannot unpack the package: no space"),
+            ("echo nonsense; exit 101", "ended without a reason (exit status: 101)"),
+            ("kill -9 $$", "ended without a reason (signal: 9 (SIGKILL))"),
+            ("exec head -c 8000000 /dev/zero", "ended without a reason (signal: 13 (SIGPIPE))"),
+        ] {
+            let (result, left) = unpacked_by(script, patience);
+            let line = result.unwrap_err().to_string();
+            assert!(line.ends_with(expected), "{line}");
+            assert!(left.is_empty(), "{left:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_takes_too_long_is_ended() {
+        let (result, left) = unpacked_by("exec sleep 1000", Duration::from_millis(300));
+        assert!(matches!(result, Err(UnpackError::TimedOut)), "{result:?}");
+        assert!(left.is_empty(), "{left:?}");
+        let scratch = Scratch::new();
+        let archive = File::open("/dev/null").unwrap();
+        let result = unpack_by(&scratch.0.join("missing"), archive, &scratch.0.join("one"), Instant::now());
+        assert!(matches!(result, Err(UnpackError::Failed(_))), "{result:?}");
+    }
+}

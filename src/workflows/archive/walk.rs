@@ -90,7 +90,6 @@ fn walk_entries(
     let mut members = Members::new(Gunzip::new(reader).map_err(whole)?);
     let mut buffer = vec![0; 64 * 1024];
     while let Some(entry) = members.next().map_err(End::Stopped)? {
-        let name = entry.name.clone();
         let (is_directory, size) = match entry.kind {
             Kind::Directory => (true, 0),
             Kind::File { size } => (false, size),
@@ -110,8 +109,7 @@ fn walk_entries(
             sink.file(&path, is_executable).map_err(End::Write)?;
         }
         loop {
-            let stopped = |fault| End::Stopped(Stopped { name: Some(name.clone()), fault });
-            let count = members.read(&mut buffer).map_err(stopped)?;
+            let count = members.read(&mut buffer).map_err(whole)?;
             if count == 0 {
                 break;
             }

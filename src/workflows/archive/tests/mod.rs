@@ -3,6 +3,7 @@
 mod cost;
 mod damaged;
 mod extensions;
+mod fuzz;
 mod links;
 mod made;
 mod names;
@@ -12,6 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
+
+pub use made::Made;
 
 use super::unpack::unpack;
 use super::walk::{Nowhere, WalkError, Walked, walk};

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Reads and unpacks archives with changes at random for so many minutes (10, where nothing is said). Fails where one makes
+# the program panic or write outside of its place, or where GNU tar makes something else of one that is accepted. It
+# prints its seed.
+#
+# usage: scripts/fuzz.sh [MINUTES]
+#
+# CLOACINA_FUZZ_SEED   the seed of a run that failed
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+minutes=${1:-10}
+[[ $minutes =~ ^[0-9]+$ ]] || misused "$minutes is no number of minutes"
+export CLOACINA_FUZZ_SECONDS=$((60 * minutes))
+exec cargo test --bin cloacinactl at_random -- --ignored --nocapture
