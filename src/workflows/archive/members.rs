@@ -10,6 +10,8 @@ use super::pax::Records;
 use super::tree::{Entry, Kind};
 
 const BLOCK_BYTES: usize = 512;
+/// Files, links and directories, as the first tar had them.
+const OLDEST_KINDS: &[u8] = &[0, b'0', b'1', b'2', b'5'];
 /// Of names, targets and extended headers, of all entries together.
 const MOST_EXTENSION_BYTES: u64 = 64 << 20;
 const MOST_EXTENSION: u64 = 1 << 20;
@@ -201,8 +203,14 @@ fn checked_size(header: &Header) -> Result<u64, &'static str> {
     if number(&old.cksum) != Some(sum - own + 8 * u64::from(b' ')) {
         return Err("has a header with a wrong checksum: the archive is damaged, or no tar archive");
     }
-    if header.as_ustar().is_none() && header.as_gnu().is_none() && !b"\x00125".contains(&old.linkflag[0]) {
+    if header.as_ustar().is_none() && header.as_gnu().is_none() && !OLDEST_KINDS.contains(&old.linkflag[0]) {
         return Err("is of a kind that only newer tar formats have, in a header of the oldest one");
+    }
+    // Where ustar has the rest of a name, others have what only backups in several parts need; some programs read a name
+    // there all the same.
+    let end_of_name = if header.as_ustar().is_some() { 500 } else { 345 };
+    if bytes[end_of_name..].iter().any(|byte| *byte != 0) {
+        return Err("has fields that only incremental, sparse or divided archives have, or those of star");
     }
     number(&old.size).ok_or("has a size that is negative, too large or no number")
 }
@@ -251,8 +259,8 @@ fn entry(header: &Header, extensions: Extensions, size: u64) -> Result<Entry, &'
         b'4' => Kind::Other("a block device"),
         b'5' => Kind::Directory,
         b'6' => Kind::Other("a named pipe"),
-        // Its map of holes may go on in further blocks, which are counted nowhere.
-        b'S' => return Err("is a sparse file in GNU tar's own form, which tar writes with --sparse"),
+        // Its map of holes, where it is empty.
+        b'S' => Kind::Other("a sparse file, which tar writes with --sparse"),
         _ => Kind::Other("of a kind that packages do not have"),
     };
     if size > 0 && b"123456".contains(&header.entry_type().as_byte()) {

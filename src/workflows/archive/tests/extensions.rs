@@ -65,6 +65,13 @@ fn what_two_programs_could_read_differently_is_refused() {
     let sized = |size: &'static [u8]| Made::new().pax(&[("size", size)]).file("a", b"four");
     let global = |content| Made::new().raw(b'g', b"global", |_| {}, content);
     let old = |header: &mut Header| header.as_mut_bytes()[257..265].fill(0);
+    let extended = |header: &mut Header| header.as_mut_bytes()[482] = 1;
+    // What python takes for the start of the name, in a header of GNU tar; and a version that only GNU tar takes for ustar.
+    let hidden = |header: &mut Header| header.as_mut_bytes()[345..347].copy_from_slice(b"..");
+    let star = |header: &mut Header| {
+        header.as_mut_bytes()[257..265].copy_from_slice(b"ustar\0  ");
+        header.as_mut_bytes()[345..347].copy_from_slice(b"..");
+    };
     for (made, expected) in [
         (sized(b"0"), "a: has one size in its header and another one"),
         (sized(b"1000"), "a: has one size in its header and another one"),
@@ -80,7 +87,13 @@ fn what_two_programs_could_read_differently_is_refused() {
         (Made::new().raw(b'x', b"x", |_| {}, b"99 path=a\n").file("c", b""), "whose lengths are wrong"),
         (global(b"9 path=a\n").file("c", b""), "global: is a global header that names, links or sizes"),
         (global(b"11 size=10\n").file("c", b""), "global: is a global header that names, links or sizes"),
-        (Made::new().raw(b'S', b"s", |_| {}, b""), "s: is a sparse file in GNU tar's own form"),
+        (Made::new().raw(b'S', b"s", |_| {}, b""), "s: is a sparse file, which tar writes"),
+        (
+            Made::new().raw(b'S', b"s", extended, b""),
+            "s: has fields that only incremental, sparse or divided",
+        ),
+        (Made::new().raw(b'0', b"a", hidden, b""), "a: has fields that only incremental, sparse or divided"),
+        (Made::new().raw(b'0', b"a", star, b""), "a: has fields that only incremental, sparse or divided"),
         (Made::new().raw(b'x', b"x", old, b"9 path=a\n").file("c", b""), "in a header of the oldest one"),
         (Made::new().raw(b'5', b"d", |_| {}, b"content"), "d: is a link, a directory, a device or a pipe"),
         (Made::new().long(b'L', b"name"), "archive: ends with a name or an extended header that no entry"),

@@ -217,17 +217,22 @@ fn a_directory_and_its_archive_say_the_same_of_a_manifest() {
 #[test]
 fn archives_of_other_programs_are_read() {
     let scratch = Scratch::new();
-    let directory = scratch.0.join("one");
-    make_package(&directory);
-    let formats = ["--format=gnu", "--format=oldgnu", "--format=posix"];
-    for format in formats {
-        for (at, what) in [("one", "."), (".", "one")] {
+    let (rich, plain) = (scratch.0.join("rich"), scratch.0.join("plain"));
+    make_package(&rich);
+    // What the oldest formats can hold.
+    make_package(&plain);
+    fs::remove_dir_all(plain.join("long-name")).unwrap();
+    fs::remove_file(plain.join("long-link")).unwrap();
+    for (format, name) in
+        [("gnu", "rich"), ("oldgnu", "rich"), ("posix", "rich"), ("ustar", "plain"), ("v7", "plain")]
+    {
+        for (at, what) in [(name, "."), (".", name)] {
             let mut command = Command::new("tar");
-            command.arg(format).arg("-C").arg(scratch.0.join(at)).args(["-cz", what]);
+            command.arg(format!("--format={format}")).arg("-C").arg(scratch.0.join(at)).args(["-cz", what]);
             let archive = command.output().unwrap().stdout;
             let to = scratch.0.join(format!("to-{}", Uuid::new_v4()));
             unpack(&archive[..], &to, Uuid::new_v4()).unwrap_or_else(|error| panic!("{format}: {error:?}"));
-            assert_eq!(lines(&to), lines(&directory), "{format}");
+            assert_eq!(lines(&to), lines(&scratch.0.join(name)), "{format}");
         }
     }
 }
