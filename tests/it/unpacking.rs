@@ -24,6 +24,8 @@ fn archive(directory: &Directory) -> Vec<u8> {
     for name in 0..8 {
         fs::write(tree.join(format!("data/{name}")), seeded.bytes(256 * 1024)).unwrap();
     }
+    // As deep as a package may be; what removes it keeps each of them open.
+    fs::create_dir_all(tree.join("deep/".repeat(63))).unwrap();
     fs::write(tree.join("run.sh"), "#!/bin/sh\n").unwrap();
     fs::set_permissions(tree.join("run.sh"), fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::symlink("../run.sh", tree.join("data/link")).unwrap();
@@ -216,7 +218,7 @@ fn the_process_is_bounded_by_the_kernel() {
         ("Max file size", "1073741824"),
         ("Max data size", "268435456"),
         ("Max core file size", "0"),
-        ("Max open files", "64"),
+        ("Max open files", "256"),
     ] {
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         let values: Vec<_> = line.split_whitespace().take(2).collect();

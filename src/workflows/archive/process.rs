@@ -22,7 +22,8 @@ use crate::workflows::problem::Problem;
 
 const MOST_MEMORY_BYTES: u64 = 256 << 20;
 const MOST_CPU_SECONDS: u64 = 300;
-const MOST_OPEN_FILES: u64 = 64;
+/// Removing a package again keeps each directory open on the way down, and there may be 64 below each other.
+const MOST_OPEN_FILES: u64 = 256;
 /// More than all problems of an archive take.
 const MOST_REPORT_BYTES: u64 = 4 << 20;
 /// After it was killed. A disk that hangs holds a process longer.
