@@ -111,7 +111,8 @@ fn end_with(parent: &OsStr) -> Result<(), String> {
 fn limit(open_files: u64) -> nix::Result<()> {
     // A core would have secrets in it. A limit of 0 still hands it to a program that /proc/sys/kernel/core_pattern names;
     // 1 does not, and is too small for a file.
-    setrlimit(Resource::RLIMIT_CORE, 1, 1)?;
+    let (_, most) = getrlimit(Resource::RLIMIT_CORE)?;
+    setrlimit(Resource::RLIMIT_CORE, most.min(1), most.min(1))?;
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, open_files.min(most), most)
 }

@@ -14,7 +14,7 @@ use super::SandboxError;
 /// What stays open where system calls cannot be filtered.
 pub const OPEN_WITHOUT: [&str; 2] = [
     "Unix sockets: a database that trusts its user, D-Bus, docker.sock",
-    "shared memory, message queues and key rings of its user",
+    "limits of the processes of its user, also the server's; its shared memory, message queues and key rings",
 ];
 
 /// Refused whatever their arguments are, with EACCES: System V's and POSIX's ways to reach processes of the same user.
@@ -60,17 +60,24 @@ pub fn restrict() -> Result<(), SandboxError> {
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn refused() -> Result<Rules, seccompiler::BackendError> {
-    let rule = |argument, operator, value: libc::c_int| {
-        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value as u64)?;
-        Ok(vec![SeccompRule::new(vec![condition])?])
+    let is = |argument, operator, value: libc::c_int| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value as u64)
     };
-    let new_user = SeccompCmpOp::MaskedEq(libc::CLONE_NEWUSER as u64);
+    let rule = |conditions| Ok(vec![SeccompRule::new(conditions)?]);
+    let unix = || is(0, SeccompCmpOp::Eq, libc::AF_UNIX);
+    let new_user = || is(0, SeccompCmpOp::MaskedEq(libc::CLONE_NEWUSER as u64), libc::CLONE_NEWUSER);
     let mut rules: Rules = REFUSED.map(|number| (number, Vec::new())).into();
-    // Not socketpair, whose sockets lead nowhere else.
-    rules.insert(libc::SYS_socket, rule(0, SeccompCmpOp::Eq, libc::AF_UNIX)?);
+    rules.insert(libc::SYS_socket, rule(vec![unix()?])?);
+    // A pair leads nowhere else, but for one of datagrams (SOCK_DGRAM is 2, and SOCK_RAW, 3, becomes that), each of which
+    // may be sent anywhere.
+    let datagrams = is(1, SeccompCmpOp::MaskedEq(0xe), libc::SOCK_DGRAM)?;
+    rules.insert(libc::SYS_socketpair, rule(vec![unix()?, datagrams])?);
     // A user namespace has all privileges inside, with the parts of the kernel that ask for them.
-    rules.insert(libc::SYS_unshare, rule(0, new_user.clone(), libc::CLONE_NEWUSER)?);
-    rules.insert(libc::SYS_clone, rule(0, new_user, libc::CLONE_NEWUSER)?);
+    rules.insert(libc::SYS_unshare, rule(vec![new_user()?])?);
+    rules.insert(libc::SYS_clone, rule(vec![new_user()?])?);
+    // Another process of the same user that is given no time to run, and none of its files, is as good as killed. The
+    // libraries ask for their own process by 0.
+    rules.insert(libc::SYS_prlimit64, rule(vec![is(0, SeccompCmpOp::Ne, 0)?])?);
     Ok(rules)
 }
 

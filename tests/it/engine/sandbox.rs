@@ -80,7 +80,7 @@ signals to the processes of its user, also the server's (before Linux 6.12)
 ";
 
 const WITHOUT_SECCOMP: &str = "Unix sockets: a database that trusts its user, D-Bus, docker.sock
-shared memory, message queues and key rings of its user
+limits of the processes of its user, also the server's; its shared memory, message queues and key rings
 ";
 
 /// A system call that does not work, the error that it fails with, what `required` says and what `partial` leaves open.

@@ -104,6 +104,16 @@ fn what_some_hosts_have() {
     }
 }
 
+/// As the README says of what a task is denied.
+#[test]
+fn a_path_that_the_administrator_allows() {
+    let script = "python3 -c 'import multiprocessing; print(multiprocessing.Lock())'";
+    let mut task = Task::script(script);
+    assert!(!task.run().ended.status.success(), "/dev/shm is closed");
+    task.spec["sandbox"]["writable"].as_array_mut().unwrap().push("/dev/shm".into());
+    assert_eq!(task.succeeds(), "<Lock(owner=None)>\n");
+}
+
 #[test]
 fn the_network_is_open() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -195,6 +195,7 @@ def processes(name, pid, address):
     attempt("files", "EPERM")(named(f"trace_{name}", lambda: checked(LIBC.ptrace(0x4206, pid, None, None))))
     attempt("files", "EPERM")(named(f"take_descriptor_of_{name}", lambda: take_descriptor(pid)))
     attempt("files", "EPERM")(named(f"copy_memory_of_{name}", lambda: copy_memory(pid, address)))
+    attempt("calls")(named(f"limit_{name}", lambda: resource.prlimit(pid, resource.RLIMIT_CPU, (1000, 1000))))
     attempt("signals", "EPERM")(named(f"signal_{name}", lambda: os.kill(pid, 0)))
     attempt("signals", "EPERM")(named(f"signal_group_of_{name}", lambda: os.killpg(os.getpgid(pid), 0)))
 
@@ -237,6 +238,16 @@ def connect_to_socket_of_server():
 @attempt("calls")
 def connect_to_abstract_socket():
     socket.socket(socket.AF_UNIX).connect("\0" + AT["abstract_socket"])
+
+
+@attempt("calls")
+def send_from_pair_of_sockets():
+    socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", AT["datagram_socket"])
+
+
+@attempt("calls")
+def send_from_pair_of_raw_sockets():
+    socket.socketpair(socket.AF_UNIX, socket.SOCK_RAW)[0].sendto(b"x", AT["datagram_socket"])
 
 
 @attempt("calls")
