@@ -135,10 +135,11 @@ class Table:
         self.link("package/link-to-key", "home/secrets-key")
         self.link("task/link-to-package", "package")
         fixture = {name: f"{self.base}/{name}" for name in ("home", "package", "task", "other_task", "other_package", "readable")}
-        # Not given away: it is root's where this is root.
         fixture["setuid"] = f"{self.base}/package/id"
         shutil.copy(shutil.which("id"), fixture["setuid"])
-        os.chmod(fixture["setuid"], 0o4755)
+        if self.is_root:
+            # Not given away: it stays root's.
+            os.chmod(fixture["setuid"], 0o4755)
         fixture["socket"], fixture["abstract_socket"] = f"{self.base}/home/socket", f"cloacinactl-it-{os.getpid()}"
         fixture["datagram_socket"] = f"{self.base}/home/datagrams"
         python = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin")
