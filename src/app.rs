@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Auth, Principal};
-use crate::background::Waker;
+use crate::background::{Tasks, Waker};
 use crate::config::TenantDatabaseHost;
 use crate::http::request::Request;
 use crate::http::router::Parameters;
@@ -22,6 +22,10 @@ pub struct App {
     pub status: Arc<ServerStatus>,
     /// Where tenants find the database; `None`: where the server does.
     pub tenant_database_host: Option<TenantDatabaseHost>,
+    /// Bytes of one.
+    pub max_package_size: usize,
+    /// What the thread has to do that keeps packages.
+    pub package_store: Arc<Tasks<App>>,
     /// Wakes the thread that drops what removed tenants had.
     pub tenant_removal: Waker,
     /// What `GET /openapi.json` answers.

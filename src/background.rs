@@ -1,12 +1,15 @@
 //! Threads on which requests depend without being served by them. Each has a name, starts again when it panics, and ends
 //! when it is told to.
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// A thread that panics again and again starts no more often than this.
 const RESTART_EVERY: Duration = Duration::from_secs(1);
@@ -52,6 +55,42 @@ impl Waker {
         if let Some(thread) = self.0.get() {
             thread.unpark();
         }
+    }
+}
+
+/// What one thread does for others, in turn. Each of them bounds how much it gives it.
+pub struct Tasks<C> {
+    waiting: Mutex<VecDeque<Task<C>>>,
+    thread: Waker,
+}
+
+type Task<C> = Box<dyn FnOnce(&C) + Send>;
+
+impl<C> Default for Tasks<C> {
+    fn default() -> Tasks<C> {
+        Tasks { waiting: Mutex::default(), thread: Waker::default() }
+    }
+}
+
+impl<C> Tasks<C> {
+    pub fn add(&self, task: impl FnOnce(&C) + Send + 'static) {
+        self.waiting.lock().push_back(Box::new(task));
+        self.thread.wake();
+    }
+
+    /// Has the thread look around.
+    pub fn wake(&self) {
+        self.thread.wake();
+    }
+
+    /// From now on the thread that calls this does them.
+    pub fn are_for_this_thread(&self) {
+        self.thread.wakes_this_thread();
+    }
+
+    /// The next one, unless there is none.
+    pub fn next(&self) -> Option<impl FnOnce(&C) + use<C>> {
+        self.waiting.lock().pop_front()
     }
 }
 

@@ -18,8 +18,10 @@ pub enum Error {
     UnknownPermission,
     /// A parameter, or a body that is no JSON, with what is wrong with it.
     Malformed(String),
-    /// A body of another type.
-    UnsupportedMediaType,
+    /// A body that is too large for a limit of its room, with what is allowed.
+    TooLarge(String),
+    /// A body of another type, with those that would do.
+    UnsupportedMediaType(&'static str),
     /// A body with a content coding.
     UnsupportedContentCoding,
     /// What is wrong with which field of a body.
@@ -48,7 +50,20 @@ impl From<StoreError> for Error {
     }
 }
 
-/// Of random bytes, which the system always has.
+/// Of what cannot be.
+impl From<&'static str> for Error {
+    fn from(what: &'static str) -> Error {
+        Error::Internal(what.into())
+    }
+}
+
+impl From<String> for Error {
+    fn from(what: String) -> Error {
+        Error::Internal(what.into())
+    }
+}
+
+/// Of random bytes, which the system always has, and of the bodies that we keep on the disk.
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Error {
         Error::Internal(error.into())

@@ -21,7 +21,10 @@ impl From<Error> for Response {
             Error::UnknownPermission => forbidden("unknown permission in require"),
             Error::NotFound(line) => Response::error(404, &line),
             Error::Conflict(line) => Response::error(409, &line),
-            Error::UnsupportedMediaType => Response::error(415, "expected Content-Type: application/json"),
+            Error::TooLarge(line) => Response::error(413, &line),
+            Error::UnsupportedMediaType(right) => {
+                Response::error(415, &format!("expected Content-Type: {right}"))
+            }
             // Which codings would do: none (RFC 9110, 15.5.16).
             Error::UnsupportedContentCoding => {
                 Response::error(415, "expected a body without Content-Encoding")

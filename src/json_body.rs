@@ -17,7 +17,7 @@ pub fn object(request: &Request<'_>, example: &str) -> Result<Map<String, Value>
     let media_type =
         request.content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
-        return Err(Error::UnsupportedMediaType);
+        return Err(Error::UnsupportedMediaType("application/json"));
     }
     if request.has_content_coding {
         return Err(Error::UnsupportedContentCoding);
@@ -185,9 +185,10 @@ mod tests {
             query: None,
             authorization: None,
             content_type: Some("Application/JSON; charset=utf-8"),
+            if_none_match: None,
             has_content_coding: false,
             body: body.as_bytes(),
-            upload: None,
+            upload: Default::default(),
             client: std::net::Ipv4Addr::LOCALHOST.into(),
             deadline: std::time::Instant::now(),
         }

@@ -35,8 +35,8 @@ mod suggestion;
 mod systemd;
 mod tenants;
 mod terminal;
-#[cfg_attr(not(test), expect(dead_code, reason = "no command and no route uses packages yet"))]
-#[expect(unused_imports, reason = "no command and no route uses packages yet")]
+#[expect(dead_code, reason = "no command uses packages yet")]
+#[expect(unused_imports, reason = "no command uses packages yet")]
 mod workflows;
 
 use std::ffi::OsString;

@@ -11,6 +11,7 @@ use crate::auth::{invalidation, waiting_responses};
 use crate::background::Background;
 use crate::keys;
 use crate::tenants::removal;
+use crate::workflows::upload;
 
 /// How often the database is looked at for `/ready`, and how long that look may take.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
@@ -28,13 +29,14 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// The system has no thread left.
 pub fn start(app: &Arc<App>) -> io::Result<Background> {
     type Watch = fn(&App, &AtomicBool);
-    let watches: [(&str, Watch); 7] = [
+    let watches: [(&str, Watch); 8] = [
         ("invalidation", |app, stop| invalidation::watch(&app.auth, stop)),
         ("waiting-responses", |app, stop| waiting_responses::watch(&app.auth, stop)),
         ("readiness", watch_readiness),
         ("same-server", |app, stop| invalidation::watch_server(&app.auth, stop)),
         ("maintenance", maintain),
         ("tenant-removal", removal::watch),
+        ("package-store", upload::watch),
         ("refusals", watch_refusals),
     ];
     let mut watchers = Background::default();

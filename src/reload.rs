@@ -8,6 +8,7 @@ use crate::command_error::CommandError;
 use crate::config::{self, Setting, Settings, Wrong};
 use crate::http::connection::{Deadlines, Rules};
 use crate::http::worker_pool::ServerContext;
+use crate::workflows::upload;
 
 /// The settings that the running server follows; all others need a restart.
 const FOLLOWED: &[&str] =
@@ -66,6 +67,7 @@ pub fn rules(settings: &Settings) -> Rules {
         write: settings.write_timeout,
         answer: settings.database_timeout,
         answer_to_change: settings.database_timeout + LONGEST_WAIT_FOR_SERVERS,
+        answer_to_upload: upload::longest_wait(settings.max_package_size, settings.database_timeout),
     };
     Rules { deadlines, trusted_proxies: settings.trusted_proxies.clone() }
 }

@@ -14,6 +14,7 @@ use crate::keys::handlers as keys;
 use crate::keys::verify;
 use crate::server_endpoints;
 use crate::tenants::handlers as tenants;
+use crate::workflows::{handlers as workflows, upload};
 
 /// What answers a route.
 pub struct Endpoint {
@@ -55,6 +56,7 @@ use Scope::{AnyKey, KnownOwner, ServerAdmin};
 
 /// Which keys may read, change or manage what is a tenant's.
 const TENANT_READ: Scope = Scope::Tenant(Permission::Read);
+const TENANT_WRITE: Scope = Scope::Tenant(Permission::Write);
 const TENANT_ADMIN: Scope = Scope::Tenant(Permission::Admin);
 
 const fn row(
@@ -64,6 +66,11 @@ const fn row(
     summary: &'static str,
 ) -> Route<Endpoint> {
     Route { method, pattern, body: BodyKind::Json, endpoint: Endpoint { handler, summary } }
+}
+
+/// A row whose body is a stream.
+const fn stream(row: Route<Endpoint>) -> Route<Endpoint> {
+    Route { body: BodyKind::Stream, ..row }
 }
 
 /// The first row that matches counts.
@@ -119,11 +126,57 @@ pub const ROUTES: &[Route<Endpoint>] = &[
         Handler::Tenant(TENANT_ADMIN, keys::rotate_of),
         "replace a tenant's key by a new one",
     ),
+    stream(row(
+        "POST",
+        "/tenants/{tenant}/workflows",
+        Handler::Tenant(TENANT_WRITE, upload::upload),
+        "upload a workflow package",
+    )),
+    row(
+        "GET",
+        "/tenants/{tenant}/workflows",
+        Handler::Tenant(TENANT_READ, workflows::list),
+        "list workflows",
+    ),
+    row(
+        "GET",
+        "/tenants/{tenant}/workflows/{name}",
+        Handler::Tenant(TENANT_READ, workflows::show),
+        "describe a workflow",
+    ),
+    row(
+        "GET",
+        "/tenants/{tenant}/workflows/{name}/{version}/package",
+        Handler::Tenant(TENANT_READ, workflows::download),
+        "download a package as it was uploaded",
+    ),
+    row(
+        "DELETE",
+        "/tenants/{tenant}/workflows/{name}/{version}",
+        Handler::Tenant(TENANT_WRITE, workflows::delete),
+        "delete a version of a workflow",
+    ),
+    row(
+        "POST",
+        "/tenants/{tenant}/workflows/{name}/pause",
+        Handler::Tenant(TENANT_WRITE, workflows::pause),
+        "pause a workflow",
+    ),
+    row(
+        "POST",
+        "/tenants/{tenant}/workflows/{name}/resume",
+        Handler::Tenant(TENANT_WRITE, workflows::resume),
+        "resume a workflow",
+    ),
 ];
 
 impl Service for App {
     fn route(&self, method: &'static str, path: &str) -> Result<Routed, (HttpError, &'static str)> {
         router::find(ROUTES, method, path)
+    }
+
+    fn most_stream_bytes(&self, _routed: Routed) -> usize {
+        self.max_package_size + upload::FORM_OVERHEAD_BYTES
     }
 
     fn may_be_stored(&self, path: &str) -> bool {

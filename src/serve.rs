@@ -82,6 +82,8 @@ pub fn serve(
         auth,
         status: Arc::clone(&status),
         tenant_database_host: settings.tenant_database_host.clone(),
+        max_package_size: settings.max_package_size,
+        package_store: Arc::default(),
         tenant_removal: Waker::default(),
         openapi,
     });

@@ -19,6 +19,7 @@ use crate::store::migrations::State;
 use crate::store::preflight::{self as database, Finding};
 use crate::store::schema::Schema;
 use crate::tenants;
+use crate::workflows;
 
 /// Prints a line for each thing that is in order on stdout, and one for each that is not on stderr. The exit code is 2
 /// for wrong usage or configuration, 1 for what else is wrong. A taken address is not: mostly that is the server which
@@ -70,7 +71,7 @@ fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
     if let Some(settings) = settings.as_ref().filter(|_| is_right("database_url")) {
         findings.extend(database::database(
             settings,
-            &[keys::store::TABLE, tenants::store::TABLE],
+            &[keys::store::TABLE, tenants::store::TABLE, workflows::store::TABLE],
             look_at_rows,
         ));
     }

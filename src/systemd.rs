@@ -321,8 +321,8 @@ mod tests {
             worker_pool::start(&server, worker_pool::Counts { reads: 1, changes: 1 }, &directory).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let [request, idle, write, answer, answer_to_change] = [SECOND * 10; 5];
-        let deadlines = Deadlines { request, idle, write, answer, answer_to_change };
+        let [request, idle, write, answer, answer_to_change, answer_to_upload] = [SECOND * 10; 6];
+        let deadlines = Deadlines { request, idle, write, answer, answer_to_change, answer_to_upload };
         let rules = Rules { deadlines, trusted_proxies: Default::default() };
         let limits = Limits { connections: 8, rules, upload_directory: directory, has_successor: false };
         let event_loop = EventLoop::new(poll, listener, limits, Arc::clone(&server)).unwrap();

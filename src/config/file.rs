@@ -74,7 +74,7 @@ impl ConfigFile {
     /// `Usage` when the file is not right for another reason.
     pub fn set(&mut self, setting: &Setting, value: &str) -> Result<(), CommandError> {
         let toml = match (setting.form, value.parse::<i64>()) {
-            (Form::Number | Form::Duration, Ok(number)) => Value::from(number),
+            (Form::Number | Form::Duration | Form::Size, Ok(number)) => Value::from(number),
             (Form::Switch, _) => Value::from(value == "true"),
             _ => Value::from(value),
         };
@@ -165,6 +165,7 @@ impl ConfigFile {
                     Form::Text => "a string",
                     Form::Number => "an integer",
                     Form::Duration => "a string such as \"30s\", or an integer of seconds",
+                    Form::Size => "a string such as \"100M\", or an integer of bytes",
                     Form::Switch => "true or false",
                 };
                 wrong(key_at, &format!("`{name}` must be {right}, and is of type {}", item.type_name()))
@@ -243,7 +244,7 @@ fn as_written(form: Form, item: &Item) -> Option<String> {
     match form {
         Form::Text => text(),
         Form::Number => number(),
-        Form::Duration => text().or_else(number),
+        Form::Duration | Form::Size => text().or_else(number),
         Form::Switch => item.as_bool().map(|switch| switch.to_string()),
     }
 }

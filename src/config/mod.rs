@@ -50,6 +50,8 @@ pub struct Settings {
     pub cache_ttl: Duration,
     /// Longest life of a new key; zero is no limit.
     pub max_key_lifetime: Duration,
+    /// Bytes.
+    pub max_package_size: usize,
     /// A whole request, head and body, from its first byte.
     pub request_timeout: Duration,
     /// Between two requests of one connection.

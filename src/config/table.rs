@@ -1,7 +1,9 @@
 //! Every setting once: its names, its default, its help line, what it takes, and which field of `Settings` it fills.
 
 use super::mask::mask_url;
-use super::values::{address, count, database_url, duration, path, secret, switch, tenant_database_host};
+use super::values::{
+    address, count, database_url, duration, path, secret, size, switch, tenant_database_host,
+};
 use super::{Bind, Settings};
 use crate::command_error::CommandError::{self, Usage};
 use crate::suggestion::did_you_mean;
@@ -54,6 +56,8 @@ pub enum Form {
     Number,
     /// A string such as `30s`, or an integer of seconds.
     Duration,
+    /// A string such as `100M`, or an integer of bytes.
+    Size,
     /// A boolean; its flag has no value.
     Switch,
 }
@@ -231,6 +235,13 @@ pub static SETTINGS: &[Setting] = &[
         help: "Longest life of a new key, such as 90d; also that of a key made without an expiry. 0s: no limit.",
         field: field!(max_key_lifetime, |value| duration(value, "0s", "36500d")),
         ..setting(Form::Duration, "--max-key-lifetime", "CLOACINA_MAX_KEY_LIFETIME", "DURATION")
+    },
+    Setting {
+        key: "max_package_size",
+        default: Some("100M"),
+        help: "Largest package that may be uploaded, in bytes, or such as 100M (MiB).",
+        field: field!(max_package_size, |value| size(value, "1K", "1G")),
+        ..setting(Form::Size, "--max-package-size", "CLOACINA_MAX_PACKAGE_SIZE", "SIZE")
     },
     Setting {
         key: "request_timeout",

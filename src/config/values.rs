@@ -59,6 +59,27 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(parse_digits::<u64>(number)?.checked_mul(milliseconds_per_unit)?))
 }
 
+/// `least` and `most` as with `duration`.
+pub fn size(value: &str, least: &str, most: &str) -> Result<usize, String> {
+    match (parse_size(value), parse_size(least), parse_size(most)) {
+        (Some(value), Some(least), Some(most)) if (least..=most).contains(&value) => Ok(value),
+        _ => Err(format!("must be a size from {least} to {most}, in bytes, or such as 512K, 100M or 1G")),
+    }
+}
+
+/// `512K`, `100M`, `1G`, of 1024 each; a bare number is bytes.
+fn parse_size(text: &str) -> Option<usize> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let bytes_per_unit = match unit {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return None,
+    };
+    parse_digits::<usize>(number)?.checked_mul(bytes_per_unit)
+}
+
 /// Stricter than `parse`, which takes a `+`.
 pub fn parse_digits<N: FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
@@ -140,6 +161,18 @@ mod tests {
         ] {
             assert!(tenant_database_host(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("100M"), Some(100 << 20));
+        assert_eq!(parse_size("1K"), Some(1024));
+        assert_eq!(parse_size("77"), Some(77));
+        for wrong in ["", "M", "1m", "1MB", "1 M", "-1", "+1", "1.5G", "99999999999999999G"] {
+            assert_eq!(parse_size(wrong), None, "{wrong}");
+        }
+        assert!(size("1024", "1K", "1G").is_ok() && size("1024M", "1K", "1G").is_ok());
+        assert!(size("1023", "1K", "1G").is_err() && size("1025M", "1K", "1G").is_err());
     }
 
     #[test]

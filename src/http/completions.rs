@@ -6,6 +6,7 @@ use mio::{Token, Waker};
 use parking_lot::Mutex;
 
 use super::connection::Rules;
+use super::download::Download;
 use super::upload::Upload;
 
 /// Something that the event loop has left to do with a connection.
@@ -18,12 +19,16 @@ pub enum Outcome {
     Answered {
         /// What the socket would not take at once.
         rest: Vec<u8>,
+        /// What comes after that.
+        download: Option<Download>,
         close: bool,
     },
     /// The client may send the body of its upload.
     Authorized,
     /// A piece of an upload is written, or could not be.
     Stored(io::Result<Upload>),
+    /// A piece of a download, with what comes after it, or why it could not be had.
+    Fetched(Result<(Vec<u8>, Download), String>),
 }
 
 /// Where workers leave what the event loop has to do.

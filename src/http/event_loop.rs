@@ -321,6 +321,7 @@ mod tests {
             write: second,
             answer: second,
             answer_to_change: second,
+            answer_to_upload: second,
         };
         let rules = Rules { deadlines, trusted_proxies: Networks::default() };
         EventLoop::new(

@@ -45,6 +45,7 @@ pub struct Fields {
     pub forwarded_for: Option<String>,
     pub authorization: Once,
     pub content_type: Once,
+    pub if_none_match: Once,
 }
 
 impl Fields {
@@ -83,6 +84,7 @@ impl Fields {
                 }
                 self.hosts += 1;
             }
+            Some(b'i') if is("if-none-match") => self.if_none_match.set(value, text),
             Some(b't') if is("transfer-encoding") => {
                 self.has_coding = true;
                 self.codings.extend(elements(value).map(|coding| coding.to_ascii_lowercase()));

@@ -1,6 +1,8 @@
 //! What counts as a whole, small and well-formed request (RFC 9112), and its plain form for tiny_http. Everything
 //! that two parsers could read in two ways is refused here; nothing in this file waits or does input or output.
 
+use std::cell::Cell;
+
 use super::error::Error;
 use super::fields::{Body, Fields, is_plain_id};
 use super::request::{Request, RequestInfo};
@@ -40,9 +42,10 @@ pub struct Head {
     pub request_id: Option<String>,
     /// `X-Forwarded-For`: a list, which may be spread over several lines (RFC 9110, 5.3).
     pub forwarded_for: Option<String>,
-    /// The two field lines that handlers read, as they came; `None` also for one that came twice.
+    /// The field lines that handlers read, as they came; `None` also for one that came twice.
     pub authorization: Option<String>,
     pub content_type: Option<String>,
+    pub if_none_match: Option<String>,
     /// The body has a coding (RFC 9110, 8.4), which no handler undoes.
     pub has_content_coding: bool,
 }
@@ -63,7 +66,8 @@ impl Head {
             content_type: self.content_type.as_deref(),
             has_content_coding: self.has_content_coding,
             body,
-            upload: None,
+            if_none_match: self.if_none_match.as_deref(),
+            upload: Cell::new(None),
             client: info.client,
             deadline: info.deadline,
         }
@@ -261,6 +265,7 @@ fn check(
         forwarded_for: seen.forwarded_for,
         authorization: seen.authorization.single(),
         content_type: seen.content_type.single(),
+        if_none_match: seen.if_none_match.single(),
         has_content_coding: seen.has_content_coding,
     })
 }

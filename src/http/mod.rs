@@ -3,6 +3,7 @@
 pub mod chunked;
 pub mod completions;
 pub mod connection;
+pub mod download;
 pub mod error;
 pub mod event_loop;
 pub mod fields;

@@ -25,6 +25,14 @@ impl ParkedResponse {
         }
     }
 
+    /// Gives another answer instead, which has this one's field lines too.
+    pub fn complete_with(mut self, response: Response) {
+        let first = self.response;
+        self.response = Response { key_id: first.key_id, ..response };
+        self.response.headers.extend(first.headers);
+        self.complete();
+    }
+
     /// Gives the answer.
     pub fn complete(self) {
         worker_pool::send(&self.server, &self.peer, &self.info, self.response, &mut Vec::new());
@@ -90,8 +98,8 @@ mod tests {
         let workers = worker_pool::start(&server, Counts { reads: 1, changes: 0 }, &temporary).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let [request, idle, write, answer, answer_to_change] = [MINUTE; 5];
-        let deadlines = Deadlines { request, idle, write, answer, answer_to_change };
+        let [request, idle, write, answer, answer_to_change, answer_to_upload] = [MINUTE; 6];
+        let deadlines = Deadlines { request, idle, write, answer, answer_to_change, answer_to_upload };
         let rules = Rules { deadlines, trusted_proxies: Default::default() };
         let limits = Limits { connections: 2000, rules, upload_directory: temporary, has_successor: false };
         let event_loop = EventLoop::new(poll, listener, limits, Arc::clone(&server)).unwrap();

@@ -19,6 +19,7 @@ pub struct Job {
     /// Beside it, since tiny_http takes every line apart letter by letter.
     pub authorization: Option<String>,
     pub content_type: Option<String>,
+    pub if_none_match: Option<String>,
     pub has_content_coding: bool,
     /// `None` for the server's own probe.
     pub routed: Option<Routed>,

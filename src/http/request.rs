@@ -1,11 +1,12 @@
 //! A whole request, as handlers see it, and what is known of it besides.
 
-use std::fs::File;
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::response::Framing;
+use super::upload::Upload;
 
 /// Paths are compared byte by byte: a trailing slash or a percent-encoded letter is another path.
 pub struct Request<'a> {
@@ -17,12 +18,13 @@ pub struct Request<'a> {
     /// `Authorization` as it came; `None` also when it came twice.
     pub authorization: Option<&'a str>,
     pub content_type: Option<&'a str>,
+    /// What the client has already (RFC 9110, 13.1.2).
+    pub if_none_match: Option<&'a str>,
     /// The body has a content coding, which no handler undoes.
     pub has_content_coding: bool,
     pub body: &'a [u8],
-    /// The body instead, where the route takes a stream, to be read from its start.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no route takes a stream yet"))]
-    pub upload: Option<&'a File>,
+    /// The body instead, where the route takes a stream. A handler that needs it for longer than its own time takes it.
+    pub upload: Cell<Option<Upload>>,
     /// The client, for the log: the peer, or the address that a trusted proxy names.
     pub client: IpAddr,
     /// All that is done for the request, waiting included, has to be over by then.
@@ -40,6 +42,8 @@ pub struct RequestInfo {
     pub route: &'static str,
     /// It may change something: only GET and HEAD never do (RFC 9110, 9.2.1).
     pub is_change: bool,
+    /// Its body is an upload, so its answer may take long.
+    pub is_upload: bool,
     /// The client lets the connection go on.
     pub keep_alive: bool,
     pub is_1_0: bool,

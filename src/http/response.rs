@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::download::Download;
 use super::parked_response::ParkedResponse;
 
 /// One answer, before it is known how the connection goes on.
@@ -19,6 +20,8 @@ pub struct Response {
     /// Further field lines. Values are visible ASCII and spaces.
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
     pub body: Cow<'static, [u8]>,
+    /// The body instead, where it is too large for memory.
+    pub download: Option<Download>,
     /// Where the answer may not be given yet: who takes it, and completes it later.
     pub park: Option<Park>,
     /// What has to be done where the client cannot be given this answer.
@@ -86,6 +89,11 @@ impl Response {
         self
     }
 
+    /// Bytes of the body.
+    pub fn length(&self) -> u64 {
+        self.download.as_ref().map_or(self.body.len() as u64, Download::length)
+    }
+
     /// The same answer with one more field line.
     pub fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
         self.headers.push((name, value.into()));
@@ -107,7 +115,7 @@ pub struct Framing<'a> {
     pub close: bool,
     /// The client spoke HTTP/1.0 and asked to keep the connection: it wants to be told that it may.
     pub keep_alive_1_0: bool,
-    /// No cache may store it.
+    /// No cache may store it, unless the answer says itself which may.
     pub no_store: bool,
 }
 
@@ -120,7 +128,7 @@ pub fn encode(response: &Response, framing: Framing<'_>, out: &mut Vec<u8>) {
     if let Some(content_type) = response.content_type {
         field(out, "Content-Type", content_type);
     }
-    if framing.no_store {
+    if framing.no_store && !response.headers.iter().any(|(name, _)| *name == "Cache-Control") {
         field(out, "Cache-Control", "no-store");
     }
     if framing.close {
@@ -131,11 +139,13 @@ pub fn encode(response: &Response, framing: Framing<'_>, out: &mut Vec<u8>) {
     for (name, value) in &response.headers {
         field(out, name, value);
     }
-    if response.status != 204 {
-        field(out, "Content-Length", &response.body.len().to_string());
+    // Neither has a body (RFC 9110, 15.3.5 and 15.4.5).
+    let has_body = !matches!(response.status, 204 | 304);
+    if has_body {
+        field(out, "Content-Length", &response.length().to_string());
     }
     out.extend_from_slice(b"\r\n");
-    if !framing.head && response.status != 204 {
+    if !framing.head && has_body {
         out.extend_from_slice(&response.body);
     }
 }

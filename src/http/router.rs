@@ -24,9 +24,9 @@ pub struct Route<E> {
 pub enum BodyKind {
     /// None, or one of at most `head::BODY_LIMIT`, which handlers get in memory.
     Json,
-    /// One of at most so many bytes, which handlers get as a file. The client is authorized before it sends any of it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no route takes a stream yet"))]
-    Stream { most_bytes: usize },
+    /// One of at most `Service::most_stream_bytes`, which handlers get as a file. The client is authorized before it sends
+    /// any of it.
+    Stream,
 }
 
 /// What the parameters of a pattern stand for in a path, by name.
@@ -47,6 +47,9 @@ pub trait Service: Send + Sync {
     /// # Errors
     /// As `find`.
     fn route(&self, method: &'static str, path: &str) -> Result<Routed, (Error, &'static str)>;
+
+    /// How many bytes the body of a route may have that takes a stream.
+    fn most_stream_bytes(&self, routed: Routed) -> usize;
 
     /// Whether an answer to this path that says nothing of it may be stored (RFC 9111, 5.2.2.5).
     fn may_be_stored(&self, path: &str) -> bool;
@@ -143,6 +146,10 @@ mod tests {
     impl<F: Fn(&Request<'_>) -> Response + Send + Sync> Service for TestService<F> {
         fn route(&self, _method: &'static str, path: &str) -> Result<Routed, (Error, &'static str)> {
             if path.starts_with("/watchdog-") { Err((Error::NoSuchPath, UNMATCHED)) } else { Ok(TEST_ROUTE) }
+        }
+
+        fn most_stream_bytes(&self, _routed: Routed) -> usize {
+            100
         }
 
         fn may_be_stored(&self, _path: &str) -> bool {

@@ -110,7 +110,7 @@ impl ServerStatus {
             status = response.status,
             // From whole microseconds: a product has noise in its last digits.
             milliseconds = duration.as_micros() as f64 / 1e3,
-            bytes = if info.method == "HEAD" { 0 } else { response.body.len() },
+            bytes = if info.method == "HEAD" { 0 } else { response.length() },
             client:% = info.client,
             key_id = response.key_id.map(|id| id.to_string()),
             request_id = &*info.request_id;

@@ -18,7 +18,7 @@ use super::worker_pool::ServerContext;
 use crate::background::restart_on_panic;
 
 /// Bodies that are being received, or that a worker has: each holds a place on the disk.
-const MOST_UPLOADS: usize = 8;
+pub const MOST_UPLOADS: usize = 8;
 
 /// Where the event loop has bodies written.
 pub struct Uploads {
@@ -109,6 +109,11 @@ impl Upload {
         self.file.as_ref()
     }
 
+    /// Bytes that have come.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
     fn append(&mut self, directory: &Path, piece: &[u8]) -> io::Result<()> {
         let file = match self.file.take() {
             Some(file) => file,
@@ -186,10 +191,14 @@ mod tests {
     impl Service for Streams {
         fn route(&self, _method: &'static str, path: &str) -> Result<Routed, (Error, &'static str)> {
             match path {
-                "/large" => Ok(Routed { body: BodyKind::Stream { most_bytes: 256 * MIB }, ..TEST_ROUTE }),
-                "/small" => Ok(Routed { body: BodyKind::Stream { most_bytes: MIB }, ..TEST_ROUTE }),
+                "/large" => Ok(Routed { body: BodyKind::Stream, index: 256 * MIB, ..TEST_ROUTE }),
+                "/small" => Ok(Routed { body: BodyKind::Stream, index: MIB, ..TEST_ROUTE }),
                 _ => Ok(TEST_ROUTE),
             }
+        }
+
+        fn most_stream_bytes(&self, routed: Routed) -> usize {
+            routed.index
         }
 
         fn may_be_stored(&self, _path: &str) -> bool {
@@ -205,7 +214,7 @@ mod tests {
         }
 
         fn refusal(&self, _routed: Routed, request: &Request<'_>) -> Option<Response> {
-            assert!(request.body.is_empty() && request.upload.is_none(), "nothing of it is there yet");
+            assert!(request.body.is_empty() && request.upload.take().is_none(), "nothing of it is there yet");
             match request.authorization {
                 None => Some(Response::error(401, "no key")),
                 Some("Bearer reader") => Some(Response::error(403, "a key that only reads")),
@@ -217,7 +226,8 @@ mod tests {
             if request.authorization == Some("Bearer revoked-meanwhile") {
                 return Response::error(401, "revoked");
             }
-            let Some(mut file) = request.upload else { return Response::no_content() };
+            let Some(upload) = request.upload.take() else { return Response::no_content() };
+            let mut file = upload.file().unwrap();
             assert!(request.body.is_empty());
             let (mut hasher, mut length, mut buffer) = (crc32fast::Hasher::new(), 0, vec![0; MIB / 16]);
             loop {
@@ -256,8 +266,8 @@ mod tests {
             let workers = worker_pool::start(&server, counts, &std::env::temp_dir()).unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
-            let [idle, write, answer, answer_to_change] = [SECOND * 30; 4];
-            let deadlines = Deadlines { request, idle, write, answer, answer_to_change };
+            let [idle, write, answer, answer_to_change, answer_to_upload] = [SECOND * 30; 5];
+            let deadlines = Deadlines { request, idle, write, answer, answer_to_change, answer_to_upload };
             let limits = Limits {
                 connections: 4000,
                 rules: Rules { deadlines, trusted_proxies: Default::default() },

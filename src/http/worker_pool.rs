@@ -1,5 +1,6 @@
 //! The fixed pool. Each worker pulls its requests from a tiny_http connection of its own and answers in one write.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -87,7 +88,7 @@ pub fn start(
 
 fn work(server: &Arc<ServerContext>, queue: &Queue, mut pair: Option<TinyHttpPair>, directory: &Path) {
     let mut out = Vec::new();
-    while let Some((job, has_followers)) = queue.pop() {
+    while let Some((mut job, has_followers)) = queue.pop() {
         if !job.peer.begin() {
             continue;
         }
@@ -100,7 +101,7 @@ fn work(server: &Arc<ServerContext>, queue: &Queue, mut pair: Option<TinyHttpPai
                     .inspect_err(|error| log::error!("no socket pair: {error}"));
                 pair = opened.ok().and_then(|mut pairs| pairs.pop());
             }
-            match answer(server, pair.as_mut(), &job) {
+            match answer(server, pair.as_mut(), &mut job) {
                 Ok(response) => response,
                 Err(error) => {
                     pair = None;
@@ -124,12 +125,12 @@ fn work(server: &Arc<ServerContext>, queue: &Queue, mut pair: Option<TinyHttpPai
     }
 }
 
-/// Pulls the request out of tiny_http and has it handled. `None`: the client may send the body. What went wrong beyond a handler's own errors comes back
-/// as text for the log; the tiny_http connection must not be used again then.
+/// Pulls the request out of tiny_http and has it handled. `None`: the client may send the body. What went wrong beyond a handler's own errors comes
+/// back as text for the log; the tiny_http connection must not be used again then.
 fn answer(
     server: &ServerContext,
     pair: Option<&mut TinyHttpPair>,
-    job: &Job,
+    job: &mut Job,
 ) -> Result<Option<Response>, String> {
     let pair = pair.ok_or("no tiny_http connection")?;
     catch_unwind(AssertUnwindSafe(|| {
@@ -143,6 +144,10 @@ fn answer(
             Some((path, query)) => (path, Some(query)),
             None => (request.url(), None),
         };
+        let upload = match &mut job.step {
+            Step::Answer(upload) => upload.take(),
+            Step::Authorize(_) => None,
+        };
         let whole = Request {
             id: &job.info.request_id,
             path,
@@ -151,10 +156,8 @@ fn answer(
             content_type: job.content_type.as_deref(),
             has_content_coding: job.has_content_coding,
             body: &body,
-            upload: match &job.step {
-                Step::Answer(Some(upload)) => upload.file(),
-                _ => None,
-            },
+            if_none_match: job.if_none_match.as_deref(),
+            upload: Cell::new(upload),
             client: job.info.client,
             deadline: job.info.deadline,
         };
@@ -177,7 +180,7 @@ pub fn send(
     mut response: Response,
     out: &mut Vec<u8>,
 ) {
-    let is_given = peer.claim() && write(server, peer, info, &response, out);
+    let is_given = peer.claim() && write(server, peer, info, &mut response, out);
     if let Some(if_undelivered) = response.if_undelivered.take().filter(|_| is_given) {
         if_undelivered.disarm();
     }
@@ -188,7 +191,7 @@ fn write(
     server: &ServerContext,
     peer: &Peer,
     info: &RequestInfo,
-    response: &Response,
+    response: &mut Response,
     out: &mut Vec<u8>,
 ) -> bool {
     let close = !info.keep_alive || server.status.is_draining();
@@ -202,10 +205,12 @@ fn write(
         Ok(written) => (out[written..].to_vec(), close, true),
         Err(_) => (Vec::new(), true, false),
     };
+    let download = response.download.take().filter(|_| is_there && info.method != "HEAD");
     // What is left to do comes before the next request: the turn is the event loop's only once it has collected this.
-    let is_over = rest.is_empty() && !close;
+    let is_over = rest.is_empty() && !close && download.is_none();
     if !is_over || peer.release(now) {
-        server.completions.post(Completion { token: peer.token, outcome: Outcome::Answered { rest, close } });
+        let outcome = Outcome::Answered { rest, download, close };
+        server.completions.post(Completion { token: peer.token, outcome });
     }
     is_there
 }
@@ -254,6 +259,7 @@ mod tests {
             method: "GET",
             route: "/test",
             is_change: false,
+            is_upload: false,
             keep_alive: false,
             is_1_0: false,
             client: peer.address.ip(),
@@ -265,6 +271,7 @@ mod tests {
             tiny_http_bytes: format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes(),
             authorization: None,
             content_type: None,
+            if_none_match: None,
             has_content_coding: false,
             routed: Some(TEST_ROUTE),
             step: Step::Answer(None),
@@ -352,10 +359,10 @@ mod tests {
             (client, peer, done)
         };
         let (_client, peer, done) = done_with("/long", true);
-        assert!(matches!(done.outcome, Outcome::Answered { rest, close: false } if !rest.is_empty()));
+        assert!(matches!(done.outcome, Outcome::Answered { rest, close: false, .. } if !rest.is_empty()));
         assert!(peer.event_loop_turn().is_none(), "the rest of the answer is still to be written");
         let (_client, peer, done) = done_with("/short", false);
-        assert!(matches!(done.outcome, Outcome::Answered { rest, close: true } if rest.is_empty()));
+        assert!(matches!(done.outcome, Outcome::Answered { rest, close: true, .. } if rest.is_empty()));
         assert!(peer.event_loop_turn().is_none(), "the connection is still to be ended");
         server.close();
         workers.into_iter().for_each(|worker| worker.join().unwrap());

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::postgres_link::{describe, ends_session, is_fatal, is_passing};
+use crate::postgres_link::{ConnectError, describe, ends_session, is_fatal, is_passing};
 
 /// What it means for the statement.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub enum Cause {
     Driver(postgres::Error),
     /// The pool had none for so long.
     NoSession(Duration, r2d2::Error),
+    /// A session that is not of the pool could not be made.
+    NotConnected(ConnectError),
     TimeOver,
     /// The statement changed nothing, though PostgreSQL refused nothing: what it was to do.
     NotTaken(String),
@@ -40,6 +42,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Driver(error) => formatter.write_str(&describe(error)),
             Cause::NoSession(waited, error) => write!(formatter, "no session within {waited:?}: {error}"),
+            Cause::NotConnected(error) => write!(formatter, "no session: {error}"),
             Cause::TimeOver => formatter.write_str("the request's time was over"),
             Cause::NotTaken(what) => write!(formatter, "the table did not take {what}"),
         }

@@ -18,7 +18,7 @@ mod embedded {
 }
 
 /// The names of the files there, from version 1 on. Known here, since refinery takes more than a millisecond to tell.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "api_keys",
     "key_life",
     "auth_caches",
@@ -28,6 +28,7 @@ const NAMES: [&str; 9] = [
     "tenants_of_later_servers",
     "listing_order",
     "tenants",
+    "workflows",
 ];
 const NEWEST: usize = NAMES.len();
 
@@ -148,7 +149,8 @@ fn check_owner(client: &mut Client, schema: &Schema) -> Result<(), CommandError>
              FROM pg_class
              WHERE relnamespace = '{schema}'::regnamespace AND NOT pg_has_role(relowner, 'USAGE')
                AND relname IN ('api_keys', 'auth_caches', 'api_key_changes', 'refinery_schema_history',
-                               'cloacina_tenants', 'cloacina_notifications')
+                               'cloacina_tenants', 'cloacina_notifications', 'cloacina_packages',
+                               'cloacina_package_pieces', 'cloacina_workflows')
              HAVING count(*) > 0
          ) AS problems"
     );

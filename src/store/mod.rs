@@ -1,5 +1,6 @@
 //! The database behind a pool of sessions: what runs on them, within which time, and what it means when that fails.
 
+mod apart;
 mod database_status;
 mod error;
 pub mod locks;

@@ -5,7 +5,9 @@ place AS (
                     (SELECT oid FROM pg_namespace WHERE nspname = current_schema())) AS schema
 ), wanted (relation, kind, name_of_kind) AS (VALUES
     ('api_keys', 'r', 'table'), ('auth_caches', 'r', 'table'), ('cloacina_tenants', 'r', 'table'),
-    ('cloacina_notifications', 'r', 'table'), ('refinery_schema_history', 'r', 'table'),
+    ('cloacina_notifications', 'r', 'table'),
+    ('cloacina_packages', 'r', 'table'), ('cloacina_package_pieces', 'r', 'table'), ('cloacina_workflows', 'r', 'table'),
+    ('refinery_schema_history', 'r', 'table'),
     ('api_key_changes', 'S', 'sequence'), ('api_keys_by_hash', 'i', 'index'), ('api_keys_by_id', 'i', 'index'),
     ('api_keys_newest_first', 'i', 'index'), ('api_keys_by_creation', 'i', 'index'),
     ('api_keys_by_tenant', 'i', 'index')
@@ -30,6 +32,16 @@ place AS (
     ('cloacina_tenants', 'max_pending_executions', '{int8}', 0, true), ('cloacina_tenants', 'max_package_bytes', '{int8}', 0, true),
     ('cloacina_tenants', 'max_log_bytes', '{int8}', 0, true), ('cloacina_tenants', 'max_scratch_bytes', '{int8}', 0, true),
     ('cloacina_tenants', 'retention_seconds', '{int8}', 0, true), ('cloacina_tenants', 'paths', '{jsonb}', 0, true),
+    ('cloacina_packages', 'id', '{uuid}', 0, true), ('cloacina_packages', 'tenant', '{uuid}', 0, true),
+    ('cloacina_packages', 'name', '{text}', 0, true), ('cloacina_packages', 'version', '{text}', 0, true),
+    ('cloacina_packages', 'precedence', '{text}', 0, true), ('cloacina_packages', 'is_pre_release', '{bool}', 0, true),
+    ('cloacina_packages', 'description', '{text}', 0, true), ('cloacina_packages', 'manifest', '{text}', 0, true),
+    ('cloacina_packages', 'tasks', '{_text}', 0, true), ('cloacina_packages', 'sha256', '{text}', 0, true),
+    ('cloacina_packages', 'size', '{int8}', 0, true), ('cloacina_packages', 'created_at', '{timestamptz}', 0, true),
+    ('cloacina_packages', 'deleted_at', '{timestamptz}', 0, true), ('cloacina_packages', 'has_pieces', '{bool}', 0, true),
+    ('cloacina_package_pieces', 'package', '{uuid}', 0, true), ('cloacina_package_pieces', 'number', '{int4}', 0, true),
+    ('cloacina_package_pieces', 'bytes', '{bytea}', 0, true), ('cloacina_workflows', 'tenant', '{uuid}', 0, true),
+    ('cloacina_workflows', 'name', '{text}', 0, true), ('cloacina_workflows', 'is_paused', '{bool}', 0, true),
     ('cloacina_notifications', 'channel', '{text}', 0, true), ('auth_caches', 'server', '{uuid}', 0, true), ('auth_caches', 'seen', '{int8}', 0, true),
     ('auth_caches', 'since', '{timestamptz}', 0, true),
     ('refinery_schema_history', 'version', '{int4}', 0, true),
@@ -51,13 +63,15 @@ place AS (
     -- No two rows agree in one of these: what the server makes unique itself, and what is null or counted if not given.
     SELECT relation, attnum FROM columns
     WHERE (relation, name) IN (('api_keys', 'id'), ('api_keys', 'key_hash'), ('auth_caches', 'server'), ('cloacina_tenants', 'id'),
+                               ('cloacina_packages', 'id'),
                                ('refinery_schema_history', 'version'))
        OR (relation, name) NOT IN (SELECT relation, name FROM written)
           AND (is_identity OR NOT is_generated AND COALESCE(default_value ~ '^(nextval|gen_random_uuid)\(', true))
 ), obstacles (shown, what) AS (
     SELECT shown, format('the unique index %I', relname)
     FROM ours JOIN pg_index ON indrelid = ours.oid JOIN pg_class ON pg_class.oid = indexrelid
-    WHERE relname NOT IN ('cloacina_tenants_by_name', 'cloacina_tenants_by_username') AND (indisexclusion OR indisunique AND NOT EXISTS (
+    WHERE relname NOT IN ('cloacina_tenants_by_name', 'cloacina_tenants_by_username', 'cloacina_packages_not_deleted',
+                          'cloacina_package_pieces_pkey', 'cloacina_workflows_pkey') AND (indisexclusion OR indisunique AND NOT EXISTS (
         SELECT FROM always_differs
         WHERE always_differs.relation = ours.relation AND attnum = ANY((indkey::int2[])[0:indnkeyatts - 1])))
     UNION ALL
@@ -77,6 +91,9 @@ place AS (
     ('SELECT', 'api_keys'), ('INSERT', 'api_keys'), ('UPDATE', 'api_keys'), ('SELECT', 'auth_caches'),
     ('INSERT', 'auth_caches'), ('UPDATE', 'auth_caches'), ('DELETE', 'auth_caches'), ('SELECT', 'cloacina_tenants'), ('SELECT', 'cloacina_notifications'),
     ('INSERT', 'cloacina_tenants'), ('UPDATE', 'cloacina_tenants'), ('DELETE', 'cloacina_tenants'),
+    ('SELECT', 'cloacina_packages'), ('INSERT', 'cloacina_packages'), ('UPDATE', 'cloacina_packages'), ('DELETE', 'cloacina_packages'),
+    ('SELECT', 'cloacina_package_pieces'), ('INSERT', 'cloacina_package_pieces'), ('DELETE', 'cloacina_package_pieces'),
+    ('SELECT', 'cloacina_workflows'), ('INSERT', 'cloacina_workflows'), ('UPDATE', 'cloacina_workflows'), ('DELETE', 'cloacina_workflows'),
     ('SELECT', 'refinery_schema_history'), ('USAGE', 'api_key_changes'), ('SELECT', 'api_key_changes')
 ), problems (rank, problem) AS (
     SELECT 0, format('user %s may use no schema of its search_path (%s)', current_user, current_setting('search_path'))
@@ -140,7 +157,12 @@ place AS (
       AND relation || '.' || name NOT IN ('api_keys.id', 'api_keys.key_hash', 'api_keys.name', 'api_keys.permissions',
           'api_keys.created_at', 'api_keys.is_admin', 'auth_caches.server', 'auth_caches.seen',
           'api_keys.revoked_at', 'api_keys.expires_at', 'api_keys.tenant_id', 'api_keys.tenant',
-          'cloacina_tenants.id', 'cloacina_tenants.name', 'cloacina_notifications.channel')
+          'cloacina_tenants.id', 'cloacina_tenants.name', 'cloacina_notifications.channel',
+          'cloacina_packages.id', 'cloacina_packages.tenant', 'cloacina_packages.name', 'cloacina_packages.version',
+          'cloacina_packages.precedence', 'cloacina_packages.is_pre_release', 'cloacina_packages.manifest',
+          'cloacina_packages.tasks', 'cloacina_packages.sha256', 'cloacina_packages.size',
+          'cloacina_package_pieces.package', 'cloacina_package_pieces.number', 'cloacina_package_pieces.bytes',
+          'cloacina_workflows.tenant', 'cloacina_workflows.name')
       AND (relation, name) NOT IN (SELECT relation, name FROM expected WHERE relation = 'refinery_schema_history')
     UNION ALL
     SELECT 6, format('row security hides rows of the table %s from user %s; let the server be its owner, or: ALTER TABLE %s NO FORCE ROW LEVEL SECURITY',

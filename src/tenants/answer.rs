@@ -8,6 +8,7 @@ use super::store::{Removal, TenantRow};
 use super::{Limits, Password};
 use crate::auth::Tenant;
 use crate::keys::expiry::format_rfc3339;
+use crate::workflows::store::Counts;
 
 /// How a tenant's role logs in: this is all null where it has none.
 #[derive(Serialize)]
@@ -45,6 +46,9 @@ pub struct Shown<'a> {
     created_at: String,
     #[serde(flatten)]
     limits: &'a Limits,
+    /// Not in listings.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    counts: Option<&'a Counts>,
 }
 
 impl<'a> From<&'a TenantRow> for Shown<'a> {
@@ -54,7 +58,14 @@ impl<'a> From<&'a TenantRow> for Shown<'a> {
             username: row.username.as_deref(),
             created_at: format_rfc3339(row.created_at),
             limits: &row.limits,
+            counts: None,
         }
+    }
+}
+
+impl<'a> Shown<'a> {
+    pub fn with_counts(row: &'a TenantRow, counts: &'a Counts) -> Shown<'a> {
+        Shown { counts: Some(counts), ..Shown::from(row) }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::keys::handlers::once_servers_know;
 use crate::paging::{self, cursor};
 use crate::postgres_link::describe;
 use crate::store::{Cause, StoreError};
+use crate::workflows;
 
 /// `POST /tenants`: makes a tenant, and shows its role's password, this once.
 pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
@@ -77,7 +78,7 @@ pub fn list(app: &App, call: &Call<'_>) -> Result<Response, Error> {
 
 /// `GET /tenants/{tenant}`.
 pub fn show(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
-    shown(store::show(&app.store, tenant, call.request.deadline)?, tenant)
+    shown(app, call, store::show(&app.store, tenant, call.request.deadline)?, tenant)
 }
 
 /// `PATCH /tenants/{tenant}`: changes its limits.
@@ -87,12 +88,13 @@ pub fn change(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, E
     if changed.is_some() {
         log_change(call, tenant.name(), "limits of a tenant changed");
     }
-    shown(changed, tenant)
+    shown(app, call, changed, tenant)
 }
 
-fn shown(row: Option<TenantRow>, tenant: &Tenant) -> Result<Response, Error> {
+fn shown(app: &App, call: &Call<'_>, row: Option<TenantRow>, tenant: &Tenant) -> Result<Response, Error> {
     let row = row.ok_or_else(|| not_found(tenant))?;
-    Ok(Response::json(200, &Shown::from(&row))?)
+    let counts = workflows::store::count(&app.store, tenant, call.request.deadline)?;
+    Ok(Response::json(200, &Shown::with_counts(&row, &counts))?)
 }
 
 /// It was removed meanwhile.

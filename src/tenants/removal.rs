@@ -15,6 +15,7 @@ use super::role_lock::roll_back_prepared;
 use crate::app::App;
 use crate::postgres_link::{end_sessions, quote_identifier};
 use crate::store::{Cause, Store, StoreError};
+use crate::workflows::store::removal::remove_some;
 
 /// How often removed tenants are looked for, of which another server, or this one before, has not dropped everything.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -204,6 +205,9 @@ fn drop_next(transaction: &mut Transaction<'_>, id: Uuid, role: &str) -> Result<
     }
     let keys = "DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE tenant = $1 LIMIT $2)";
     if transaction.execute(keys, &[&id, &ROWS_AT_ONCE])? > 0 {
+        return Ok(Left::More);
+    }
+    if remove_some(transaction, id)? {
         return Ok(Left::More);
     }
     transaction.execute("DELETE FROM cloacina_tenants WHERE id = $1", &[&id])?;

@@ -103,6 +103,25 @@ impl Version {
         }
     }
 
+    /// A text whose bytes sort as SemVer's precedence does (SemVer 2.0.0, 11). A number has its count of digits before it;
+    /// what ends an identifier sorts below all that can stand in one, and a release above all of its pre-releases.
+    pub fn precedence(&self) -> String {
+        let semver::Version { major, minor, patch, pre, .. } = &self.0;
+        let number = |digits: &str| format!("{:02}{digits}", digits.len());
+        let mut text: String =
+            [major, minor, patch].into_iter().map(|part| number(&part.to_string())).collect();
+        if pre.is_empty() {
+            return text + "~";
+        }
+        for identifier in pre.split('.') {
+            match identifier.bytes().all(|byte| byte.is_ascii_digit()) {
+                true => text += &format!("0{}", number(identifier)),
+                false => text += &format!("1{identifier} "),
+            }
+        }
+        text
+    }
+
     /// Whether it runs only where it is asked for by name: it has a part behind `-`.
     pub fn is_pre_release(&self) -> bool {
         !self.0.pre.is_empty()
@@ -158,6 +177,47 @@ mod tests {
     }
 
     #[test]
+    fn the_text_of_a_precedence_sorts_as_it_does() {
+        let numbers = ["0", "1", "2", "9", "10", "11", "99", "100", "18446744073709551615"];
+        let identifiers = [
+            "0",
+            "2",
+            "10",
+            "123456789012345678901234567890",
+            "-",
+            "--",
+            "-1",
+            "1a",
+            "A",
+            "Z9",
+            "a",
+            "a-",
+            "a1",
+            "aa",
+            "b",
+        ];
+        let mut texts = Vec::new();
+        for one in numbers {
+            texts.extend(numbers.map(|other| format!("{one}.{other}.1")));
+            texts.extend([format!("1.0.{one}-rc.{one}"), format!("{one}.0.0-0")]);
+        }
+        for one in identifiers {
+            texts.push(format!("1.0.0-{one}"));
+            for other in identifiers {
+                texts.push(format!("1.0.0-{one}.{other}"));
+                texts.extend(["0", "a"].map(|third| format!("1.0.0-{one}.{other}.{third}")));
+            }
+        }
+        let versions: Vec<_> = texts.iter().map(|text| Version::parse(text).unwrap()).collect();
+        for one in &versions {
+            for other in &versions {
+                let (expected, found) = (one.cmp(other), one.precedence().cmp(&other.precedence()));
+                assert_eq!(found, expected, "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
     fn versions_have_an_order_and_no_build() {
         let version = |text| Version::parse(text).unwrap();
         let ordered = [
@@ -170,6 +230,7 @@ mod tests {
             "1.0.0",
         ];
         assert!(ordered.windows(2).all(|pair| version(pair[0]) < version(pair[1])));
+        assert!(ordered.windows(2).all(|pair| version(pair[0]).precedence() < version(pair[1]).precedence()));
         assert!(version("1.0.0-rc.1").is_pre_release() && !version("1.0.0").is_pre_release());
         for bad in [
             "1",

@@ -86,3 +86,4 @@ mod unpacking;
 mod upgrades;
 mod verify;
 mod waiting;
+mod workflows;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::errors::wait_for_lookups;
 use crate::keys::{insert_key, unknown_key};
 use crate::support::http::{self, Response};
+use crate::support::package::{self, package, package_of};
 use crate::support::postgres::Database;
 use crate::support::server::{Server, Start};
 use crate::support::wait_for;
@@ -57,20 +58,31 @@ fn every_endpoint_is_described_and_every_description_is_served() {
             let request = http::request(method, &target, Some(&admin), None);
             let status = http::exchange(server.address, &request).status;
             let plain = if method == "HEAD" { "GET" } else { method };
-            let known = described.contains(&(plain.to_owned(), path.clone()));
+            // A path may be of several patterns.
+            let known = described.iter().any(|(method, pattern)| method == plain && is_of(&target, pattern));
             // What else they say does not matter: on the way, the key revokes itself.
             assert_eq!(status != 405, known, "{method} {path}: {status}");
         }
     }
 }
 
+/// Whether a path is of this pattern.
+fn is_of(path: &str, pattern: &str) -> bool {
+    let (mut parts, mut wanted) = (path.split('/'), pattern.split('/'));
+    wanted.by_ref().all(|wanted| parts.next().is_some_and(|part| wanted.starts_with('{') || part == wanted))
+        && parts.next().is_none()
+}
+
 /// An id that no key has.
 const NOTHING: &str = "00000000-0000-4000-8000-000000000000";
 
-/// A path of this pattern: of this id, and of the tenant acme unless the id names another one before a `/`.
+/// A path of this pattern: of this id, and of the tenant acme unless the id names another one before a `/`. Of a workflow it
+/// is the name, with the version after an `@`.
 fn path_of(pattern: &str, id: &str) -> String {
     let (tenant, id) = id.split_once('/').unwrap_or(("acme", id));
-    pattern.replace("{tenant}", tenant).replace("{id}", id)
+    let (name, version) = id.split_once('@').unwrap_or((id, "1.0.0"));
+    let path = pattern.replace("{tenant}", tenant).replace("{id}", id);
+    path.replace("{name}", name).replace("{version}", version)
 }
 
 /// What this stands for, where it is a reference.
@@ -99,14 +111,18 @@ fn what_any_request_may_be_answered_is_described_everywhere() {
     let database = Database::new();
     let server = Start::on(&database).arguments(["--request-timeout", "1s"]).serving();
     let document = server.get("/openapi.json", None).expect_status(200).json();
+    // An upload is read only for a client that may send it.
+    let admin = server.bootstrap_key();
+    server.post("/tenants", &admin, r#"{"schema_name":"acme"}"#).expect_status(201);
+    let let_in = format!("Host: a\r\nAuthorization: Bearer {admin}\r\n");
     let long = "x".repeat(20_000);
     let schema = "#/components/schemas/Error";
     for (method, path, responses) in operations(&document) {
         let path = path_of(path, NOTHING);
         for (status, target, version, fields) in [
             ("400", "", "1.1", ""),
-            ("408", "", "1.1", "Host: a\r\nContent-Length: 9\r\n"),
-            ("413", "", "1.1", "Host: a\r\nContent-Length: 99999999\r\n"),
+            ("408", "", "1.1", &*format!("{let_in}Content-Length: 9\r\n")),
+            ("413", "", "1.1", &*format!("{let_in}Content-Length: 999999999\r\n")),
             ("414", &*format!("?{long}"), "1.1", "Host: a\r\n"),
             ("417", "", "1.1", "Host: a\r\nExpect: tea\r\n"),
             ("421", "https://a", "1.1", "Host: a\r\n"),
@@ -236,6 +252,7 @@ fn expect_described(document: &Value, (method, path): (&str, &str), response: &R
     let content = content.get(content_type).unwrap_or_else(|| panic!("{place}: {content_type}"));
     let body = match content_type {
         "application/json" => response.json(),
+        "application/gzip" => return,
         _ => response.text().into(),
     };
     expect_fit(document, &content["schema"], &body, &place);
@@ -281,8 +298,33 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
     let change_tenant = ("PATCH", "/tenants/{tenant}");
     let remove_tenant = ("DELETE", "/tenants/{tenant}");
     let set_password = ("POST", "/tenants/{tenant}/password");
+    let list_workflows = ("GET", "/tenants/{tenant}/workflows");
+    let upload = ("POST", "/tenants/{tenant}/workflows");
+    let show_workflow = ("GET", "/tenants/{tenant}/workflows/{name}");
+    let download = ("GET", "/tenants/{tenant}/workflows/{name}/{version}/package");
+    let delete = ("DELETE", "/tenants/{tenant}/workflows/{name}/{version}");
+    let pause = ("POST", "/tenants/{tenant}/workflows/{name}/pause");
+    let resume = ("POST", "/tenants/{tenant}/workflows/{name}/resume");
     let response = server.post("/tenants", &bootstrap_key, &new_tenant).expect_status(201);
     check(create_tenant.0, create_tenant.1, response);
+    for (body, status) in [
+        (package("nightly", "1.0.0"), 201),
+        (package("nightly", "1.0.0"), 200),
+        (package_of("nightly", "1.0.0", 9), 409),
+        (package("nightly", "1.0"), 422),
+    ] {
+        let response = package::upload(server.address, "acme", &bootstrap_key, &body);
+        check(upload.0, upload.1, response.expect_status(status));
+    }
+    let large = "Content-Type: application/gzip\r\nContent-Length: 999999999\r\n";
+    let request = package::head("acme", &bootstrap_key, large);
+    check(upload.0, upload.1, http::exchange(server.address, request.as_bytes()).expect_status(413));
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nIf-None-Match: *\r\n\r\n",
+        path_of(download.1, "nightly@1.0.0"),
+        soon_over.key()
+    );
+    check(download.0, download.1, http::exchange(server.address, request.as_bytes()).expect_status(304));
     let of_tenant =
         || server.post("/tenants/acme/keys", &bootstrap_key, r#"{"name":"a"}"#).expect_status(201).json();
     let (revoked_of, rotated_of) = (of_tenant(), of_tenant());
@@ -371,6 +413,39 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
         (rotate_of, rotated_of, "", reader, None, 403),
         (rotate_of, &rotated, "", soon, None, 404),
         (rotate_of, NOTHING, "", soon, Some(r#"{"grace":1}"#), 422),
+        (show_workflow, "nightly", "", soon, None, 200),
+        (show_workflow, "nightly", "?version=1.0.0", soon, None, 200),
+        (show_workflow, "nightly", "?version=1&version=2", soon, None, 400),
+        (show_workflow, "nightly", "", unknown, None, 401),
+        (show_workflow, "nightly", "", reader, None, 403),
+        (show_workflow, "nothing", "", soon, None, 404),
+        (list_workflows, "", "", soon, None, 200),
+        (list_workflows, "", "?all=true&limit=1", soon, None, 200),
+        (list_workflows, "", "?limit=0", soon, None, 400),
+        (list_workflows, "", "", unknown, None, 401),
+        (list_workflows, "", "", reader, None, 403),
+        (list_workflows, "ghost/", "", soon, None, 404),
+        (upload, "", "", soon, None, 400),
+        (upload, "", "", unknown, None, 401),
+        (upload, "", "", reader, None, 403),
+        (upload, "ghost/", "", soon, None, 404),
+        (upload, "", "", soon, Some("{}"), 415),
+        (download, "nightly@1.0.0", "", soon, None, 200),
+        (download, "nightly@1.0.0", "", unknown, None, 401),
+        (download, "nightly@1.0.0", "", reader, None, 403),
+        (download, "nightly@2.0.0", "", soon, None, 404),
+        (pause, "nightly", "", soon, None, 200),
+        (pause, "nightly", "", unknown, None, 401),
+        (pause, "nightly", "", reader, None, 403),
+        (pause, "nothing", "", soon, None, 404),
+        (resume, "nightly", "", soon, None, 200),
+        (resume, "nightly", "", unknown, None, 401),
+        (resume, "nightly", "", reader, None, 403),
+        (resume, "nothing", "", soon, None, 404),
+        (delete, "nightly@1.0.0", "", soon, None, 200),
+        (delete, "nightly@1.0.0", "", unknown, None, 401),
+        (delete, "nightly@1.0.0", "", reader, None, 403),
+        (delete, "nightly@1.0.0", "", soon, None, 404),
         (remove_tenant, "", "", unknown, None, 401),
         (remove_tenant, "", "", reader, None, 403),
         (remove_tenant, "", "", soon, None, 200),

@@ -1,5 +1,6 @@
 //! One client's connection as the event loop sees it: what it waits for, and how it goes on. Never waits itself.
 
+mod download;
 mod read;
 mod timeouts;
 mod upload;
@@ -16,6 +17,7 @@ use mio::net::TcpStream;
 
 use self::read::Receiving;
 use super::completions::{Completion, Outcome};
+use super::download::{Download, Downloads};
 use super::error::Error;
 use super::peer::{Peer, Stage};
 use super::request::RequestInfo;
@@ -44,6 +46,8 @@ pub struct Deadlines {
     /// The same for a change that a worker has begun with: its answer may have to wait for other servers, and one that
     /// shows a new key must not be given up while it can still come.
     pub answer_to_change: Duration,
+    /// The same for an upload that has come whole: it waits for those before it.
+    pub answer_to_upload: Duration,
 }
 
 /// What may change from one request to the next.
@@ -62,6 +66,7 @@ pub struct ConnectionContext {
     /// One read goes here first; connections keep only what they must.
     scratch: Box<[u8]>,
     uploads: Uploads,
+    downloads: Downloads,
 }
 
 impl ConnectionContext {
@@ -73,8 +78,9 @@ impl ConnectionContext {
         upload_directory: PathBuf,
     ) -> io::Result<ConnectionContext> {
         let uploads = Uploads::start(&server, upload_directory)?;
+        let downloads = Downloads::start(&server)?;
         let scratch = vec![0; 16 * 1024].into_boxed_slice();
-        Ok(ConnectionContext { server, rules, draining: None, scratch, uploads })
+        Ok(ConnectionContext { server, rules, draining: None, scratch, uploads, downloads })
     }
 
     fn reject(&self, reason: Rejection) {
@@ -97,6 +103,8 @@ enum Phase {
     Storing(Instant),
     /// A worker's answer, or, once that is given, the first byte of the next request.
     Serving,
+    /// The next piece of a download.
+    Fetching(Instant),
     /// The client, to take an answer.
     Writing(Instant),
     /// The client, to close.
@@ -130,6 +138,8 @@ pub struct Connection {
     client_finished: bool,
     /// Answers that the socket would not take at once.
     output: Vec<u8>,
+    /// What follows on `output`.
+    download: Option<Download>,
     /// After `output` nothing more is answered.
     closing: bool,
     thrown_away: usize,
@@ -148,6 +158,7 @@ impl Connection {
             socket_empty: false,
             client_finished: false,
             output: Vec::new(),
+            download: None,
             closing: false,
             thrown_away: 0,
         }
@@ -174,7 +185,7 @@ impl Connection {
             Phase::Reading(since) | Phase::Writing(since) => Some((false, since)),
             Phase::Lingering(since) => Some((true, since)),
             // They are few, and end when their client stalls.
-            Phase::Uploading | Phase::Storing(_) => None,
+            Phase::Uploading | Phase::Storing(_) | Phase::Fetching(_) => None,
             // A client that has finished sending may be gone, and an answer that waits would keep its place for it.
             Phase::Serving if self.client_finished && self.peer.stage() == Some(Stage::Parked) => {
                 self.serving.as_ref().map(|info| (true, info.read_at))
@@ -187,7 +198,7 @@ impl Connection {
     pub fn ready(&mut self, context: &mut ConnectionContext, finished: bool, gone: bool) -> NextAction {
         self.socket_empty = false;
         self.client_finished |= finished;
-        if gone && matches!(self.phase, Phase::Serving | Phase::Storing(_)) {
+        if gone && matches!(self.phase, Phase::Serving | Phase::Storing(_) | Phase::Fetching(_)) {
             return NextAction::End;
         }
         self.advance(context)
@@ -197,13 +208,15 @@ impl Connection {
     pub fn complete(&mut self, context: &mut ConnectionContext, completion: Completion) -> NextAction {
         let now = Instant::now();
         match completion.outcome {
-            Outcome::Answered { rest, close } => {
-                if close || !rest.is_empty() {
+            Outcome::Answered { rest, download, close } => {
+                let is_more = !rest.is_empty() || download.is_some();
+                if close || is_more {
                     self.peer.release(now);
                 }
                 self.closing |= close;
-                if !rest.is_empty() {
+                if is_more {
                     self.output = rest;
+                    self.download = download;
                     self.phase = Phase::Writing(now);
                 }
             }
@@ -212,6 +225,11 @@ impl Connection {
                 self.begin_upload(context);
             }
             Outcome::Stored(stored) => self.stored(context, stored),
+            Outcome::Fetched(fetched) => {
+                if !self.fetched(fetched) {
+                    return NextAction::End;
+                }
+            }
         }
         self.advance(context)
     }
@@ -222,7 +240,7 @@ impl Connection {
             if let Phase::Lingering(_) = self.phase {
                 return self.linger(context);
             }
-            if let Phase::Storing(_) = self.phase {
+            if let Phase::Storing(_) | Phase::Fetching(_) = self.phase {
                 return NextAction::Wait;
             }
             if matches!(self.phase, Phase::Serving) {
@@ -237,6 +255,10 @@ impl Connection {
                 return NextAction::End;
             }
             if !self.output.is_empty() {
+                return NextAction::Wait;
+            }
+            if let Some(download) = self.download.take() {
+                self.fetch(context, download);
                 return NextAction::Wait;
             }
             if self.closing {

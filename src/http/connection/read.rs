@@ -55,6 +55,7 @@ impl Receiving {
             },
             method: head.method,
             is_change: !matches!(head.method, "GET" | "HEAD"),
+            is_upload: false,
             route,
             keep_alive: head.keep_alive,
             is_1_0: head.is_1_0,
@@ -96,10 +97,8 @@ impl Connection {
                 Some((head, length)) => {
                     self.start += length;
                     let receiving = Receiving::new(context, &self.peer, head, now);
-                    if let Ok(Some(routed @ Routed { body: BodyKind::Stream { most_bytes }, .. })) =
-                        receiving.routed
-                    {
-                        self.ask_for_authorization(context, receiving, routed, most_bytes);
+                    if let Ok(Some(routed @ Routed { body: BodyKind::Stream, .. })) = receiving.routed {
+                        self.ask_for_authorization(context, receiving, routed);
                         return Ok(true);
                     }
                     if matches!(receiving.head.body, Body::Length(length) if length > BODY_LIMIT) {

@@ -48,6 +48,10 @@ impl Connection {
                 self.refuse_upload(context, &Error::StorageTooSlow);
                 self.advance(context)
             }
+            Phase::Fetching(since) if over(since, context.rules.deadlines.answer) => {
+                log::warn!("the next piece of a download did not come in time; its connection is ended");
+                NextAction::End
+            }
             Phase::Writing(since) if over(since, context.rules.deadlines.write) => {
                 context.reject(Rejection::TooSlow);
                 NextAction::End
@@ -71,6 +75,9 @@ impl Connection {
             waited
                 >= match info {
                     RequestInfo { route: PROBE, .. } => PROBE_PATIENCE,
+                    upload if upload.is_upload && stage == Stage::Parked => {
+                        context.rules.deadlines.answer_to_upload
+                    }
                     change if change.is_change && stage != Stage::Queued => {
                         context.rules.deadlines.answer_to_change
                     }

@@ -46,13 +46,12 @@ impl Connection {
         context: &ConnectionContext,
         mut receiving: Receiving,
         routed: Routed,
-        most_bytes: usize,
     ) {
         let deadline = receiving.info.read_at + context.rules.deadlines.answer;
         // Refused, its body stays unread, so its connection ends; and nothing is changed by this.
         let info = RequestInfo { keep_alive: false, is_change: false, deadline, ..receiving.info.clone() };
         self.hand_on(context, &receiving.head, &[], Some(routed), Step::Authorize(routed), &info);
-        receiving.chunks = Chunks::new(most_bytes);
+        receiving.chunks = Chunks::new(context.server.service.most_stream_bytes(routed));
         self.receiving = Some(Box::new(receiving));
     }
 
@@ -170,8 +169,8 @@ mod tests {
         let service = TestService(|_: &Request<'_>| Response::no_content());
         let (_poll, server) = ServerContext::for_tests(8, Arc::new(service));
         let second = Duration::from_secs(1);
-        let [request, idle, write, answer, answer_to_change] = [second; 5];
-        let deadlines = Deadlines { request, idle, write, answer, answer_to_change };
+        let [request, idle, write, answer, answer_to_change, answer_to_upload] = [second; 6];
+        let deadlines = Deadlines { request, idle, write, answer, answer_to_change, answer_to_upload };
         let rules = Rules { deadlines, trusted_proxies: Default::default() };
         let mut context = ConnectionContext::new(Arc::clone(&server), rules, std::env::temp_dir()).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -184,7 +183,7 @@ mod tests {
         let head = b"POST /test HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
         let head = head::read_head(head).unwrap().unwrap().0;
         let receiving = Receiving::new(&mut context, &connection.peer, head, Instant::now());
-        connection.ask_for_authorization(&context, receiving, TEST_ROUTE, 5);
+        connection.ask_for_authorization(&context, receiving, TEST_ROUTE);
         let (job, _) = server.reads.pop().unwrap();
         assert!(matches!(job.step, Step::Authorize(_)) && job.peer.claim());
         connection.complete(&mut context, Completion { token, outcome: Outcome::Authorized });

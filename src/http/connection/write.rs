@@ -31,6 +31,7 @@ impl Connection {
         let service = &context.server.service;
         info.read_at = Instant::now();
         info.deadline = info.read_at + context.rules.deadlines.answer;
+        info.is_upload = upload.is_some();
         // A bug that a request brings to light is its own answer, as with a worker.
         let now = |routed| {
             catch_unwind(AssertUnwindSafe(|| service.answer_now(routed, &head.request(&info, body))))
@@ -62,6 +63,7 @@ impl Connection {
             tiny_http_bytes: head.plain_request(body),
             authorization: head.authorization.clone(),
             content_type: head.content_type.clone(),
+            if_none_match: head.if_none_match.clone(),
             has_content_coding: head.has_content_coding,
             routed,
             step,
@@ -112,6 +114,7 @@ impl Connection {
             method: if is_head { "HEAD" } else { head::OTHER_METHOD },
             route: "malformed",
             is_change: false,
+            is_upload: false,
             keep_alive: false,
             is_1_0: false,
             client: self.peer.address.ip().to_canonical(),

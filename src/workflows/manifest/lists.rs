@@ -55,7 +55,7 @@ fn wrong_program(program: &str, words: usize, found: &dyn Fn(&str) -> Found) -> 
         return Some(format!("`{shown}` leads out of the package"));
     };
     match found(&path) {
-        Found::File { is_executable: true } => None,
+        Found::File { is_executable: true } | Found::Known => None,
         Found::File { is_executable: false } => {
             Some(format!("`{shown}` is not executable; `chmod +x {}` makes it so", start_of(&path)))
         }

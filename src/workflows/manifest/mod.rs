@@ -112,7 +112,11 @@ pub struct Trigger {
 pub enum Found {
     Nothing,
     Directory,
-    File { is_executable: bool },
+    File {
+        is_executable: bool,
+    },
+    /// What its command needs: the package was checked before.
+    Known,
 }
 
 impl Manifest {

@@ -96,6 +96,11 @@ impl Connection {
         Connection { stream, buffer: Vec::new(), ended: false }
     }
 
+    /// Another one to the same place.
+    pub fn again(&self) -> Connection {
+        Connection::open(self.stream.peer_addr().unwrap())
+    }
+
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap_or_else(|error| panic!("cannot send: {error}"));

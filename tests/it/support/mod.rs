@@ -11,6 +11,7 @@ pub mod image;
 pub mod made;
 pub mod metrics;
 pub mod nameserver;
+pub mod package;
 pub mod postgres;
 pub mod program;
 pub mod proxy;

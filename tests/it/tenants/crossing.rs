@@ -90,7 +90,12 @@ impl Operation {
             )
             .as_bytes(),
         );
-        connection.receive(&self.method)
+        let response = connection.receive(&self.method);
+        // Where the client may not send its upload.
+        if response.closes() {
+            *connection = connection.again();
+        }
+        response
     }
 }
 
@@ -101,9 +106,10 @@ fn bearer(key: &str) -> String {
 /// Status, field lines and body.
 type Essence = (u16, Vec<(String, String)>, String);
 
-/// All of a response but what is another one each time.
+/// All of a response but what is another one each time, and whether the connection goes on: it ends where the body stays
+/// unread of an upload that is refused.
 fn essence(method: &str, response: &Response) -> Essence {
-    let is_own = |name: &str| name == "Date" || name == "X-Request-Id";
+    let is_own = |name: &str| ["Date", "X-Request-Id", "Connection"].contains(&name);
     let headers = response.headers.iter().filter(|(name, _)| !is_own(name)).cloned().collect();
     let body = if method == "HEAD" { String::new() } else { response.text().to_owned() };
     (response.status, headers, body)

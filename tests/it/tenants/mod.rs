@@ -19,6 +19,6 @@ mod removal_across_servers;
 mod rights;
 mod role;
 mod same_names;
-mod site;
+pub mod site;
 mod verify;
 mod walls;

@@ -1,0 +1,8 @@
+//! Workflows: packages that are uploaded, listed, downloaded, deleted, paused and resumed.
+
+mod forms;
+mod large;
+mod limits;
+mod listing;
+mod lost;
+mod upload;
