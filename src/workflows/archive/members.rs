@@ -212,6 +212,12 @@ fn checked_size(header: &Header) -> Result<u64, &'static str> {
     if bytes[end_of_name..].iter().any(|byte| *byte != 0) {
         return Err("has fields that only incremental, sparse or divided archives have, or those of star");
     }
+    // Owner, group, time and device mean nothing here, but some programs take a header that they are wrong in for the end.
+    let meaningless = [&old.uid[..], &old.gid, &old.mtime, &bytes[329..337], &bytes[337..345]];
+    let is_number = |field: &[u8]| matches!(field[0], 0x80 | 0xff) || number(field).is_some();
+    if !meaningless.into_iter().all(|field| field.iter().all(|byte| *byte == b' ') || is_number(field)) {
+        return Err("has an owner, a group, a time or a device that is no number");
+    }
     number(&old.size).ok_or("has a size that is negative, too large or no number")
 }
 

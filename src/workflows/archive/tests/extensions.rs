@@ -122,6 +122,16 @@ fn sizes_that_are_no_sizes_are_refused() {
         assert_problems(&of_size(size), &["a: has a size that is negative, too large or no number"]);
     }
     assert_problems(&of_size(b"\x80\0\0\0\0\0\0\0\0\0\0\0"), &[]);
+    let meaningless = |at: usize, bytes: &'static [u8]| {
+        let edit = |header: &mut Header| header.as_mut_bytes()[at..at + bytes.len()].copy_from_slice(bytes);
+        Made::new().raw(b'0', b"a", edit, b"").archive()
+    };
+    for at in [108, 116, 136, 329, 337] {
+        let expected = "a: has an owner, a group, a time or a device that is no number";
+        assert_problems(&meaningless(at, b"000\xdb750"), &[expected]);
+        assert_problems(&meaningless(at, b"        "), &[]);
+        assert_problems(&meaningless(at, b"\xff\xff\xff\xff\xff\xff\xff\xfe"), &[]);
+    }
     let made = Made::new().raw(b'0', b"a", |header| header.as_old_mut().mode = *b"rw-r--r-", b"");
     assert_problems(&made.archive(), &["a: has a mode that is no number"]);
 }
