@@ -8,7 +8,8 @@ mod command_error;
 mod config;
 mod cron;
 mod database_command;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "nothing runs tasks yet"))]
+#[expect(dead_code, reason = "no server runs tasks yet")]
+#[cfg_attr(not(test), expect(unused_imports, reason = "no server runs tasks yet"))]
 mod engine;
 mod error;
 mod error_response;
@@ -35,8 +36,6 @@ mod suggestion;
 mod systemd;
 mod tenants;
 mod terminal;
-#[expect(dead_code, reason = "no command uses packages yet")]
-#[expect(unused_imports, reason = "no command uses packages yet")]
 mod workflows;
 
 use std::ffi::OsString;
@@ -105,6 +104,7 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, CommandError> {
             let needs = config::Setting::is_for_tenants;
             return tenants::command::run(action, settings_of_command(invocation.home, flags, needs));
         }
+        Command::Workflow(action) => return workflows::command::run(action),
         Command::Health(url) => {
             let url = url.map_or_else(|| health::url_of(config::bind(home()?)?), Ok)?;
             health::check(&url)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pico_args::Arguments;
 
-use super::{switch, topics, value};
+use super::{switch, topics, value, values};
 use crate::command_error::CommandError;
 use crate::config::{Flags, Form, Setting};
 
@@ -17,6 +17,8 @@ pub struct Flag {
     pub short: Option<&'static str>,
     /// `None` for a flag without a value.
     pub value: Option<Value>,
+    /// It may be given more than once.
+    pub repeats: bool,
     /// One line or more; the first of them says it in short.
     pub help: &'static str,
 }
@@ -48,7 +50,7 @@ pub enum Kind {
 impl Flag {
     /// A flag without a value.
     pub const fn switch(name: &'static str, help: &'static str) -> Flag {
-        Flag { name, short: None, value: None, help }
+        Flag { name, short: None, value: None, repeats: false, help }
     }
 
     pub const fn with_value(
@@ -57,7 +59,7 @@ impl Flag {
         kind: Kind,
         help: &'static str,
     ) -> Flag {
-        Flag { name, short: None, value: Some(Value { placeholder, kind }), help }
+        Flag { name, short: None, value: Some(Value { placeholder, kind }), repeats: false, help }
     }
 
     /// The flag of a setting.
@@ -65,7 +67,7 @@ impl Flag {
         let kind = if setting.file_for.is_some() { Kind::File } else { Kind::Free };
         let value = Value { placeholder: setting.placeholder, kind };
         let value = (setting.form != Form::Switch).then_some(value);
-        Flag { name: setting.flag, short: None, value, help: setting.help }
+        Flag { name: setting.flag, short: None, value, repeats: false, help: setting.help }
     }
 
     /// Its help in one line, without the default.
@@ -79,7 +81,7 @@ impl Flag {
 #[derive(Default)]
 pub struct Given {
     /// Those that have a value and those that have none, by their names.
-    own: BTreeMap<&'static str, String>,
+    own: BTreeMap<&'static str, Vec<String>>,
     pub settings: Flags,
 }
 
@@ -91,21 +93,28 @@ impl Given {
     pub fn take(command: &str, arguments: &mut Arguments) -> Result<Given, CommandError> {
         let mut given = Given::default();
         let Some(topic) = topics::topic(command) else { return Ok(given) };
-        let mut take = |flag: &Flag| match flag.value {
-            None => Ok(switch(arguments, flag.name).then(|| "true".to_owned())),
-            Some(_) => value(arguments, flag.name),
+        let mut take = |flag: &Flag| match (flag.value, flag.repeats) {
+            (None, _) => Ok(Vec::from_iter(switch(arguments, flag.name).then(|| "true".to_owned()))),
+            (Some(_), false) => value(arguments, flag).map(Vec::from_iter),
+            (Some(_), true) => values(arguments, flag),
         };
         for setting in topic.settings() {
-            given.settings.extend(take(&Flag::of_setting(setting))?.map(|value| (setting.key, value)));
+            given.settings.extend(take(&Flag::of_setting(setting))?.pop().map(|value| (setting.key, value)));
         }
         for flag in topic.flags {
-            given.own.extend(take(flag)?.map(|value| (flag.name, value)));
+            let values = take(flag)?;
+            given.own.extend((!values.is_empty()).then_some((flag.name, values)));
         }
         Ok(given)
     }
 
     pub fn value(&mut self, flag: &str) -> Option<String> {
-        self.own.remove(flag)
+        self.values(flag).pop()
+    }
+
+    /// Of a flag that repeats, in the order in which they were given.
+    pub fn values(&mut self, flag: &str) -> Vec<String> {
+        self.own.remove(flag).unwrap_or_default()
     }
 
     pub fn switch(&self, flag: &str) -> bool {

@@ -10,6 +10,7 @@ mod keys;
 pub mod table;
 mod tenants;
 mod topics;
+mod workflow;
 
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
@@ -23,9 +24,10 @@ use crate::logging;
 use crate::suggestion::did_you_mean;
 
 use crate::terminal;
-use flags::Given;
+use flags::{Flag, Given};
 pub use keys::KeysAction;
 pub use tenants::TenantsAction;
+pub use workflow::{RunFlags, WorkflowAction};
 
 /// A command line that is right in form. Its values are not looked at yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,6 +54,7 @@ pub enum Command {
     Keys(KeysAction, Flags),
     /// The same.
     Tenants(TenantsAction, Flags),
+    Workflow(WorkflowAction),
     /// The server's URL, if it is given.
     Health(Option<String>),
     /// Print this text: a help, the version, or a script for a shell.
@@ -67,7 +70,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, CommandError> {
     let help = switch(&mut arguments, ["-h", "--help"]);
     let version = switch(&mut arguments, ["-V", "--version"]);
     let verbose = switch(&mut arguments, ["-v", "--verbose"]);
-    let home = value(&mut arguments, "--home")?;
+    let home = value(&mut arguments, &topics::HOME)?;
     let name = arguments.subcommand().map_err(|error| Usage(error.to_string()))?;
     let command = match name.as_deref() {
         _ if version => Command::Print(concat!("cloacinactl ", env!("CARGO_PKG_VERSION"), "\n").to_owned()),
@@ -100,6 +103,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, CommandError> {
             let (action, flags) = tenants::parse(arguments, literal)?;
             Command::Tenants(action, flags)
         }
+        Some("workflow") => Command::Workflow(workflow::parse(arguments, literal)?),
         Some("health") => {
             let mut given = Given::take("health", &mut arguments)?;
             no_operands("health", arguments, literal)?;
@@ -190,24 +194,39 @@ fn switch(arguments: &mut Arguments, names: impl Into<pico_args::Keys> + Copy) -
     given
 }
 
-/// A flag's value, as `--flag value` or `--flag=value`.
-fn value(arguments: &mut Arguments, flag: &'static str) -> Result<Option<String>, CommandError> {
+/// A flag's value, as `--flag value` or `--flag=value`, and behind its one dash where it has a short form.
+fn value(arguments: &mut Arguments, flag: &Flag) -> Result<Option<String>, CommandError> {
+    let mut values = values(arguments, flag)?;
+    match values.len() {
+        0 | 1 => Ok(values.pop()),
+        _ => Err(Usage(format!("`{}` is given twice; once is enough", flag.name))),
+    }
+}
+
+/// The same of a flag that may be given more than once.
+fn values(arguments: &mut Arguments, flag: &Flag) -> Result<Vec<String>, CommandError> {
+    let name = flag.name;
     let missing =
-        || Usage(format!("`{flag}` needs a value (one that begins with `--` is written {flag}=VALUE)"));
-    let all = arguments.clone().finish();
-    if let Some(at) = all.iter().position(|argument| argument == flag) {
-        match all.get(at + 1) {
-            Some(next) if !next.to_string_lossy().starts_with("--") => {}
-            _ => return Err(missing()),
+        || Usage(format!("`{name}` needs a value (one that begins with `--` is written {name}=VALUE)"));
+    let is_flag = |argument: &OsString| argument == name || flag.short.is_some_and(|short| argument == short);
+    let mut found = Vec::new();
+    loop {
+        let all = arguments.clone().finish();
+        if let Some(at) = all.iter().position(is_flag) {
+            match all.get(at + 1) {
+                Some(next) if !next.to_string_lossy().starts_with("--") => {}
+                _ => return Err(missing()),
+            }
+        }
+        let next = match flag.short {
+            Some(short) => arguments.opt_value_from_str::<_, String>([short, name]),
+            None => arguments.opt_value_from_str::<_, String>(name),
+        };
+        match next.map_err(|_| missing())? {
+            Some(value) => found.push(value),
+            None => return Ok(found),
         }
     }
-    let found = arguments.opt_value_from_str::<_, String>(flag).map_err(|_| missing())?;
-    if found.is_some()
-        && arguments.clone().finish().iter().any(|argument| name_of(&argument.to_string_lossy()) == flag)
-    {
-        return Err(Usage(format!("`{flag}` is given twice; once is enough")));
-    }
-    Ok(found)
 }
 
 /// What is left when all flags are taken: no flag that we do not know.
@@ -401,7 +420,7 @@ mod tests {
         for (line, message) in [
             (
                 [].as_slice(),
-                "no command given; commands are serve, config, keys, tenants, health, completions, help",
+                "no command given; commands are serve, config, keys, tenants, workflow, health, completions, help",
             ),
             (&["srve"], "unknown command `srve` (did you mean `serve`?); commands are serve"),
             (&["srve", "--help"], "unknown command `srve`"),

@@ -2,6 +2,7 @@
 
 use super::completions::SHELLS;
 use super::flags::{Flag, Kind, Value};
+use super::workflow::{PACK_FLAGS, RUN_FLAGS};
 use crate::config::{SETTINGS, Setting};
 
 /// A command or an action of one.
@@ -202,6 +203,41 @@ Do not serve: say what a start would find in configuration, files and database, 
         ..TENANTS
     },
     Topic {
+        name: "workflow",
+        summary: "check, pack, run, schema: packages of tasks, here, without server or database",
+        text: include_str!("help/workflow.txt"),
+        ..PLAIN
+    },
+    Topic {
+        name: "workflow check",
+        summary: "say all that is wrong with a package",
+        text: include_str!("help/workflow-check.txt"),
+        operands: &[Value { placeholder: "DIR|FILE", kind: Kind::File }],
+        ..PLAIN
+    },
+    Topic {
+        name: "workflow pack",
+        summary: "make the archive that is uploaded",
+        text: include_str!("help/workflow-pack.txt"),
+        flags: PACK_FLAGS,
+        operands: &[Value { placeholder: "DIR", kind: Kind::Directory }],
+        ..PLAIN
+    },
+    Topic {
+        name: "workflow run",
+        summary: "run a package's tasks here, as a server would",
+        text: include_str!("help/workflow-run.txt"),
+        flags: RUN_FLAGS,
+        operands: &[Value { placeholder: "DIR|FILE", kind: Kind::File }],
+        ..PLAIN
+    },
+    Topic {
+        name: "workflow schema",
+        summary: "print the JSON schema of package.toml, for editors",
+        text: include_str!("help/workflow-schema.txt"),
+        ..PLAIN
+    },
+    Topic {
         name: "health",
         summary: "ask a running server whether it is ready",
         text: include_str!("help/health.txt"),
@@ -229,14 +265,16 @@ Do not serve: say what a start would find in configuration, files and database, 
     },
 ];
 
+pub const HOME: Flag = Flag::with_value(
+    "--home",
+    "DIR",
+    Kind::Directory,
+    "Holds config.toml, bootstrap-key and logs/. [default: ~/.cloacina]",
+);
+
 /// Those of every command.
 pub const GLOBAL: &[Flag] = &[
-    Flag::with_value(
-        "--home",
-        "DIR",
-        Kind::Directory,
-        "Holds config.toml, bootstrap-key and logs/. [default: ~/.cloacina]",
-    ),
+    HOME,
     Flag { short: Some("-v"), ..Flag::switch("--verbose", "Log debug lines.") },
     Flag { short: Some("-h"), ..Flag::switch("--help", "Print help, of the command if there is one.") },
     Flag { short: Some("-V"), ..Flag::switch("--version", "Print the version.") },

@@ -2,6 +2,7 @@
 //! this program may have to read it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
@@ -91,6 +92,18 @@ pub enum End {
     Cancelled,
     /// Not started, or ended or refused by the supervisor: why.
     Failed(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Exited(code) => write!(f, "exit code {code}"),
+            End::Signaled { name, .. } => write!(f, "killed by {name}"),
+            End::TimedOut => f.write_str("timed out"),
+            End::Cancelled => f.write_str("cancelled"),
+            End::Failed(why) => f.write_str(why),
+        }
+    }
 }
 
 /// An attempt directory.

@@ -2,11 +2,13 @@
 
 mod answer;
 pub mod archive;
+pub mod command;
 pub mod handlers;
+mod local_run;
 pub mod manifest;
 mod multipart;
 pub mod names;
-pub mod package;
+mod package;
 pub mod problem;
 pub mod store;
 pub mod upload;

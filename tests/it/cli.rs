@@ -41,12 +41,14 @@ fn serve_help_says_flag_variable_and_default() {
 #[test]
 fn wrong_usage_is_exit_code_2_and_one_line() {
     let scratch = Scratch::new();
-    scratch
-        .run(&[])
-        .failed(2, &["no command given", "serve, config, keys, tenants, health, completions, help"]);
-    scratch
-        .run(&["start"])
-        .failed(2, &["unknown command `start`", "serve, config, keys, tenants, health, completions, help"]);
+    scratch.run(&[]).failed(
+        2,
+        &["no command given", "serve, config, keys, tenants, workflow, health, completions, help"],
+    );
+    scratch.run(&["start"]).failed(
+        2,
+        &["unknown command `start`", "serve, config, keys, tenants, workflow, health, completions, help"],
+    );
     scratch.run(&["serve", "--prot", "1"]).failed(2, &["`--prot`", "--bind"]);
     scratch.run(&["srve"]).failed(2, &["unknown command `srve` (did you mean `serve`?)"]);
     scratch

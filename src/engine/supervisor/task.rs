@@ -153,7 +153,10 @@ impl<'a> Task<'a> {
             if came.has_child_ended {
                 self.look_at_children();
             }
-            if came.is_cancelled {
+            if came.is_cancelled && self.stopped_for == Some(End::Cancelled) {
+                // Told again: without the rest of the grace.
+                self.kill_at = Some(Instant::now());
+            } else if came.is_cancelled {
                 self.stop(End::Cancelled);
             }
         }

@@ -66,7 +66,6 @@ impl fmt::Display for UnpackError {
 /// # Errors
 /// It could not be done until then. Nothing of it is left, unless the disk hangs; what is then left goes when a package is
 /// unpacked beside it the next time.
-#[cfg_attr(test, expect(dead_code, reason = "a process of this program is needed, which no unit test has"))]
 pub fn unpack_in_process(archive: File, destination: &Path, until: Instant) -> Result<(), UnpackError> {
     unpack_by(Path::new("/proc/self/exe"), archive, destination, until)
 }

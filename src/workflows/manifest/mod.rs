@@ -7,6 +7,7 @@ mod lists;
 mod node;
 mod problems;
 mod reader;
+#[cfg(test)]
 mod reference;
 mod run_if;
 mod schema;
@@ -22,7 +23,6 @@ use std::time::Duration;
 
 use node::Node;
 use problems::Problems;
-pub use reference::reference;
 pub use schema::schema;
 
 use super::names::{TaskId, TriggerName, Version, WorkflowName};
@@ -43,6 +43,7 @@ pub struct Manifest {
     pub version: Version,
     pub description: Option<String>,
     /// How many executions of it may run at once; `None` is any number.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no server runs executions yet"))]
     pub max_running: Option<u32>,
     /// Environment variables of every task.
     pub env: BTreeMap<String, String>,

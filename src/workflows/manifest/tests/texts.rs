@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::workflows::manifest::grammar::{HEADED, Kind, MANIFEST, Presence, Table};
+use crate::workflows::manifest::reference::reference;
 
 /// Each table with its schema.
 fn tables(table: &'static Table, schema: &Value, found: &mut Vec<(&'static Table, Value)>) {
@@ -36,6 +37,14 @@ fn the_schema_has_every_field_and_no_other() {
             );
         }
     }
+}
+
+/// `workflow schema --help` says it, and the man page says what that says.
+#[test]
+fn the_help_text_ends_with_the_reference() {
+    let help = include_str!("../../../cli/help/workflow-schema.txt");
+    let reference = reference();
+    assert!(help.ends_with(&reference), "the help text must end with\n{reference}");
 }
 
 #[test]
