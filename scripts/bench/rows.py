@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -197,6 +198,35 @@ def memory(bench):
             one.close()
 
 
+def workflow_run(bench):
+    """Tasks that end at once, beside the processes that each of them is: a supervisor, what becomes the command, and that."""
+    tasks = 200 if bench.brief else 1000
+    with tempfile.TemporaryDirectory() as package:
+        os.chmod(package, 0o755)
+        with open(f"{package}/package.toml", "w", encoding="utf-8") as file:
+            file.write('[package]\nname = "bench"\nversion = "1.0.0"\n')
+            file.writelines(f'[[tasks]]\nid = "t{number}"\ncommand = ["true"]\n' for number in range(tasks))
+        user = ["--task-user", "nobody"] if os.geteuid() == 0 else []
+        command = [lab.BINARY, "workflow", "run", package, "--task-slots", str(os.cpu_count()), *user]
+
+        def ours():
+            began = time.perf_counter()
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True).stdout
+            assert f"({tasks} completed)" in done, done
+            return tasks / (time.perf_counter() - began)
+
+        def loop():
+            began = time.perf_counter()
+            for program, times in ((f"{lab.BINARY} --version", 2 * tasks), ("/bin/true", tasks)):
+                each = ["xargs", "-P", str(os.cpu_count()), "-I{}", *program.split()]
+                lines = "x\n" * times
+                subprocess.run(each, input=lines, stdout=subprocess.DEVNULL, text=True, check=True)
+            return tasks / (time.perf_counter() - began)
+
+        ours, theirs = bench.pairs(ours, loop)
+        report.compared("`workflow run`, tasks that end at once", "/s", ours, theirs, "the same processes", 0.5)
+
+
 def binary_size(bench):
     def mib(path):
         return os.path.getsize(path) / 1024 / 1024
@@ -240,4 +270,4 @@ def two_servers(bench):
     )
 
 
-ROWS = [health, verify, list_10, unknown_key, create, list_1000, latency, cold_start, memory, binary_size, two_servers]
+ROWS = [health, verify, list_10, unknown_key, create, list_1000, latency, cold_start, memory, workflow_run, binary_size, two_servers]

@@ -86,4 +86,5 @@ mod unpacking;
 mod upgrades;
 mod verify;
 mod waiting;
+mod workflow_run;
 mod workflows;
