@@ -157,7 +157,11 @@ time.sleep(0.5)";
 #[test]
 fn exec_task_may_be_killed_before_it_is_the_command() {
     let mut killed = 0;
-    for round in 0..20 {
+    // On a quick machine it rarely is slow enough.
+    for round in 0..400 {
+        if killed == 5 {
+            break;
+        }
         let running = Attempt::script(As::Plain, "sleep 0.01; exit 3").start();
         let child = wait_for("a child", || {
             children(running.process.pid()).first().copied().or_else(|| {
@@ -173,7 +177,8 @@ fn exec_task_may_be_killed_before_it_is_the_command() {
         let outcome = running.ended();
         let expected = [json!({"signaled": {"signal": 9, "name": "SIGKILL"}}), json!({"exited": 3})];
         assert!(expected.contains(outcome.end()), "round {round}: {}", outcome.outcome);
-        killed += u32::from(outcome.end() == &expected[0] && name.starts_with("cloacinactl"));
+        // It is started as /proc/self/exe, and the command as `sh`.
+        killed += u32::from(outcome.end() == &expected[0] && name.trim() != "sh");
     }
     assert!(killed > 0, "not one was killed before it was the command");
 }
