@@ -143,3 +143,16 @@ fn exit_codes_and_the_other_variables_stand_in_it() {
         assert!(overview.contains(variable) && variables.contains(variable), "no {variable} in {variables}");
     }
 }
+
+#[test]
+fn the_fields_of_a_manifest_stand_in_it() {
+    let help = help("workflow schema");
+    let (_, fields) = help.split_once("these tables and fields:\n\n").unwrap();
+    let (fields, _) = fields.split_once("\nFlags of every command").unwrap();
+    let page = shown();
+    let lines: Vec<_> = page.lines().map(str::trim).collect();
+    assert!(fields.lines().count() > 50, "{fields}");
+    for line in fields.lines().map(str::trim) {
+        assert!(lines.contains(&line), "no {line:?} in {page}");
+    }
+}

@@ -2,11 +2,16 @@
 //! commands work as printed.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use nix::unistd::Uid;
+
 use crate::support::cluster::Cluster;
+use crate::support::directory::Directory;
 use crate::support::postgres::Database;
-use crate::support::program::{Process, cloacinactl};
+use crate::support::program::{Process, binary, cloacinactl};
 use crate::support::server::Server;
 
 const README: &str = include_str!("../../README.md");
@@ -107,4 +112,36 @@ fn the_commands_for_tenants_work_as_printed() {
     assert_eq!(row.get::<_, &str>(0), "globex");
     assert_eq!(answers[2]["keys"].as_array().unwrap().len(), 1);
     assert_eq!(answers[3]["error"], "insufficient permissions");
+}
+
+/// From an empty directory to the first run in five commands, and from there to the server.
+#[test]
+fn the_first_workflow_runs_as_printed() {
+    let database = Database::new();
+    let server = Server::start(&database);
+    let directory = Directory::new();
+    // Root has to name another user, who has to reach the directory.
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let user = if Uid::effective().is_root() { "--task-user nobody" } else { "" };
+    let before = format!(
+        "cd {}\ncloacinactl() {{ if [ \"$2\" = run ]; then set -- \"$@\" {user}; fi; {} \"$@\"; }}",
+        directory.path().display(),
+        binary().display()
+    );
+    let printed = typed(3, &server, &before);
+    assert!(printed.contains("hello 1.0.0: 1 task\n"), "{printed}");
+    assert!(printed.contains("  | hello from greet\n"), "{printed}");
+
+    let admin = server.bootstrap_key();
+    let make = |path: &str, body: &str| server.post(path, &admin, body).expect_status(201).json();
+    make("/tenants", r#"{"schema_name":"acme"}"#);
+    let key = make("/tenants/acme/keys", r#"{"name":"deploys","permissions":"write"}"#);
+    let before = format!("{before}\ncd hello\nACME_KEY={}", key["key"].as_str().unwrap());
+    let printed = typed(4, &server, &before);
+    let (name, answers) = printed.split_once('\n').unwrap();
+    assert_eq!(name, "hello-1.0.0.tar.gz");
+    let answers: Vec<serde_json::Value> =
+        serde_json::Deserializer::from_str(answers).into_iter().map(Result::unwrap).collect();
+    assert_eq!((&answers[0]["name"], &answers[0]["version"]), (&"hello".into(), &"1.0.0".into()));
+    assert_eq!(answers[1]["tasks"], serde_json::json!(["greet"]));
 }
