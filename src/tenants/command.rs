@@ -26,6 +26,7 @@ use crate::database_command::{
 use crate::keys::expiry::format_rfc3339;
 use crate::store::Store;
 use crate::terminal::shown;
+use crate::workflows;
 
 /// Rows that are fetched at once.
 const PAGE: usize = 1000;
@@ -54,7 +55,9 @@ fn carry_out(action: &TenantsAction, settings: Load) -> Result<(), CommandError>
             create(settings, name, username.as_deref(), password_file.as_deref())
         }
         TenantsAction::List { json } => list(&Store::to_look(&settings()?, &[TABLE])?, *json),
-        TenantsAction::Show { name } => show(&Store::to_look(&settings()?, &[TABLE])?, name),
+        TenantsAction::Show { name } => {
+            show(&Store::to_look(&settings()?, &[TABLE, workflows::store::TABLE])?, name)
+        }
         TenantsAction::Password { name, password_file } => {
             set_password(settings, name, password_file.as_deref())
         }
@@ -177,8 +180,9 @@ fn tenants_table(rows: &[TenantRow]) -> String {
 
 fn show(store: &Store, name: &str) -> Result<(), CommandError> {
     let tenant = find_tenant(store, name)?;
-    let row = store::show(store, &tenant, until()).map_err(failed)?;
-    print(&Shown::from(&row.ok_or_else(|| tenant_not_found(name))?))
+    let row = store::show(store, &tenant, until()).map_err(failed)?.ok_or_else(|| tenant_not_found(name))?;
+    let counts = workflows::store::count(store, &tenant, until()).map_err(failed)?;
+    print(&Shown::with_counts(&row, &counts))
 }
 
 fn set_password(settings: Load, name: &str, file: Option<&str>) -> Result<(), CommandError> {
