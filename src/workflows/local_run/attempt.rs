@@ -181,8 +181,15 @@ impl Handle {
             *self.offset.lock() = outcome.log_bytes.saturating_sub(TAIL_BYTES);
         }
         let log = self.new_output();
-        self.attempt.clone().remove()?;
-        Ok(Ended { end: outcome.end, output, log, warnings: outcome.warnings })
+        let mut warnings = outcome.warnings;
+        warnings.extend(
+            self.attempt
+                .clone()
+                .remove()
+                .err()
+                .map(|error| format!("{} cannot be removed: {error}", self.attempt.directory().display())),
+        );
+        Ok(Ended { end: outcome.end, output, log, warnings })
     }
 
     /// Until its supervisor has ended.

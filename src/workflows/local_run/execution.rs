@@ -24,6 +24,8 @@ use crate::workflows::manifest::Task;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Where only a message can change anything.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// What is longer is shown as lines of its own.
+const LONGEST_LINE_BYTES: usize = 64 * 1024;
 /// Lines that are shown of what a failed task printed last.
 const SHOWN_LINES: usize = 20;
 
@@ -201,6 +203,9 @@ impl Execution {
         }
         for running in self.running.values_mut().filter(|_| looks) {
             running.unfinished += &running.handle.new_output();
+            if running.unfinished.len() > LONGEST_LINE_BYTES && !running.unfinished.contains('\n') {
+                running.unfinished.push('\n');
+            }
             let Some(end) = running.unfinished.rfind('\n') else { continue };
             let lines: String = running.unfinished.drain(..=end).collect();
             if is_followed {
