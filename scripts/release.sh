@@ -34,7 +34,11 @@ install -D -m 755 -t "$content" "$binary"
 [ "$(basename "$binary")" = cloacinactl ] || mv "$content/$(basename "$binary")" "$content/cloacinactl"
 install -D -m 644 -t "$content" README.md LICENSE
 install -D -m 755 -t "$content/scripts" scripts/install.sh scripts/keys.sh
-install -D -m 644 -t "$content/scripts/deploy" scripts/deploy/*
+for file in $(cd scripts/deploy && find . -type f -printf '%P\n'); do
+    # The examples' scripts are run.
+    if [ -x "scripts/deploy/$file" ]; then mode=755; else mode=644; fi
+    install -D -m "$mode" "scripts/deploy/$file" "$content/scripts/deploy/$file"
+done
 mkdir "$content/completions"
 for shell in bash zsh fish; do
     "$content/cloacinactl" completions "$shell" >"$content/completions/cloacinactl.$shell"
