@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, User};
 
+use crate::engine::task::made_up_user;
 use crate::scratch::{Outcome, Scratch};
 use crate::support::PATIENCE;
-use crate::support::program::Process;
+use crate::support::program::{Process, binary};
 
 /// A package of a test, and where its attempts have their directories.
 struct Here {
@@ -315,6 +316,44 @@ fn large_graphs_end_right() {
         assert!(ended.stdout.contains(&format!("({count} completed)")), "{ended:?}");
         assert_eq!(ended.stdout.matches("  completed  ").count(), count);
         here.is_clean();
+    }
+}
+
+/// By root for another user, and by a user that is not root, with each sandbox.
+#[test]
+fn programs_run_as_each_user_with_each_sandbox() {
+    let here = Here::new("")
+        .with_task("shell", "id -u; touch \"$HOME/a\"; sh -c 'echo \"$0\" | rev' abc", "")
+        .with_task("python", "python3 -c 'import os, subprocess; print(os.getuid(), subprocess.check_output([\"echo\", \"child\"]))'", "");
+    fs::set_permissions(here.path("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    for mode in ["required", "partial", "off"] {
+        let mut runs =
+            vec![(here.command(&["--sandbox", mode]), User::from_name("nobody").unwrap().unwrap().uid)];
+        if Uid::effective().is_root() {
+            let mut command = Command::new("setpriv");
+            let user = made_up_user();
+            command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
+            command
+                .arg(binary())
+                .args(["workflow", "run"])
+                .arg(here.path("package"))
+                .args(["--sandbox", mode]);
+            command
+                .env_clear()
+                .env("TMPDIR", here.path("tmp"))
+                .env("PATH", std::env::var_os("PATH").unwrap());
+            runs.push((command, Uid::from_raw(user)));
+        } else {
+            runs[0].1 = Uid::effective();
+        }
+        for (mut command, user) in runs {
+            command.current_dir(here.scratch.path());
+            let ended = Process::start(command).ended().expect_code(0);
+            assert!(ended.stdout.contains("(2 completed)"), "{mode} as {user}: {ended:?}");
+            let is_off = ended.stderr.contains("there is no sandbox");
+            assert_eq!(is_off, mode == "off", "{ended:?}");
+            here.is_clean();
+        }
     }
 }
 

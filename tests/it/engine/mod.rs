@@ -9,4 +9,4 @@ mod supervisor_log;
 mod supervisor_processes;
 mod supervisor_signals;
 mod supervisor_speed;
-mod task;
+pub mod task;
