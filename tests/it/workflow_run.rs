@@ -187,6 +187,35 @@ fn an_archive_runs_as_its_directory_does() {
     here.is_clean();
 }
 
+/// What a task prints is shown below the events while it runs, and the terminal obeys none of it.
+#[test]
+fn on_a_terminal_the_last_line_of_what_runs_is_shown() {
+    let here = Here::new("").with_task(
+        "speaks",
+        "printf 'first\\n\\033]0;title\\007\\033[2Jsecond\\n'; until [ -e \"$0.over\" ]; do sleep 0.1; done",
+        "",
+    );
+    let command = here.command(&[]);
+    let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
+    let words: Vec<_> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &words.join(" "), "/dev/null"]).env_clear();
+    terminal.env("PATH", "/usr/bin:/bin").env("COLUMNS", "70").env("TMPDIR", here.path("tmp"));
+    let process = Process::start(terminal);
+    wait_until("it is shown", || process.stdout.text().contains("second"));
+    here.write("speaks.sh.over", "");
+    let ended = process.ended().expect_code(0);
+    let printed = ended.stdout;
+    assert!(printed.contains("\\u{1b}]0;title\\u{7}\\u{1b}[2Jsecond"), "{printed:?}");
+    assert!(printed.contains("speaks  completed"), "{printed:?}");
+    // Up and away with the lines of before, and lines that are not broken: no other sequence is in it.
+    let own = ["\u{1b}[1F", "\u{1b}[J", "\u{1b}[?7l", "\u{1b}[?7h"];
+    let rest = own.iter().fold(printed.clone(), |text, sequence| text.replace(sequence, ""));
+    assert!(!rest.contains('\u{1b}') && !rest.contains('\u{7}'), "{printed:?}");
+    here.is_clean();
+}
+
 #[test]
 fn a_failed_task_is_tried_again() {
     let here = Here::new("").with_task(
