@@ -7,15 +7,19 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// What is open to the owner alone, and whole.
 const OWN: u32 = 0o700;
+
+/// Millions of files take a minute or two; a process that makes new ones all the same takes for ever.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Removes the file or the directory at this path, if there is one.
 ///
@@ -23,42 +27,54 @@ const OWN: u32 = 0o700;
 /// top removes what it finds there, and moves up what is one level below.
 ///
 /// # Errors
-/// Something in it cannot be removed, with its first error; the rest is gone then.
+/// Something in it cannot be removed, with its first error; the rest is gone then. Or it is not done after minutes.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    let top = match open(nix::fcntl::AT_FDCWD, path) {
+    remove_tree_in(AT_FDCWD, path)
+}
+
+/// The same for a path below an open directory.
+///
+/// # Errors
+/// The same.
+pub fn remove_tree_in(parent: impl AsFd, path: &Path) -> io::Result<()> {
+    remove_until(parent, path, Instant::now() + PATIENCE)
+}
+
+fn remove_until(parent: impl AsFd, path: &Path, give_up: Instant) -> io::Result<()> {
+    let mut top = match open(&parent, path) {
         Err(Errno::ENOENT) => return Ok(()),
-        Err(Errno::ENOTDIR | Errno::ELOOP) => return fs::remove_file(path),
+        Err(Errno::ENOTDIR | Errno::ELOOP) => {
+            return Ok(unlinkat(&parent, path, UnlinkatFlags::NoRemoveDir)?);
+        }
         top => top?,
     };
-    let mut top = top;
     let mut moved = 0;
     loop {
-        let mut pass = Pass::default();
+        let mut pass = Pass { has_changed: false, first_error: None, give_up };
         pass.over(&mut top, &mut moved)?;
-        let removed = fs::remove_dir(path);
         // What was moved up in this pass is there still; nothing else is left but what has an error.
-        match removed {
-            Err(error) if error.raw_os_error() != Some(Errno::ENOTEMPTY as i32) => return Err(error),
-            Err(error) if !pass.has_changed => return Err(pass.first_error.map_or(error, io::Error::from)),
-            Err(_) => {}
-            Ok(()) => return Ok(()),
+        match unlinkat(&parent, path, UnlinkatFlags::RemoveDir) {
+            Err(Errno::ENOTEMPTY) if pass.has_changed => {}
+            Err(Errno::ENOTEMPTY) => return Err(pass.first_error.unwrap_or(Errno::ENOTEMPTY).into()),
+            done => return Ok(done?),
         }
     }
 }
 
-#[derive(Default)]
 struct Pass {
     has_changed: bool,
     first_error: Option<Errno>,
+    give_up: Instant,
 }
 
 impl Pass {
     /// Removes what lies in the top, but for directories that still hold one another.
-    fn over(&mut self, top: &mut Dir, moved: &mut u64) -> io::Result<()> {
+    fn over(&mut self, top: &mut Dir, moved: &mut u64) -> Result<(), Errno> {
         // Reads the directory by a descriptor of its own, since the iterator keeps it.
         let mut listed = open(top.as_fd(), c".")?;
         for entry in listed.iter() {
             let entry = entry?;
+            self.expect_time()?;
             let name = entry.file_name();
             if is_dots(name) {
                 continue;
@@ -67,6 +83,9 @@ impl Pass {
                 Err(Errno::ENOTEMPTY | Errno::EEXIST) => self.empty(top, name, moved),
                 done => done,
             };
+            if done == Err(Errno::ETIMEDOUT) {
+                return done;
+            }
             self.note(done);
         }
         Ok(())
@@ -78,6 +97,7 @@ impl Pass {
         let listed = open(below.as_fd(), c".");
         for entry in listed?.iter() {
             let entry = entry?;
+            self.expect_time()?;
             let name = entry.file_name();
             if is_dots(name) {
                 continue;
@@ -89,6 +109,11 @@ impl Pass {
             self.note(done);
         }
         unlinkat(top, name, UnlinkatFlags::RemoveDir)
+    }
+
+    /// A listing of a directory that files are still made in may be as endless as the passes.
+    fn expect_time(&self) -> Result<(), Errno> {
+        if Instant::now() < self.give_up { Ok(()) } else { Err(Errno::ETIMEDOUT) }
     }
 
     fn note(&mut self, done: Result<(), Errno>) {
@@ -137,4 +162,23 @@ fn open<Name: ?Sized + nix::NixPath>(parent: impl AsFd, name: &Name) -> Result<D
         let _ = fs::set_permissions(&path, Permissions::from_mode(OWN));
     }
     Dir::from_fd(openat(&found, c".", flags | OFlag::O_RDONLY, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_that_is_never_done_is_given_up() {
+        let path = std::env::temp_dir().join(format!("cloacinactl-remove-{}", std::process::id()));
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        let error = remove_until(AT_FDCWD, &path, Instant::now()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        remove_tree(&path).unwrap();
+        assert!(!path.exists());
+        remove_tree(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        remove_tree(&path).unwrap();
+        assert!(!path.exists());
+    }
 }
