@@ -14,11 +14,39 @@ use super::SandboxError;
 /// What stays open where system calls cannot be filtered.
 pub const OPEN_WITHOUT: [&str; 2] = [
     "Unix sockets: a database that trusts its user, D-Bus, docker.sock",
-    "limits of the processes of its user, also the server's; its shared memory, message queues and key rings",
+    "limits and priorities of the processes of its user, also the server's; its shared memory, message queues and key rings",
 ];
 
 /// Refused whatever their arguments are, with EACCES: System V's and POSIX's ways to reach processes of the same user.
-const REFUSED: [libc::c_long; 4] = [libc::SYS_shmget, libc::SYS_msgget, libc::SYS_semget, libc::SYS_mq_open];
+/// Those that only use what is there too: /proc/sysvipc tells which numbers that has.
+const REFUSED: [libc::c_long; 18] = [
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmdt,
+    libc::SYS_shmctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+    libc::SYS_mq_timedsend,
+    libc::SYS_mq_timedreceive,
+    libc::SYS_mq_notify,
+    libc::SYS_mq_getsetattr,
+];
+
+/// Refused for a process that is not named by 0, the calling one. Not sched_setaffinity: libraries pin threads by their
+/// ids, which the filter cannot tell from another process's.
+const OWN_ALONE: [libc::c_long; 3] =
+    [libc::SYS_sched_setscheduler, libc::SYS_sched_setparam, libc::SYS_sched_setattr];
+
+/// What `ioprio_set` calls all processes of a user.
+const IOPRIO_WHO_USER: libc::c_int = 3;
 
 /// Refused with ENOSYS, as by a kernel that is built without them: programs know what to do then. io_uring opens sockets
 /// past this filter; key rings are shared by all of a user's processes; clone3 hides its flags from the filter, and
@@ -64,6 +92,7 @@ fn refused() -> Result<Rules, seccompiler::BackendError> {
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value as u64)
     };
     let rule = |conditions| Ok(vec![SeccompRule::new(conditions)?]);
+    let not_own = |argument| is(argument, SeccompCmpOp::Ne, 0);
     let unix = || is(0, SeccompCmpOp::Eq, libc::AF_UNIX);
     let new_user = || is(0, SeccompCmpOp::MaskedEq(libc::CLONE_NEWUSER as u64), libc::CLONE_NEWUSER);
     let mut rules: Rules = REFUSED.map(|number| (number, Vec::new())).into();
@@ -77,7 +106,17 @@ fn refused() -> Result<Rules, seccompiler::BackendError> {
     rules.insert(libc::SYS_clone, rule(vec![new_user()?])?);
     // Another process of the same user that is given no time to run, and none of its files, is as good as killed. The
     // libraries ask for their own process by 0.
-    rules.insert(libc::SYS_prlimit64, rule(vec![is(0, SeccompCmpOp::Ne, 0)?])?);
+    rules.insert(libc::SYS_prlimit64, rule(vec![not_own(0)?])?);
+    // The same of one that runs only when there is nothing else to run. 0 of a user is every process of its.
+    for number in OWN_ALONE {
+        rules.insert(number, rule(vec![not_own(0)?])?);
+    }
+    for (number, all_of_user) in
+        [(libc::SYS_setpriority, libc::PRIO_USER as libc::c_int), (libc::SYS_ioprio_set, IOPRIO_WHO_USER)]
+    {
+        let of_user = SeccompRule::new(vec![is(0, SeccompCmpOp::Eq, all_of_user)?])?;
+        rules.insert(number, vec![of_user, SeccompRule::new(vec![not_own(1)?])?]);
+    }
     Ok(rules)
 }
 

@@ -42,6 +42,15 @@ const SCRIPTS: &[(&str, &str)] = &[
 
 /// The same for programs that not every host has: by the program's name.
 const ON_SOME: &[(&str, &str, &str)] = &[
+    ("nice", "nice -n 5 nice", "5"),
+    ("ionice", "ionice -c 3 echo idle", "idle"),
+    ("chrt", "chrt -i 0 echo idle", "idle"),
+    ("taskset", "taskset $(taskset -p $$ | sed 's/.*: //') echo pinned", "pinned"),
+    (
+        "python3",
+        "python3 -c 'import os, threading; os.sched_setaffinity(threading.get_native_id(), os.sched_getaffinity(0)); print(os.nice(1))'",
+        "1",
+    ),
     (
         "perl",
         "perl -e 'print join(\",\", sort map { $_ * 2 } 1..3), \"\\n\"; system(\"echo child\")'",

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 
@@ -22,6 +23,12 @@ NUMBERS = {
     "io_uring_setup": (425, 425),
     "pidfd_open": (434, 434),
     "pidfd_getfd": (438, 438),
+    "sched_setattr": (314, 274),
+    "ioprio_set": (251, 30),
+    "mq_timedsend": (242, 182),
+    "mq_timedreceive": (243, 183),
+    "mq_notify": (244, 184),
+    "mq_getsetattr": (245, 185),
 }
 AT = json.loads(os.environ["FIXTURE"])
 ATTEMPTS = []
@@ -196,6 +203,16 @@ def processes(name, pid, address):
     attempt("files", "EPERM")(named(f"take_descriptor_of_{name}", lambda: take_descriptor(pid)))
     attempt("files", "EPERM")(named(f"copy_memory_of_{name}", lambda: copy_memory(pid, address)))
     attempt("calls")(named(f"limit_{name}", lambda: resource.prlimit(pid, resource.RLIMIT_CPU, (1000, 1000))))
+    attempt("calls")(named(f"schedule_{name}", lambda: os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))))
+    attempt("calls")(named(f"parameter_of_{name}", lambda: os.sched_setparam(pid, os.sched_param(0))))
+    attempt("calls")(named(f"priority_of_{name}", lambda: os.setpriority(os.PRIO_PROCESS, pid, 1)))
+    attempt("calls")(named(f"priority_of_group_of_{name}", lambda: os.setpriority(os.PRIO_PGRP, os.getpgid(pid), 1)))
+    # SCHED_BATCH, no flags, and a nice value.
+    attributes = struct.pack("IIQiIQQQ", 48, 3, 0, 2, 0, 0, 0, 0)
+    attempt("calls")(named(f"attributes_of_{name}", lambda: call("sched_setattr", pid, attributes, 0)))
+    # A process or a group, best effort, the last of its levels.
+    attempt("calls")(named(f"disk_priority_of_{name}", lambda: call("ioprio_set", 1, pid, 2 << 13 | 7)))
+    attempt("calls")(named(f"disk_priority_of_group_of_{name}", lambda: call("ioprio_set", 2, os.getpgid(pid), 2 << 13 | 7)))
     attempt("signals", "EPERM")(named(f"signal_{name}", lambda: os.kill(pid, 0)))
     attempt("signals", "EPERM")(named(f"signal_group_of_{name}", lambda: os.killpg(os.getpgid(pid), 0)))
 
@@ -228,6 +245,22 @@ def signal_every_process():
         pending = next(line.split()[1] for line in file if line.startswith("ShdPnd:"))
     if int(pending, 16) & 1 << (signal.SIGUSR2 - 1) == 0:
         raise OSError(errno.EPERM, "it reached no other process")
+
+
+def of_made_up_user(function):
+    """It would change processes that are not the test's."""
+    if not AT["is_user_made_up"]:
+        raise OSError(errno.EPERM, "this user has other processes")
+    return function()
+
+
+for who in (0, os.geteuid()):
+    attempt("calls", optional=True)(
+        named(f"priority_of_user_{who}", lambda who=who: of_made_up_user(lambda: os.setpriority(os.PRIO_USER, who, 3)))
+    )
+    attempt("calls", optional=True)(
+        named(f"disk_priority_of_user_{who}", lambda who=who: of_made_up_user(lambda: call("ioprio_set", 3, who, 2 << 13 | 7)))
+    )
 
 
 @attempt("calls")
@@ -268,6 +301,47 @@ def semaphores():
 @attempt("calls")
 def message_queue():
     LIBC.msgctl(checked(LIBC.msgget(0, 0o600)), 0, None)
+
+
+def existing(name, function):
+    """On what is there already, which /proc/sysvipc tells."""
+    attempt("calls")(named(name, lambda: checked(function())))
+
+
+IPC_NOWAIT, IPC_STAT, GETVAL = 0o4000, 2, 12
+LIBC.shmat.restype = ctypes.c_long
+ROOM = ctypes.create_string_buffer(1024)
+MESSAGE = ctypes.create_string_buffer(struct.pack("lc", 1, b"x"))
+NO_CHANGE = struct.pack("Hhh", 0, 1, 0)
+existing("attach_shared_memory_of_server", lambda: LIBC.shmat(AT["shared_memory"], None, 0))
+existing("look_at_shared_memory_of_server", lambda: LIBC.shmctl(AT["shared_memory"], IPC_STAT, ROOM))
+existing("send_message_to_server", lambda: LIBC.msgsnd(AT["messages"], MESSAGE, ctypes.c_size_t(1), IPC_NOWAIT))
+existing(
+    "take_message_of_server",
+    lambda: LIBC.msgrcv(AT["messages"], ROOM, ctypes.c_size_t(1), ctypes.c_long(0), IPC_NOWAIT),
+)
+existing("look_at_messages_of_server", lambda: LIBC.msgctl(AT["messages"], IPC_STAT, ROOM))
+existing("change_semaphore_of_server", lambda: LIBC.semop(AT["semaphores"], NO_CHANGE, ctypes.c_size_t(1)))
+existing("change_semaphore_in_time", lambda: LIBC.semtimedop(AT["semaphores"], NO_CHANGE, ctypes.c_size_t(1), None))
+existing("look_at_semaphores_of_server", lambda: LIBC.semctl(AT["semaphores"], 0, GETVAL))
+
+
+def with_no_queue(name):
+    try:
+        call(name, -1, 0, 0, 0, 0)
+    except OSError as error:
+        # As the kernel answers that has it.
+        if error.errno != errno.EBADF:
+            raise
+
+
+for queue_call in ("mq_timedsend", "mq_timedreceive", "mq_getsetattr", "mq_notify"):
+    attempt("calls", optional=True)(named(queue_call, lambda queue_call=queue_call: with_no_queue(queue_call)))
+
+
+@attempt("calls", optional=True)
+def remove_message_queue_of_server():
+    checked(LIBC.mq_unlink(AT["queue"].encode()))
 
 
 @attempt("calls", optional=True)

@@ -8,6 +8,7 @@ skips what fails outside as well, as under systemd.
 """
 
 import argparse
+import ctypes
 import fcntl
 import json
 import os
@@ -33,10 +34,14 @@ for address in sys.argv[2:4]:
     listening.bind(address.replace("@", chr(0)))
     listening.listen()
     listening.detach()
-for address in sys.argv[4:]:
+for address in sys.argv[4:5]:
     socket_of_datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     socket_of_datagrams.bind(address)
 print(ctypes.addressof(secret), flush=True)
+if len(sys.argv) > 2:
+    libc = ctypes.CDLL(None)
+    print(libc.shmget(0, 4096, 0o600), libc.msgget(0, 0o600), libc.semget(0, 1, 0o600), sep=chr(10), flush=True)
+    libc.mq_open(sys.argv[5].encode(), os.O_CREAT | os.O_RDWR, 0o600, None)
 time.sleep(600)
 """
 
@@ -55,6 +60,10 @@ class Table:
         self.gid = self.uid if self.is_root else os.getegid()
         self.as_root, self.is_confined = as_root, is_confined
         self.children = []
+        self.libc = ctypes.CDLL(None)
+        # What outlives the process that makes it.
+        self.shared = dict.fromkeys(("shared_memory", "messages", "semaphores"))
+        self.queue = f"/cloacinactl-it-server-{os.getpid()}"
 
     def give(self, path):
         if self.is_root:
@@ -144,8 +153,12 @@ class Table:
         fixture["datagram_socket"] = f"{self.base}/home/datagrams"
         python = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin")
         arguments = [f"{self.base}/home/secrets-key", fixture["socket"], "@" + fixture["abstract_socket"], fixture["datagram_socket"]]
+        arguments.append(self.queue)
         fixture["server"], said = self.start(python, ["python3", "-c", STAND_IN, *arguments])
         fixture["address_in_server"] = first_number(said)
+        for kind in self.shared:
+            fixture[kind] = self.shared[kind] = first_number(said)
+        fixture["queue"] = self.queue
         command = ["python3", "-c", STAND_IN, f"{self.base}/other_task/context.json"]
         fixture["other"], said = self.start_task(command, f"{self.base}/other_task")
         fixture["address_in_other"] = first_number(said)
@@ -185,6 +198,12 @@ class Table:
         for child in self.children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+        shared_memory, messages, semaphores = (-1 if number is None else number for number in self.shared.values())
+        # IPC_RMID is 0.
+        self.libc.shmctl(shared_memory, 0, None)
+        self.libc.msgctl(messages, 0, None)
+        self.libc.semctl(semaphores, 0, 0)
+        self.libc.mq_unlink(self.queue.encode())
 
 
 def first_number(said):
