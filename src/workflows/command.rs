@@ -129,7 +129,10 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(has_task_user: bool) -> Result<Scratch, CommandError> {
-        let path = std::env::temp_dir().join(format!("cloacinactl-run-{}", Uuid::new_v4()));
+        // What tasks are granted has no links in it.
+        let temporary = fs::canonicalize(std::env::temp_dir())
+            .map_err(runtime("cannot find the directory for temporary files"))?;
+        let path = temporary.join(format!("cloacinactl-run-{}", Uuid::new_v4()));
         let made = DirBuilder::new().mode(0o700).create(&path);
         made.map_err(runtime(&format!("cannot make {}", path.display())))?;
         let scratch = Scratch(path);

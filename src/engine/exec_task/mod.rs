@@ -71,8 +71,8 @@ fn keep_the_report_alone() -> io::Result<File> {
     Ok(report)
 }
 
-fn become_the_task(spec: &Path, parent: &OsStr) -> Result<Infallible, String> {
-    let spec: Spec = fs::read(spec)
+fn become_the_task(path: &Path, parent: &OsStr) -> Result<Infallible, String> {
+    let spec: Spec = fs::read(path)
         .map_err(|error| error.to_string())
         .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string()))
         .map_err(|error| format!("what the attempt is to do cannot be read: {error}"))?;
@@ -88,6 +88,9 @@ fn become_the_task(spec: &Path, parent: &OsStr) -> Result<Infallible, String> {
         let directory = shown(&spec.working_directory.to_string_lossy());
         format!("the task's working directory {directory} cannot be entered: {error}")
     })?;
+    if let (None, Some(attempt)) = (&spec.user, path.parent()) {
+        spec.sandbox.expect_closed(attempt).map_err(|error| error.to_string())?;
+    }
     let secrets = env::vars_os().filter_map(|(name, value)| {
         name.as_bytes()
             .strip_prefix(SECRET.as_bytes())

@@ -14,6 +14,8 @@ use crate::terminal::shown;
 pub enum SandboxError {
     /// A path that the task was given is not there, or its user cannot open it.
     Path { path: PathBuf, source: Box<dyn Error + Send + Sync> },
+    /// What only the server may read lies in a directory that every task reads.
+    Readable { path: PathBuf, below: &'static str },
     /// There is no Landlock: what the kernel answered.
     NoLandlock(Errno),
     /// There is a Landlock that does not do all that is needed.
@@ -35,6 +37,14 @@ impl fmt::Display for SandboxError {
             SandboxError::Path { path, source } => {
                 let path = shown(&path.to_string_lossy());
                 write!(formatter, "a path that the task may use cannot be opened: {path}: {source}")
+            }
+            SandboxError::Readable { path, below } => {
+                let path = shown(&path.to_string_lossy());
+                write!(
+                    formatter,
+                    "{path} lies below {below}, which every task can read: keep the server's files elsewhere, or let \
+                     tasks run as another user. {INSTEAD}"
+                )
             }
             SandboxError::NoLandlock(errno) => {
                 let why = match *errno {
@@ -78,7 +88,9 @@ impl Error for SandboxError {
             | SandboxError::Landlock(source)
             | SandboxError::Seccomp(source) => Some(source.as_ref()),
             SandboxError::Privileges(source) => Some(source),
-            SandboxError::NoLandlock(_) | SandboxError::OldLandlock { .. } => None,
+            SandboxError::Readable { .. }
+            | SandboxError::NoLandlock(_)
+            | SandboxError::OldLandlock { .. } => None,
         }
     }
 }

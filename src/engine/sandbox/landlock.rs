@@ -3,15 +3,19 @@
 use std::error::Error as _;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset,
+    ABI, Access as _, AccessFs, BitFlags, LandlockStatus, PathBeneath, RestrictionStatus, Ruleset,
     RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
 };
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::SandboxError;
+use crate::terminal::shown;
 
 /// What `required` needs: signals and abstract sockets are scoped from here on, Linux 6.12.
 pub const NEEDED_ABI: ABI = ABI::V6;
@@ -115,7 +119,7 @@ fn refused(error: RulesetError) -> SandboxError {
 }
 
 /// Files and directories that are open, and what is granted on each.
-struct Rules(Vec<(PathFd, BitFlags<AccessFs>)>);
+struct Rules(Vec<(OwnedFd, BitFlags<AccessFs>)>);
 
 impl Rules {
     fn open(readable: &[PathBuf], writable: &[PathBuf]) -> Result<Rules, SandboxError> {
@@ -137,23 +141,21 @@ impl Rules {
         let (read, write) =
             (readable.iter().map(|path| (path, read)), writable.iter().map(|path| (path, write)));
         for (path, access) in read.chain(write) {
-            rules.add(path, access).map_err(|source| SandboxError::Path { path: path.clone(), source })?;
+            let added = open_without_links(path).and_then(|file| rules.add(file, access));
+            added.map_err(|source| SandboxError::Path { path: path.clone(), source: source.into() })?;
         }
         Ok(rules)
     }
 
     /// What is on no system alike: a missing one is no error, and one that cannot be opened stays closed.
     fn add_if_there(&mut self, path: &Path, access: BitFlags<AccessFs>) {
-        let _ = self.add(path, access);
+        let _ = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|file| self.add(file, access));
     }
 
-    fn add(
-        &mut self,
-        path: &Path,
-        access: BitFlags<AccessFs>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let is_directory = fs::metadata(path)?.is_dir();
-        let file = PathFd::new(path)?;
+    fn add(&mut self, file: OwnedFd, access: BitFlags<AccessFs>) -> io::Result<()> {
+        let is_directory = kind(&file)? == SFlag::S_IFDIR;
         self.0.push((file, if is_directory { access } else { access & AccessFs::from_file(NEEDED_ABI) }));
         Ok(())
     }
@@ -170,9 +172,48 @@ impl Rules {
     }
 }
 
+fn kind(file: &OwnedFd) -> nix::Result<SFlag> {
+    fstat(file).map(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT)
+}
+
+/// Opens a path that had no link in it when it was granted. Where a task may write, it could put one there since then, and
+/// be granted what that leads to.
+fn open_without_links(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file = open("/", flags, Mode::empty())?;
+    for component in path.components() {
+        file = match component {
+            Component::RootDir => file,
+            Component::Normal(name) => openat(&file, name, flags, Mode::empty())?,
+            _ => return Err(io::Error::other("it must be absolute, without `..`")),
+        };
+        if kind(&file)? == SFlag::S_IFLNK {
+            let name = shown(&component.as_os_str().to_string_lossy());
+            return Err(io::Error::other(format!("`{name}` in it is a link; name what it leads to")));
+        }
+    }
+    Ok(file)
+}
+
+/// Which of the directories that every task reads a path lies below, if it does.
+pub fn readable_above(path: &Path) -> Option<&'static str> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    SYSTEM.into_iter().find(|system| fs::canonicalize(system).is_ok_and(|system| path.starts_with(system)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_in_a_directory_of_the_system_is_found() {
+        assert_eq!(readable_above(Path::new("/usr/none/attempts")), Some("/usr"));
+        assert_eq!(readable_above(Path::new("/etc")), Some("/etc"));
+        assert_eq!(readable_above(Path::new("/usrs")), None);
+        assert_eq!(readable_above(Path::new("/var/lib")), None);
+        // By what it is, however it is called.
+        assert_eq!(readable_above(Path::new("/proc/self/cwd/../../../../../../../../etc")), Some("/etc"));
+    }
 
     fn required(abi: ABI, is_whole: bool) -> Result<(), String> {
         Level { abi: Ok(abi), is_whole }.expect_whole().map(drop).map_err(|error| error.to_string())

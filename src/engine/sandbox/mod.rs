@@ -7,7 +7,7 @@ mod landlock;
 mod seccomp;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::thread::{CapabilityFlags, CapabilitySets, capabilities, set_capabilities};
@@ -85,6 +85,19 @@ impl Sandbox {
             return Ok(());
         }
         self.apply().map(drop)
+    }
+
+    /// Whether tasks of the server's own user are kept out of a directory of the server's.
+    ///
+    /// # Errors
+    /// The mode is `required`, and every task can read it.
+    pub fn expect_closed(&self, directory: &Path) -> Result<(), SandboxError> {
+        match landlock::readable_above(directory) {
+            Some(below) if self.mode == Mode::Required => {
+                Err(SandboxError::Readable { path: directory.to_owned(), below })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn apply(&self) -> Result<Level, SandboxError> {
