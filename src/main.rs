@@ -8,8 +8,6 @@ mod command_error;
 mod config;
 mod cron;
 mod database_command;
-#[expect(dead_code, reason = "no server runs tasks yet")]
-#[cfg_attr(not(test), expect(unused_imports, reason = "no server runs tasks yet"))]
 mod engine;
 mod error;
 mod error_response;

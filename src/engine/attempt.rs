@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
@@ -14,16 +14,18 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::attempt_files::{make_directory, new_file, read_json, write_new};
 use super::log::{self, Piece};
 use super::remove_tree::remove_tree;
 use super::sandbox::Sandbox;
-use crate::plain_file;
 
 /// The format of an attempt directory that this program writes, and the only one that it reads.
 pub const FORMAT: u32 = 1;
 
-/// The most that a specification or an outcome takes as JSON, outputs included.
-const MOST_BYTES: u64 = 64 << 20;
+pub const SPEC_NAME: &str = "spec.json";
+pub const LOCK_NAME: &str = "attempt.lock";
+pub const OUTCOME_NAME: &str = "outcome.json";
+pub const TASK_NAME: &str = "task";
 
 /// In `task/`.
 pub const OUTPUT_NAME: &str = "output.json";
@@ -192,8 +194,9 @@ impl Attempt {
     }
 
     /// Whether a supervisor lives. One that has only just been started may not hold it yet.
+    #[expect(dead_code, reason = "the server asks, which runs no tasks yet")]
     pub fn is_held(&self) -> io::Result<bool> {
-        match File::open(self.lock_path()) {
+        match self.open_lock() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
             Ok(lock) => Ok(matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))),
@@ -209,10 +212,11 @@ impl Attempt {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             lock => Some(lock?),
         };
-        if let Some(Err(TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
-            return Err(io::Error::other("its supervisor still runs"));
+        match lock.as_ref().map(File::try_lock) {
+            Some(Err(TryLockError::WouldBlock)) => Err(io::Error::other("its supervisor still runs")),
+            Some(Err(TryLockError::Error(error))) => Err(error),
+            Some(Ok(())) | None => remove_tree(&self.directory),
         }
-        remove_tree(&self.directory)
     }
 
     /// What its supervisor is told.
@@ -228,12 +232,12 @@ impl Attempt {
     }
 
     pub fn spec_path(&self) -> PathBuf {
-        self.directory.join("spec.json")
+        self.directory.join(SPEC_NAME)
     }
 
     /// The task's own directory, removed before the outcome is written.
     pub fn task_path(&self) -> PathBuf {
-        self.directory.join("task")
+        self.directory.join(TASK_NAME)
     }
 
     /// `HOME` and `TMPDIR`.
@@ -252,7 +256,7 @@ impl Attempt {
     }
 
     pub fn outcome_path(&self) -> PathBuf {
-        self.directory.join("outcome.json")
+        self.directory.join(OUTCOME_NAME)
     }
 
     /// Locked by the supervisor as long as it lives.
@@ -260,16 +264,25 @@ impl Attempt {
     /// # Errors
     /// It cannot be opened.
     pub fn open_lock(&self) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.lock_path())
+        let open = || OpenOptions::new().read(true).write(true).open(self.lock_path());
+        match open() {
+            // A task of the same user may have closed them, and its supervisor may have been killed.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                fs::set_permissions(&self.directory, fs::Permissions::from_mode(0o700))?;
+                fs::set_permissions(self.lock_path(), fs::Permissions::from_mode(0o600))?;
+                open()
+            }
+            lock => lock,
+        }
     }
 
     fn lock_path(&self) -> PathBuf {
-        self.directory.join("attempt.lock")
+        self.directory.join(LOCK_NAME)
     }
 }
 
 impl Supervised {
-    /// Its process id, which stays its own until `wait` or `try_wait` has returned a status.
+    /// Its process id, which stays its own until `wait` has returned a status.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -295,43 +308,4 @@ impl Supervised {
         // `Child::wait` closes a standard input that it still holds; this one is held here.
         self.child.wait()
     }
-
-    /// The same without waiting.
-    ///
-    /// # Errors
-    /// None that the system documents.
-    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
-    }
-}
-
-fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().mode(mode).create(path)?;
-    // What the umask took away.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
-fn new_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-fn write_new(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    new_file(path)?.write_all(&serde_json::to_vec(value)?)
-}
-
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<T> {
-    #[derive(Deserialize)]
-    struct Formatted {
-        format: u32,
-    }
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()));
-    let bytes = plain_file::read(path, MOST_BYTES).map_err(named)?;
-    // Looked at first: the fields of another format may be others.
-    let format = serde_json::from_slice::<Formatted>(&bytes).map_err(|error| named(error.into()))?.format;
-    if format != FORMAT {
-        let why = format!("its format is {format}, and this version reads {FORMAT} alone");
-        return Err(named(io::Error::other(why)));
-    }
-    serde_json::from_slice(&bytes).map_err(|error| named(error.into()))
 }

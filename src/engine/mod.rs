@@ -2,9 +2,11 @@
 //! that starts it: `supervisor`, and `exec_task`, which becomes the command.
 
 pub mod attempt;
+mod attempt_files;
 pub mod environment;
 pub mod exec_task;
 pub mod graph;
+pub mod held_directory;
 pub mod log;
 pub mod remove_tree;
 pub mod retry;

@@ -11,7 +11,9 @@ use std::collections::HashMap;
 
 pub use build::{GraphError, GraphErrorKind};
 pub use condition::{Condition, ContextTest};
-pub use progress::{AttemptOutcome, ExecutionOutcome, Progress, WrongState};
+#[cfg(test)]
+use progress::WrongState;
+pub use progress::{AttemptOutcome, ExecutionOutcome, Progress};
 use serde_json::{Map, Value};
 
 /// What a task reads, and what it writes as its output: a JSON object.

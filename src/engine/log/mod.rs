@@ -18,6 +18,6 @@ fn name_of(start: u64) -> String {
 }
 
 /// Where the file of this name begins, if it is one of a log.
-fn start_of(name: &str) -> Option<u64> {
+fn offset_of(name: &str) -> Option<u64> {
     if name == HEAD_NAME { Some(0) } else { name.strip_prefix(HEAD_NAME)?.strip_prefix('.')?.parse().ok() }
 }

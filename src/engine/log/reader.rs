@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::{name_of, start_of};
+use super::{name_of, offset_of};
 
 /// A fast task may remove a file between two looks, but not every time.
 const MOST_LOOKS: usize = 16;
@@ -57,7 +57,7 @@ pub fn read(directory: &Path, after: u64, most_bytes: usize) -> io::Result<Piece
 fn starts(directory: &Path) -> io::Result<Vec<u64>> {
     let mut starts = Vec::new();
     for entry in fs::read_dir(directory)? {
-        starts.extend(entry?.file_name().to_str().and_then(start_of));
+        starts.extend(entry?.file_name().to_str().and_then(offset_of));
     }
     starts.sort_unstable();
     Ok(starts)

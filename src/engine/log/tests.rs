@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use super::*;
+use crate::engine::held_directory::HeldDirectory;
 
 /// A directory that is gone when it is dropped.
 struct Directory(PathBuf);
@@ -60,7 +61,7 @@ fn what_is_read_is_what_was_printed() {
     let mut random = Random(11);
     for limit in [0, 16 << 10, 20_001, 100_000] {
         let directory = Directory::new();
-        let mut log = LogWriter::new(&directory.0, limit);
+        let mut log = LogWriter::new(HeldDirectory::open(&directory.0).unwrap(), limit);
         let limit = limit.max(16 << 10);
         let mut printed = Vec::new();
         for _ in 0..200 {
@@ -105,7 +106,8 @@ fn a_log_that_grows_is_read_as_it_was_printed() {
     let is_over = std::sync::atomic::AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let (mut random, mut log) = (Random(5), LogWriter::new(&path, 32 << 10));
+            let (mut random, mut log) =
+                (Random(5), LogWriter::new(HeldDirectory::open(&path).unwrap(), 32 << 10));
             for _ in 0..3_000 {
                 let bytes = random.bytes(2_000);
                 // Before a reader can see any of it.
@@ -140,7 +142,7 @@ fn a_log_that_grows_is_read_as_it_was_printed() {
 #[test]
 fn what_cannot_be_written_is_lost_and_nothing_else() {
     let directory = Directory::new();
-    let mut log = LogWriter::new(&directory.0, 16 << 10);
+    let mut log = LogWriter::new(HeldDirectory::open(&directory.0).unwrap(), 16 << 10);
     log.write(b"first ");
     // A file of this name is in the way of the next piece: as after a full disk, which takes a whole write.
     log.write(&[b'x'; (8 << 10) - 6]);

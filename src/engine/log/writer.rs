@@ -1,12 +1,15 @@
 //! What a task prints goes to the disk as it comes, and never takes more of it than the limit.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::name_of;
+use crate::engine::held_directory::HeldDirectory;
 
 /// A smaller limit would be files rather than text.
 const LEAST_LIMIT_BYTES: u64 = 16 << 10;
@@ -17,7 +20,7 @@ const TAIL_FILES: usize = 2;
 /// Writes one log. An error loses what was to be written, and nothing else: the next write is tried in a file of its own.
 #[derive(Debug)]
 pub struct LogWriter {
-    directory: PathBuf,
+    directory: HeldDirectory,
     head_bytes: u64,
     quarter_bytes: u64,
     current: Option<Segment>,
@@ -37,11 +40,11 @@ struct Segment {
 }
 
 impl LogWriter {
-    pub fn new(directory: &Path, limit_bytes: u64) -> LogWriter {
+    pub fn new(directory: HeldDirectory, limit_bytes: u64) -> LogWriter {
         let limit = limit_bytes.max(LEAST_LIMIT_BYTES);
         let quarter_bytes = limit / 4;
         LogWriter {
-            directory: directory.to_owned(),
+            directory,
             head_bytes: limit - 2 * quarter_bytes,
             quarter_bytes,
             current: None,
@@ -79,9 +82,10 @@ impl LogWriter {
 
     /// How many of them can be read.
     pub fn kept(&self) -> u64 {
-        let files =
-            self.tail.iter().chain(&[0]).map(|start| fs::metadata(self.directory.join(name_of(*start))));
-        files.flatten().map(|file| file.len()).sum()
+        let files = self.names().map(|name| {
+            self.directory.with(&name, |directory, name| fstatat(directory, name, AtFlags::empty()))
+        });
+        files.flatten().map(|file| u64::try_from(file.st_size).unwrap_or(0)).sum()
     }
 
     /// What an error took, and the first error.
@@ -94,13 +98,30 @@ impl LogWriter {
     /// # Errors
     /// The disk says so.
     pub fn sync(&self) -> io::Result<()> {
-        for start in self.tail.iter().chain(&[0]) {
-            match File::open(self.directory.join(name_of(*start))) {
+        for name in self.names() {
+            match self.open(&name, OFlag::O_RDONLY) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 file => file?.sync_data()?,
             }
         }
         Ok(())
+    }
+
+    /// Of the files that are kept.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.tail.iter().chain(&[0]).copied().map(name_of)
+    }
+
+    fn open(&self, name: &str, flags: OFlag) -> io::Result<File> {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let opened = self
+            .directory
+            .with(name, |directory, name| openat(directory, name, flags | OFlag::O_CLOEXEC, mode))?;
+        Ok(opened.into())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.directory.with(name, |directory, name| unlinkat(directory, name, UnlinkatFlags::NoRemoveDir))
     }
 
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -126,10 +147,10 @@ impl LogWriter {
         let most = if start == 0 { self.head_bytes } else { self.quarter_bytes };
         if start > 0 && self.tail.len() == TAIL_FILES {
             let oldest = self.tail.pop_front().map(name_of).unwrap_or_default();
-            fs::remove_file(self.directory.join(oldest))?;
+            self.remove(&oldest)?;
         }
-        let path = self.directory.join(name_of(start));
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL;
+        let file = self.open(&name_of(start), flags)?;
         if start > 0 {
             self.tail.push_back(start);
         }
@@ -140,6 +161,6 @@ impl LogWriter {
     fn give_up(&mut self) {
         let Some(Segment { start, length: 0, .. }) = self.current.take() else { return };
         self.tail.retain(|one| *one != start);
-        let _ = fs::remove_file(self.directory.join(name_of(start)));
+        let _ = self.remove(&name_of(start));
     }
 }

@@ -12,20 +12,22 @@ mod signals;
 mod task;
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::Mode;
 
-use super::attempt::{Attempt, End, FORMAT, Outcome, Spec};
+use super::attempt::{Attempt, End, FORMAT, LOCK_NAME, Outcome, SPEC_NAME, Spec, TASK_NAME};
+use super::held_directory::HeldDirectory;
 use super::log::LogWriter;
-use super::remove_tree::remove_tree;
+use super::remove_tree::remove_tree_in;
 use outcome_file::OutcomeFile;
 use signals::Signals;
 use task::Task;
@@ -46,12 +48,14 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 }
 
 fn supervise(attempt: &Attempt) -> io::Result<()> {
+    leave_no_core()?;
     let signals = detach()?;
+    let directory = HeldDirectory::open(attempt.directory())?;
     let _held = hold(attempt)?;
     if attempt.outcome()?.is_some() {
         return Ok(());
     }
-    let outcome_file = OutcomeFile::reserve(attempt);
+    let outcome_file = OutcomeFile::reserve(directory.clone());
     let mut outcome = Outcome {
         format: FORMAT,
         end: End::Cancelled,
@@ -65,7 +69,8 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
     let is_durable = match attempt.spec() {
         Ok(spec) => {
             // Whatever goes wrong in here, nothing of the task may be left, and its parent is told.
-            let ran = catch_unwind(AssertUnwindSafe(|| run(attempt, &spec, &signals, &mut outcome)));
+            let ran =
+                catch_unwind(AssertUnwindSafe(|| run(attempt, &directory, &spec, &signals, &mut outcome)));
             if ran.is_err() {
                 children::end_all(None, &signals);
                 outcome.end = End::Failed("internal error: the supervisor panicked".to_owned());
@@ -81,25 +86,25 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
     if outcome.ended_at_ms == 0 {
         outcome.ended_at_ms = now_ms();
     }
-    if let Err(error) = remove_tree(&attempt.task_path()) {
+    // For those who read it afterwards.
+    directory.open_to_owner(&[SPEC_NAME, LOCK_NAME]);
+    if let Err(error) = remove_tree_in(&directory, Path::new(TASK_NAME)) {
         outcome.warnings.push(format!("files of the task are left: {error}"));
     }
     outcome_file.write(&outcome, is_durable, &signals)
 }
 
 /// Runs the task until nothing of it is left but its files.
-fn run(attempt: &Attempt, spec: &Spec, signals: &Signals, outcome: &mut Outcome) {
+fn run(attempt: &Attempt, directory: &HeldDirectory, spec: &Spec, signals: &Signals, outcome: &mut Outcome) {
     let secrets = match secrets::read(signals) {
         Ok(secrets) => secrets,
         Err(end) => return outcome.end = end,
     };
-    let task_directory = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits())
-        .open(attempt.task_path());
-    let mut log = LogWriter::new(attempt.directory(), spec.log_limit_bytes);
-    let ended = task_directory.and_then(|directory| {
-        Ok((Task::start(attempt, spec, &secrets, signals, &mut log)?.run(), directory))
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let task_directory = openat(directory, TASK_NAME, flags, Mode::empty()).map_err(io::Error::from);
+    let mut log = LogWriter::new(directory.clone(), spec.log_limit_bytes);
+    let ended = task_directory.and_then(|task_directory| {
+        Ok((Task::start(attempt, spec, &secrets, signals, &mut log)?.run(), task_directory))
     });
     outcome.ended_at_ms = now_ms();
     match ended {
@@ -119,6 +124,9 @@ fn run(attempt: &Attempt, spec: &Spec, signals: &Signals, outcome: &mut Outcome)
         }
         Err(error) => outcome.end = End::Failed(format!("cannot start the command: {error}")),
     }
+    for name in log.names() {
+        directory.open_to_owner(&[&name]);
+    }
     if let Some(Err(error)) = spec.is_durable.then(|| log.sync()) {
         outcome.warnings.push(format!("the log may be lost: {error}"));
     }
@@ -126,6 +134,15 @@ fn run(attempt: &Attempt, spec: &Spec, signals: &Signals, outcome: &mut Outcome)
     if let Some((lost, error)) = log.lost() {
         outcome.warnings.push(format!("{lost} bytes of the log could not be written: {error}"));
     }
+}
+
+/// Before there are secrets in its memory, which no process of its user reads either from now on. What it starts has the
+/// limit, and is like any other process once it is executed.
+fn leave_no_core() -> io::Result<()> {
+    // 0 would still hand a core to a program that /proc/sys/kernel/core_pattern names.
+    let (_, most) = getrlimit(Resource::RLIMIT_CORE)?;
+    setrlimit(Resource::RLIMIT_CORE, most.min(1), most.min(1))?;
+    Ok(nix::sys::prctl::set_dumpable(false)?)
 }
 
 /// Leaves the parent's session, its descriptors and its signals behind; children of children will be children.

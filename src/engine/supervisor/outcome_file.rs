@@ -1,15 +1,19 @@
 //! The outcome is written last, at once or not at all, and also on a disk that has become full meanwhile.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::fcntl::posix_fallocate;
+use nix::fcntl::{OFlag, openat, posix_fallocate, renameat};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::fsync;
 
 use super::signals::Signals;
-use crate::engine::attempt::{Attempt, End, Outcome};
+use crate::engine::attempt::{End, OUTCOME_NAME, Outcome};
+use crate::engine::held_directory::HeldDirectory;
+
+/// What it is called until it is whole.
+const TEMPORARY_NAME: &str = "outcome.partial";
 
 /// What an outcome without output takes.
 const RESERVED_BYTES: i64 = 16 << 10;
@@ -19,17 +23,12 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// A temporary file with space of its own, and where it goes.
 #[derive(Debug)]
-pub struct OutcomeFile {
-    temporary: PathBuf,
-    destination: PathBuf,
-}
+pub struct OutcomeFile(HeldDirectory);
 
 impl OutcomeFile {
     /// Where this fails, it is tried again at the end.
-    pub fn reserve(attempt: &Attempt) -> OutcomeFile {
-        let destination = attempt.outcome_path();
-        let temporary = destination.with_extension("partial");
-        let reserved = OutcomeFile { temporary, destination };
+    pub fn reserve(directory: HeldDirectory) -> OutcomeFile {
+        let reserved = OutcomeFile(directory);
         if let Ok(file) = reserved.open() {
             let _ = posix_fallocate(&file, 0, RESERVED_BYTES);
         }
@@ -60,6 +59,8 @@ impl OutcomeFile {
     fn try_to_write(&self, outcome: &Outcome, is_durable: bool) -> io::Result<()> {
         let bytes = serde_json::to_vec(outcome)?;
         let mut file = self.open()?;
+        // It may be open to be written, and closed to be read.
+        fchmod(&file, Mode::S_IRUSR | Mode::S_IWUSR)?;
         // Over what is reserved, which a truncation would give back.
         file.rewind()?;
         file.write_all(&bytes)?;
@@ -67,14 +68,17 @@ impl OutcomeFile {
         if is_durable {
             file.sync_all()?;
         }
-        fs::rename(&self.temporary, &self.destination)?;
-        match self.destination.parent() {
-            Some(directory) if is_durable => File::open(directory)?.sync_all(),
-            _ => Ok(()),
+        self.0.with(TEMPORARY_NAME, |directory, name| renameat(directory, name, directory, OUTCOME_NAME))?;
+        if is_durable {
+            fsync(&self.0)?;
         }
+        Ok(())
     }
 
     fn open(&self) -> io::Result<File> {
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.temporary)
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let opened = self.0.with(TEMPORARY_NAME, |directory, name| openat(directory, name, flags, mode))?;
+        Ok(opened.into())
     }
 }

@@ -76,6 +76,8 @@ impl<'a> Task<'a> {
             secrets::close_stdin()?;
         }
         let (output, stdout) = io::pipe()?;
+        // A task may read its own pipe, and leave nothing there of what it had printed when that was looked at.
+        never_block(&output)?;
         let input = File::open(attempt.context_path())?;
         let scratch = match spec.scratch_limit_bytes {
             Some(limit) => Some(Scratch::new(File::open(attempt.task_path())?.into(), limit)),
@@ -262,9 +264,7 @@ impl<'a> Task<'a> {
     fn reported(&mut self) -> Option<String> {
         let report = self.report.take()?;
         // Whatever holds its other end by mistake is not waited for.
-        let mut flags = OFlag::from_bits_retain(fcntl(&report, FcntlArg::F_GETFL).ok()?);
-        flags.insert(OFlag::O_NONBLOCK);
-        fcntl(&report, FcntlArg::F_SETFL(flags)).ok()?;
+        never_block(&report).ok()?;
         let mut text = Vec::new();
         let _ = report.take(MOST_REPORT_BYTES).read_to_end(&mut text);
         let text = String::from_utf8_lossy(&text);
@@ -280,6 +280,13 @@ impl<'a> Task<'a> {
             Some(Ok(_)) | None => false,
         }
     }
+}
+
+/// Of this end alone: the writers' waits as ever.
+fn never_block(pipe: &PipeReader) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(pipe, FcntlArg::F_GETFL)?);
+    fcntl(pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 /// None for a time that no clock of this system reaches.

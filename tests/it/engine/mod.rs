@@ -5,6 +5,7 @@ mod exec_task;
 mod sandbox;
 mod sandbox_programs;
 mod supervisor;
+mod supervisor_closed;
 mod supervisor_log;
 mod supervisor_processes;
 mod supervisor_signals;
