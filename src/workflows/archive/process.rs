@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
@@ -18,12 +18,12 @@ use uuid::Uuid;
 
 use super::unpack::{partial_path, unpack};
 use super::{MOST_BYTES, WalkError};
+use crate::engine::remove_tree::remove_tree;
 use crate::workflows::problem::Problem;
 
 const MOST_MEMORY_BYTES: u64 = 256 << 20;
 const MOST_CPU_SECONDS: u64 = 300;
-/// Removing a package again keeps each directory open on the way down, and there may be 64 below each other.
-const MOST_OPEN_FILES: u64 = 256;
+const MOST_OPEN_FILES: u64 = 64;
 /// More than all problems of an archive take.
 const MOST_REPORT_BYTES: u64 = 4 << 20;
 /// After it was killed. A disk that hangs holds a process longer.
@@ -131,7 +131,7 @@ fn outcome(mut child: Child, reports: Vec<Report>, partial: &Path) -> Result<(),
 
 fn remove(partial: &Path) {
     // The next one beside it tries again.
-    let _ = fs::remove_dir_all(partial);
+    let _ = remove_tree(partial);
 }
 
 /// The process: `unpack-package DESTINATION UUID`, with the archive as standard input.
@@ -172,6 +172,7 @@ fn run(arguments: &[OsString]) -> Result<(), WalkError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::super::tests::{Made, Scratch};

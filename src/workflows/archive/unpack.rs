@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::tree::{Node, Tree};
 use super::walk::{Sink, WalkError, Walked, walk};
+use crate::engine::remove_tree::remove_tree;
 
 const PARTIAL: &str = ".partial-";
 
@@ -59,7 +60,7 @@ fn clear_partial(destination: &Path, parent: &File) {
             let id = name.to_str().and_then(|name| name.rsplit_once(PARTIAL)).map(|(_, id)| id);
             if id.is_some_and(|id| Uuid::parse_str(id).is_ok()) {
                 // One that cannot be removed is in no other's way.
-                let _ = fs::remove_dir_all(entry.path());
+                let _ = remove_tree(&entry.path());
             }
         }
     }
@@ -78,7 +79,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = remove_tree(&self.0);
     }
 }
 
