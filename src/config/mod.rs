@@ -16,7 +16,7 @@ pub use file::{position, private_directory};
 pub use mask::mask_url;
 pub use sources::{secret_in, secret_text};
 pub use table::{Form, SETTINGS, Setting, unknown_key};
-pub use values::{count, parse_digits, parse_duration};
+pub use values::{count, parse_digits, parse_duration, parse_size};
 
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::networks::Networks;

@@ -62,22 +62,25 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 /// `least` and `most` as with `duration`.
 pub fn size(value: &str, least: &str, most: &str) -> Result<usize, String> {
     match (parse_size(value), parse_size(least), parse_size(most)) {
-        (Some(value), Some(least), Some(most)) if (least..=most).contains(&value) => Ok(value),
+        (Some(value), Some(least), Some(most)) if (least..=most).contains(&value) => {
+            usize::try_from(value).map_err(|error| error.to_string())
+        }
         _ => Err(format!("must be a size from {least} to {most}, in bytes, or such as 512K, 100M or 1G")),
     }
 }
 
-/// `512K`, `100M`, `1G`, of 1024 each; a bare number is bytes.
-fn parse_size(text: &str) -> Option<usize> {
+/// `512K`, `100M`, `1G`, `2T`, of 1024 each; a bare number is bytes.
+pub fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let bytes_per_unit = match unit {
         "" => 1,
         "K" => 1 << 10,
         "M" => 1 << 20,
         "G" => 1 << 30,
+        "T" => 1 << 40,
         _ => return None,
     };
-    parse_digits::<usize>(number)?.checked_mul(bytes_per_unit)
+    parse_digits::<u64>(number)?.checked_mul(bytes_per_unit)
 }
 
 /// Stricter than `parse`, which takes a `+`.
@@ -167,6 +170,7 @@ mod tests {
     fn sizes() {
         assert_eq!(parse_size("100M"), Some(100 << 20));
         assert_eq!(parse_size("1K"), Some(1024));
+        assert_eq!(parse_size("2T"), Some(2 << 40));
         assert_eq!(parse_size("77"), Some(77));
         for wrong in ["", "M", "1m", "1MB", "1 M", "-1", "+1", "1.5G", "99999999999999999G"] {
             assert_eq!(parse_size(wrong), None, "{wrong}");

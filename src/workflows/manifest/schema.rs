@@ -68,7 +68,7 @@ fn of_kind(kind: &Kind) -> Value {
         }
         Kind::Environment => json!({
             "type": "object",
-            "propertyNames": { "pattern": VARIABLE, "not": { "pattern": "^(CLOACINA_|LD_)" } },
+            "propertyNames": { "pattern": VARIABLE, "not": { "pattern": "^CLOACINA_" } },
             "additionalProperties": { "type": "string" },
         }),
         Kind::Context => json!({ "type": "object" }),

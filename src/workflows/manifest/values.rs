@@ -24,9 +24,12 @@ pub fn duration(text: &str, least: &str, most: &str) -> Result<Duration, String>
 
 /// A whole number with its unit.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
-    let has_number = text.starts_with(|c: char| c.is_ascii_digit());
-    (has_unit && has_number).then(|| config::parse_duration(text)).flatten()
+    has_number_and_unit(text).then(|| config::parse_duration(text)).flatten()
+}
+
+/// A setting may be a bare number; here each number says what it counts.
+fn has_number_and_unit(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit()) && text.ends_with(|c: char| c.is_ascii_alphabetic())
 }
 
 /// # Errors
@@ -53,10 +56,7 @@ pub fn bytes(text: &str, least: &str, most: &str) -> Result<u64, String> {
 
 /// A whole number with K, M, G or T behind it.
 fn parse_bytes(text: &str) -> Option<u64> {
-    let unit = text.chars().next_back()?;
-    let power = "KMGT".find(unit)? + 1;
-    let number = text.strip_suffix(unit).filter(|number| !number.is_empty())?;
-    parse_digits::<u64>(number)?.checked_mul(1 << (10 * power))
+    has_number_and_unit(text).then(|| config::parse_size(text)).flatten()
 }
 
 /// Why a name is none of an environment variable that a package may set, or of a secret.
@@ -71,12 +71,8 @@ pub fn wrong_variable(name: &str, is_secret: bool) -> Option<String> {
     if name.starts_with("CLOACINA_") {
         return Some(format!("`{shown}`: names that begin with CLOACINA_ are the server's"));
     }
-    if name.starts_with("LD_") {
-        let why =
-            "the system's loader obeys it before a task is confined; a script of the package can set it";
-        return Some(format!("`{shown}`: {why}"));
-    }
-    (is_secret && name == "PATH").then(|| "`PATH` cannot be a secret".to_owned())
+    let is_no_secret = name == "PATH" || name.starts_with("LD_");
+    (is_secret && is_no_secret).then(|| format!("`{shown}` cannot be a secret"))
 }
 
 const MOST_NAME_BYTES: usize = 255;
