@@ -124,6 +124,7 @@ fn sort(dependencies: &Edges, dependents: &Edges) -> (Vec<usize>, Vec<Vec<usize>
     let mut is_placed = vec![false; open.len()];
     let mut next: BinaryHeap<_> = (0..open.len()).filter(|task| open[*task] == 0).map(Reverse).collect();
     let (mut order, mut cycles) = (Vec::with_capacity(open.len()), Vec::new());
+    let mut finder = Cycles::new(dependencies);
     loop {
         let placed = match next.pop() {
             Some(Reverse(task)) => {
@@ -132,7 +133,7 @@ fn sort(dependencies: &Edges, dependents: &Edges) -> (Vec<usize>, Vec<Vec<usize>
             }
             None => {
                 let Some(start) = is_placed.iter().position(|is_placed| !is_placed) else { break };
-                let cycle = find_cycle(start, dependencies, &is_placed);
+                let cycle = finder.find(start, &is_placed);
                 cycles.push(cycle.clone());
                 cycle
             }
@@ -148,20 +149,43 @@ fn sort(dependencies: &Edges, dependents: &Edges) -> (Vec<usize>, Vec<Vec<usize>
     (order, cycles)
 }
 
-/// Each task that is left depends on one that is left, so following these leads into a cycle.
-fn find_cycle(start: usize, dependencies: &Edges, is_placed: &[bool]) -> Vec<usize> {
-    let mut path = Vec::new();
-    let mut places = HashMap::new();
-    let mut next = Some(start);
-    while let Some(task) = next {
-        if let Some(place) = places.insert(task, path.len()) {
-            path.drain(..place);
-            break;
-        }
-        path.push(task);
-        next = dependencies[task].iter().copied().find(|dependency| !is_placed[*dependency]);
+/// Finds cycles among tasks that all depend on one that is not placed either. What led to one cycle leads on to the next,
+/// so that no task is gone through twice.
+struct Cycles<'a> {
+    dependencies: &'a Edges,
+    /// Each task depends on the one behind it.
+    path: Vec<usize>,
+    is_in_path: Vec<bool>,
+    /// Of each task how many of its dependencies are known to be placed.
+    passed: Vec<usize>,
+}
+
+impl<'a> Cycles<'a> {
+    fn new(dependencies: &'a Edges) -> Cycles<'a> {
+        let tasks = dependencies.len();
+        Cycles { dependencies, path: Vec::new(), is_in_path: vec![false; tasks], passed: vec![0; tasks] }
     }
-    path
+
+    /// `first` is the first task that is not placed.
+    fn find(&mut self, first: usize, is_placed: &[bool]) -> Vec<usize> {
+        while let Some(task) = self.path.pop_if(|task| is_placed[*task]) {
+            self.is_in_path[task] = false;
+        }
+        let mut task = self.path.pop().unwrap_or(first);
+        self.is_in_path[task] = false;
+        while !std::mem::replace(&mut self.is_in_path[task], true) {
+            self.path.push(task);
+            let passed = &mut self.passed[task];
+            while is_placed[self.dependencies[task][*passed]] {
+                *passed += 1;
+            }
+            task = self.dependencies[task][*passed];
+        }
+        let place = self.path.iter().rposition(|one| *one == task).unwrap_or(0);
+        let cycle = self.path.split_off(place);
+        cycle.iter().for_each(|task| self.is_in_path[*task] = false);
+        cycle
+    }
 }
 
 fn cycle_error(tasks: &[Task], mut cycle: Vec<usize>) -> GraphError {
