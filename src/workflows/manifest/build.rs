@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use time::macros::datetime;
 
 use super::graph::{Nodes, build_graph};
 use super::node::Node;
-use super::problems::{Problems, line_of};
+use super::problems::Problems;
 use super::reader::Reader;
 use super::{CatchUp, Found, Manifest, Overlap, Schedule, Task, Trigger};
 use super::{grammar, lists, run_if};
@@ -96,11 +95,7 @@ fn task<'a>(
 }
 
 fn retries(task: &Reader, problems: &mut Problems) -> Retries {
-    let reader = task.table("retries", problems);
-    let Some(reader) = reader else {
-        let (delay, max_delay) = (Duration::from_secs(1), Duration::from_secs(60));
-        return Retries { attempts: 1, backoff: Backoff::Exponential, delay, max_delay, jitter: true };
-    };
+    let reader = task.table("retries", problems).unwrap_or(Reader::of_defaults(&grammar::RETRIES));
     let backoffs = [Backoff::Constant, Backoff::Linear, Backoff::Exponential];
     let delay = reader.duration("delay", problems);
     let mut max_delay = reader.duration("max_delay", problems);
@@ -166,9 +161,8 @@ fn unique_name<'a>(
     let (text, at) = (reader.given("name")?.node.as_text()?, reader.place("name"));
     let earlier = *names.entry(text).or_insert(at);
     if earlier != at {
-        let whole = problems.text();
+        let line = problems.line_of(earlier);
         problems.add(at, || {
-            let line = line_of(whole, earlier);
             format!(
                 "`{}` is the name of the one in line {line} already; schedules and triggers share names",
                 start_of(text)

@@ -1,6 +1,8 @@
 //! The tasks of a manifest as a graph, and what makes them none, told at the place where it stands.
 
-use super::problems::{Problems, line_of};
+use std::collections::BTreeMap;
+
+use super::problems::Problems;
 use super::reader::Reader;
 use super::run_if;
 use crate::engine::graph::{Graph, GraphError, GraphErrorKind, Task};
@@ -8,8 +10,8 @@ use crate::suggestion::did_you_mean;
 use crate::terminal::start_of;
 use crate::workflows::names::TaskId;
 
-/// For so many unknown names the nearest known one is looked for, which takes time with each of thousands of tasks.
-const MOST_SUGGESTIONS: usize = 20;
+/// Of unknown names with known ones, to find the nearest, which takes time with each of thousands of tasks.
+const MOST_COMPARISONS: usize = 20_000;
 
 #[derive(Default)]
 pub struct Nodes<'a> {
@@ -22,7 +24,7 @@ struct Places<'a> {
     id: usize,
     dependencies: usize,
     each_dependency: Vec<usize>,
-    in_run_if: Vec<(&'a str, usize)>,
+    in_run_if: BTreeMap<&'a str, Vec<usize>>,
 }
 
 impl<'a> Nodes<'a> {
@@ -36,10 +38,11 @@ impl<'a> Nodes<'a> {
     ) {
         let id = reader.given("id").and_then(|id| id.node.as_text());
         let id = id.map_or_else(|| format!("\0{}", self.tasks.len()), str::to_owned);
-        let (condition, in_run_if) = match run_if {
-            Some(read) => (Some(read.condition), read.tasks),
-            None => (None, Vec::new()),
-        };
+        let mut in_run_if = BTreeMap::<_, Vec<_>>::new();
+        let condition = run_if.map(|read| {
+            read.tasks.into_iter().for_each(|(id, at)| in_run_if.entry(id).or_default().push(at));
+            read.condition
+        });
         self.places.push(Places {
             id: reader.place("id"),
             dependencies: reader.place("dependencies"),
@@ -59,7 +62,7 @@ pub fn build_graph(nodes: Nodes, problems: &mut Problems) -> Option<Graph> {
         Ok(graph) => return Some(graph),
         Err(errors) => errors,
     };
-    let mut words = Words { ids: &ids, places: &places, suggestions: 0 };
+    let mut words = Words { ids: &ids, places: &places, comparisons: 0 };
     for error in errors {
         words.tell(error, problems);
     }
@@ -69,23 +72,17 @@ pub fn build_graph(nodes: Nodes, problems: &mut Problems) -> Option<Graph> {
 struct Words<'w> {
     ids: &'w [String],
     places: &'w [Places<'w>],
-    /// For how many unknown names the nearest one was looked for.
-    suggestions: usize,
+    comparisons: usize,
 }
 
 impl Words<'_> {
     fn tell(&mut self, error: GraphError, problems: &mut Problems) {
         let place = &self.places[error.task];
-        let text = problems.text();
         match error.kind {
             GraphErrorKind::DuplicateTask { id, earlier } => {
-                let earlier = self.places[earlier].id;
+                let earlier = problems.line_of(self.places[earlier].id);
                 problems.add(place.id, || {
-                    format!(
-                        "`{}` is the id of the task in line {} already",
-                        start_of(&id),
-                        line_of(text, earlier)
-                    )
+                    format!("`{}` is the id of the task in line {earlier} already", start_of(&id))
                 });
             }
             GraphErrorKind::UnknownDependency { id, place: at } => {
@@ -129,10 +126,10 @@ impl Words<'_> {
     }
 
     fn nearest(&mut self, id: &str) -> String {
-        if self.suggestions >= MOST_SUGGESTIONS {
+        if self.comparisons >= MOST_COMPARISONS {
             return String::new();
         }
-        self.suggestions += 1;
+        self.comparisons += self.ids.len();
         // An id that is wrong itself is no help, and not fit to be shown.
         let is_like = |known: &&str| known.len().abs_diff(id.len()) <= 3 && TaskId::parse(known).is_ok();
         did_you_mean(id, self.ids.iter().map(String::as_str).filter(is_like))
@@ -141,6 +138,6 @@ impl Words<'_> {
 
 impl Places<'_> {
     fn in_run_if_at(&self, id: &str) -> impl Iterator<Item = usize> {
-        self.in_run_if.iter().filter(move |(named, _)| *named == id).map(|(_, at)| *at)
+        self.in_run_if.get(id).into_iter().flatten().copied()
     }
 }

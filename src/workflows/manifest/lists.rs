@@ -24,11 +24,14 @@ pub fn command(reader: &Reader, found: &dyn Fn(&str) -> Found, problems: &mut Pr
         }
         return Vec::new();
     };
-    if let Some(message) = wrong_program(program, words.len(), found) {
-        problems.add(*at, || message);
-    }
     for (at, word) in &words {
         check_string(*at, word, "an argument", problems);
+    }
+    // One that no process can be given is not looked for either.
+    if program.len() <= MOST_STRING_BYTES
+        && let Some(message) = wrong_program(program, words.len(), found)
+    {
+        problems.add(*at, || message);
     }
     words.into_iter().map(|(_, word)| word.to_owned()).collect()
 }

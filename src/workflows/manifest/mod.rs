@@ -13,7 +13,7 @@ mod run_if;
 mod schema;
 mod syntax;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod unknown;
 mod values;
 
@@ -116,7 +116,7 @@ pub enum Found {
     File {
         is_executable: bool,
     },
-    /// What its command needs: the package was checked before.
+    /// What its command needs: the package was checked before, or is not known as a whole.
     Known,
 }
 

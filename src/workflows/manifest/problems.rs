@@ -9,6 +9,8 @@ const MOST_PROBLEMS: usize = 1_000;
 /// What is wrong with one text.
 pub struct Problems<'a> {
     text: &'a str,
+    /// Where each line ends.
+    line_ends: Vec<usize>,
     /// With the byte that each is found at; `None` is the whole file.
     found: Vec<(Option<usize>, String)>,
     left_out: usize,
@@ -16,11 +18,17 @@ pub struct Problems<'a> {
 
 impl<'a> Problems<'a> {
     pub fn new(text: &'a str) -> Problems<'a> {
-        Problems { text, found: Vec::new(), left_out: 0 }
+        let line_ends = text.match_indices('\n').map(|(at, _)| at).collect();
+        Problems { text, line_ends, found: Vec::new(), left_out: 0 }
     }
 
     pub fn text(&self) -> &'a str {
         self.text
+    }
+
+    /// The line of a byte, from 1.
+    pub fn line_of(&self, at: usize) -> usize {
+        1 + self.line_ends.partition_point(|end| *end < at)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -45,7 +53,7 @@ impl<'a> Problems<'a> {
     }
 
     pub fn into_sorted(self) -> Vec<Problem> {
-        let Problems { text, mut found, left_out } = self;
+        let Problems { text, mut found, left_out, .. } = self;
         found.sort_by_key(|(at, _)| *at);
         let problem = |line, column, message| Problem { file: FILE_NAME.to_owned(), line, column, message };
         let mut counted = Place::start_of(text);
@@ -92,9 +100,7 @@ impl Place {
     }
 }
 
-/// The line of a byte, from 1.
+/// As `Problems::line_of`, for one byte alone.
 pub fn line_of(text: &str, at: usize) -> usize {
-    let mut place = Place::start_of(text);
-    place.go_to(text, at);
-    place.line
+    1 + text.as_bytes().get(..at).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count()
 }

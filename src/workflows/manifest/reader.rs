@@ -66,6 +66,11 @@ impl<'a> Reader<'a> {
         reader
     }
 
+    /// A table that is not there, whose fields are all as they are without it.
+    pub fn of_defaults(grammar: &'static Table) -> Reader<'a> {
+        Reader { grammar, at: 0, values: Vec::new() }
+    }
+
     pub fn given(&self, name: &str) -> Option<Given<'a>> {
         self.values.iter().find(|given| given.field.name == name).copied()
     }

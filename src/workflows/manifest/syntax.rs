@@ -122,11 +122,9 @@ fn duplicate(text: &str, at: usize) -> String {
         return format!("`{key}` is set a second time{there}; a table has each key once");
     }
     let header = line.split(['\r', '\n', '#']).next().unwrap_or_default().trim_end();
-    let same = |line: &str| {
-        let name =
-            |line: &str| line.trim_matches(|c: char| c.is_whitespace() || matches!(c, '[' | ']')).to_owned();
-        line.trim_start().starts_with('[') && name(line) == name(header)
-    };
+    let is_around = |c: char| c.is_whitespace() || matches!(c, '[' | ']');
+    let name = header.trim_matches(is_around);
+    let same = |line: &str| line.trim_start().starts_with('[') && line.trim_matches(is_around) == name;
     let first = text[..line_from].lines().position(same);
     let there = first.map_or(String::new(), |line| format!(", after line {}", line + 1));
     let lists = "; what can be there more than once has two brackets each time, as in [[tasks]]";

@@ -5,6 +5,7 @@ mod start;
 mod task;
 
 use start::{SCHEDULE, TRIGGER};
+pub use task::RETRIES;
 use task::TASK;
 
 /// What a table may hold.

@@ -1,5 +1,6 @@
 //! Manifests that are right, and what they say; manifests that are wrong, and what is told of them.
 
+pub mod cost;
 mod good;
 mod texts;
 mod wrong;
