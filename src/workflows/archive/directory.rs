@@ -91,6 +91,7 @@ fn sorted_names(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn entry(directory: &Path, path: &Path, metadata: &Metadata) -> io::Result<Entry> {
     let kind = metadata.file_type();
+    let other = |what| Kind::Other { what, size: 0 };
     let kind = if kind.is_dir() {
         Kind::Directory
     } else if kind.is_file() {
@@ -98,11 +99,11 @@ fn entry(directory: &Path, path: &Path, metadata: &Metadata) -> io::Result<Entry
     } else if kind.is_symlink() {
         Kind::Symlink { target: fs::read_link(directory.join(path))?.into_os_string().into_vec() }
     } else if kind.is_fifo() {
-        Kind::Other("a named pipe")
+        other("a named pipe")
     } else if kind.is_socket() {
-        Kind::Other("a socket")
+        other("a socket")
     } else {
-        Kind::Other("a device")
+        other("a device")
     };
     Ok(Entry { name: path.as_os_str().as_bytes().to_vec(), kind, mode: metadata.mode() & 0o7777 })
 }

@@ -12,7 +12,7 @@ use super::tree::{Entry, Kind};
 const BLOCK_BYTES: usize = 512;
 /// Files, links and directories, as the first tar had them.
 const OLDEST_KINDS: &[u8] = &[0, b'0', b'1', b'2', b'5'];
-/// Of names, targets and extended headers, of all entries together.
+/// Of names, targets and extended headers, of all entries together. What entries contain is counted in `tree`.
 const MOST_EXTENSION_BYTES: u64 = 64 << 20;
 const MOST_EXTENSION: u64 = 1 << 20;
 const MOST_GLOBAL_HEADERS: usize = 100;
@@ -256,18 +256,19 @@ fn entry(header: &Header, extensions: Extensions, size: u64) -> Result<Entry, &'
     let name = only(pax.path, extensions.gnu_name)?.unwrap_or_else(|| header.path_bytes().into_owned());
     let target = only(pax.link, extensions.gnu_link)?
         .unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
+    let other = |what| Kind::Other { what, size };
     let kind = match header.entry_type().as_byte() {
-        b'0' | 0 if pax.is_sparse => Kind::Other("a sparse file, which tar writes with --sparse"),
+        b'0' | 0 if pax.is_sparse => other("a sparse file, which tar writes with --sparse"),
         b'0' | 0 => Kind::File { size },
         b'1' => Kind::HardLink { target },
         b'2' => Kind::Symlink { target },
-        b'3' => Kind::Other("a character device"),
-        b'4' => Kind::Other("a block device"),
+        b'3' => other("a character device"),
+        b'4' => other("a block device"),
         b'5' => Kind::Directory,
-        b'6' => Kind::Other("a named pipe"),
+        b'6' => other("a named pipe"),
         // Its map of holes, where it is empty.
-        b'S' => Kind::Other("a sparse file, which tar writes with --sparse"),
-        _ => Kind::Other("of a kind that packages do not have"),
+        b'S' => other("a sparse file, which tar writes with --sparse"),
+        _ => other("of a kind that packages do not have"),
     };
     if size > 0 && b"123456".contains(&header.entry_type().as_byte()) {
         return Err("is a link, a directory, a device or a pipe, and has content");

@@ -9,6 +9,7 @@ mod pack;
 mod pax;
 mod problems;
 mod process;
+mod resolve;
 mod tree;
 mod unpack;
 mod walk;
@@ -24,6 +25,6 @@ pub use walk::{Nowhere, WalkError, Walked, walk};
 
 /// Entries of an archive, and files, directories and links of a package.
 pub const MOST_ENTRIES: usize = 10_000;
-/// Of all files of a package together.
+/// Of what all entries of an archive, or all files of a package, contain.
 pub const MOST_BYTES: u64 = 1 << 30;
 pub const MOST_MANIFEST_BYTES: u64 = 1 << 20;

@@ -2,7 +2,7 @@
 
 use crate::terminal::start_of;
 
-const MOST_PATH_BYTES: usize = 1_024;
+pub const MOST_PATH_BYTES: usize = 1_024;
 const MOST_NAME_BYTES: usize = 255;
 const MOST_DEPTH: usize = 64;
 

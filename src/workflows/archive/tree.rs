@@ -6,14 +6,10 @@ use std::collections::BTreeMap;
 
 use super::names::{path_of, target_of};
 use super::problems::Problems;
+use super::resolve::Resolved;
 use super::{MOST_BYTES, MOST_ENTRIES, MOST_MANIFEST_BYTES};
 use crate::terminal::start_of;
-use crate::workflows::manifest::{FILE_NAME, Found};
-
-/// As the kernel.
-const MOST_LINKS_FOLLOWED: usize = 40;
-/// Of paths, for all links and all questions of one package.
-const MOST_STEPS: usize = 1_000_000;
+use crate::workflows::manifest::FILE_NAME;
 
 /// As an archive or a directory has it: nothing of it is checked yet.
 #[derive(Debug)]
@@ -35,8 +31,11 @@ pub enum Kind {
     HardLink {
         target: Vec<u8>,
     },
-    /// What no package holds, in words.
-    Other(&'static str),
+    /// What no package holds, in words, and the size of its content.
+    Other {
+        what: &'static str,
+        size: u64,
+    },
 }
 
 /// An entry that is as it should be, but for where links lead.
@@ -65,22 +64,16 @@ pub struct TooMuch;
 #[derive(Default)]
 pub struct Tree {
     /// By their paths without `.` and empty parts. A path's parents are directories here.
-    nodes: BTreeMap<String, Node>,
+    pub(super) nodes: BTreeMap<String, Node>,
     has_root_entry: bool,
     entries: usize,
     bytes: u64,
     pub problems: Problems,
+    /// Whether all entries are there.
+    pub(super) is_finished: bool,
     /// Empty, or the one top folder with a `/` behind it.
-    root: String,
-    steps: Cell<usize>,
-}
-
-/// What a path leads to.
-enum Resolved<'a> {
-    Node(&'a Node),
-    Nothing,
-    Outside,
-    Circle,
+    pub(super) root: String,
+    pub(super) steps: Cell<usize>,
 }
 
 impl Tree {
@@ -97,8 +90,10 @@ impl Tree {
                 .too_much(&entry.name, format!("comes after {MOST_ENTRIES} others; no more are allowed"));
         }
         if self.bytes > MOST_BYTES {
-            let line =
-                format!("makes the files larger than {} MiB, which is all that is allowed", MOST_BYTES >> 20);
+            let line = format!(
+                "makes the package larger than {} MiB, which is all that is allowed",
+                MOST_BYTES >> 20
+            );
             return self.too_much(&entry.name, line);
         }
         Ok(added)
@@ -110,12 +105,13 @@ impl Tree {
     }
 
     fn check(&mut self, entry: &Entry) -> Result<String, String> {
-        if let Kind::File { size } = entry.kind {
+        // An archive is inflated for all of it, whatever becomes of it.
+        if let Kind::File { size } | Kind::Other { size, .. } = entry.kind {
             self.bytes = self.bytes.saturating_add(size);
         }
         let path = path_of(&entry.name)?;
         match entry.kind {
-            Kind::Other(what) => {
+            Kind::Other { what, .. } => {
                 return Err(format!("is {what}; a package holds files, directories and links"));
             }
             Kind::File { .. } if entry.name.ends_with(b"/") => {
@@ -140,10 +136,12 @@ impl Tree {
                 _ => Err("is the package itself, and no directory".to_owned()),
             };
         }
-        let parents: Vec<_> = path.match_indices('/').map(|(at, _)| &path[..at]).collect();
-        for parent in &parents {
-            match self.nodes.get(*parent) {
-                None | Some(Node::Directory { .. }) => {}
+        // All that are above a directory are directories too.
+        let mut missing = Vec::new();
+        for parent in path.rmatch_indices('/').map(|(at, _)| &path[..at]) {
+            match self.nodes.get(parent) {
+                None => missing.push(parent),
+                Some(Node::Directory { .. }) => break,
                 Some(Node::Symlink { .. }) => {
                     return Err(format!("is below `{}`, which is a link", start_of(parent)));
                 }
@@ -155,7 +153,7 @@ impl Tree {
             Kind::File { size } => Node::File { is_executable: mode & 0o111 != 0, size },
             Kind::Symlink { target } => Node::Symlink { target: target_of(&target)? },
             Kind::HardLink { target } => Node::HardLink { target: self.linked_file(&target)? },
-            Kind::Other(_) => return Err("cannot be in a package".to_owned()),
+            Kind::Other { .. } => return Err("cannot be in a package".to_owned()),
         };
         match (self.nodes.get(&path), &node) {
             (None, _) => {}
@@ -164,10 +162,8 @@ impl Tree {
             (Some(Node::Directory { .. }), _) => return Err("is there twice, once as a directory".to_owned()),
             _ => return Err("is there twice".to_owned()),
         }
-        for parent in parents {
-            if !self.nodes.contains_key(parent) {
-                self.nodes.insert(parent.to_owned(), Node::Directory { is_implied: true });
-            }
+        for parent in missing {
+            self.nodes.insert(parent.to_owned(), Node::Directory { is_implied: true });
         }
         self.nodes.insert(path.clone(), node);
         Ok(path)
@@ -186,6 +182,7 @@ impl Tree {
 
     /// Once all entries are there: where the package begins, whether it has a manifest, and whether each link stays inside.
     pub fn finish(&mut self) {
+        self.is_finished = true;
         self.root = self.find_root();
         match self.nodes.get(&self.manifest_path()) {
             Some(Node::File { size, .. }) if *size <= MOST_MANIFEST_BYTES => {}
@@ -256,53 +253,5 @@ impl Tree {
 
     pub fn node(&self, path: &str) -> Option<&Node> {
         self.nodes.get(path)
-    }
-
-    /// What is at a path relative to where the package begins; links are followed.
-    pub fn found(&self, path: &str) -> Found {
-        match self.resolve(path) {
-            Resolved::Node(Node::Directory { .. }) => Found::Directory,
-            Resolved::Node(Node::File { is_executable, .. }) => Found::File { is_executable: *is_executable },
-            _ => Found::Nothing,
-        }
-    }
-
-    fn resolve(&self, path: &str) -> Resolved<'_> {
-        let mut links = 0;
-        let mut at: Vec<&str> = Vec::new();
-        let mut left: Vec<&str> = path.rsplit('/').collect();
-        let mut node = Some(&Node::Directory { is_implied: true });
-        while let Some(part) = left.pop() {
-            self.steps.set(self.steps.get() + 1);
-            if self.steps.get() > MOST_STEPS {
-                return Resolved::Circle;
-            }
-            match part {
-                "" | "." => continue,
-                ".." if at.pop().is_none() => return Resolved::Outside,
-                ".." => {}
-                _ => at.push(part),
-            }
-            let here = format!("{}{}", self.root, at.join("/"));
-            node = if at.is_empty() {
-                Some(&Node::Directory { is_implied: true })
-            } else {
-                self.nodes.get(&here)
-            };
-            match node {
-                Some(Node::Symlink { target }) => {
-                    links += 1;
-                    if links > MOST_LINKS_FOLLOWED {
-                        return Resolved::Circle;
-                    }
-                    at.pop();
-                    left.extend(target.rsplit('/'));
-                    node = None;
-                }
-                Some(Node::HardLink { target }) => node = self.nodes.get(target),
-                _ => {}
-            }
-        }
-        node.map_or(Resolved::Nothing, Resolved::Node)
     }
 }

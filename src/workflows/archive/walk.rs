@@ -44,33 +44,32 @@ pub enum WalkError {
     Write(io::Error),
 }
 
-/// All of an archive.
+/// All of an archive, or of one that is damaged or too large what is before that.
 pub struct Walked {
-    /// Its problems are those that did not end the walk.
+    /// With all problems but the manifest's.
     pub tree: Tree,
     /// The bytes of `package.toml`, where there is one of a size that is allowed.
     pub manifest: Option<Vec<u8>>,
 }
 
-/// Goes through an archive to its end. Nothing more is given to the sink after the first problem.
+/// Goes through an archive, to its end where that is possible. Nothing more is given to the sink after the first problem.
 ///
 /// # Errors
-/// What made it impossible to go on, with all problems until then.
+/// Not the archive's: it could not be read, or the sink not be written to.
 pub fn walk(reader: impl Read, sink: &mut impl Sink) -> Result<Walked, WalkError> {
     let mut tree = Tree::default();
     let mut manifests = Manifests::default();
     match walk_entries(reader, &mut tree, &mut manifests, sink) {
-        Ok(()) => {}
+        Ok(()) => tree.finish(),
         Err(End::Write(error)) => return Err(WalkError::Write(error)),
         Err(End::Stopped(Stopped { fault: Fault::Read(error), .. })) => return Err(WalkError::Read(error)),
         Err(End::Stopped(Stopped { name, fault: Fault::Damaged(message) })) => {
             tree.problems.add(name.as_deref().unwrap_or(WHOLE.as_bytes()), message);
-            return Err(WalkError::Problems(tree.problems.take()));
         }
-        Err(End::TooMuch) => return Err(WalkError::Problems(tree.problems.take())),
+        // The problem is noted.
+        Err(End::TooMuch) => {}
     }
-    tree.finish();
-    let manifest = manifests.take(&tree.manifest_path());
+    let manifest = manifests.take(tree.is_finished.then(|| tree.manifest_path()));
     Ok(Walked { tree, manifest })
 }
 
@@ -104,7 +103,7 @@ fn walk_entries(
             }
             _ => continue,
         };
-        let mut manifest = manifests.of(&path, size);
+        let mut manifest = manifests.may_be(&path, size).then(Vec::new);
         if tree.problems.is_empty() {
             sink.file(&path, is_executable).map_err(End::Write)?;
         }
@@ -120,6 +119,7 @@ fn walk_entries(
                 sink.write(&buffer[..count]).map_err(End::Write)?;
             }
         }
+        manifests.found.extend(manifest.map(|bytes| (path, bytes)));
     }
     Ok(())
 }
@@ -132,19 +132,18 @@ struct Manifests {
 }
 
 impl Manifests {
-    /// Where to put the content of a file that may be it.
-    fn of(&mut self, path: &str, size: u64) -> Option<&mut Vec<u8>> {
-        let folder = path.strip_suffix(FILE_NAME)?;
+    fn may_be(&self, path: &str, size: u64) -> bool {
+        let Some(folder) = path.strip_suffix(FILE_NAME) else { return false };
         let is_first = || self.found.iter().all(|(path, _)| path == FILE_NAME);
-        let may_be = folder.is_empty() || folder.find('/') == Some(folder.len() - 1) && is_first();
-        if !may_be || size > MOST_MANIFEST_BYTES {
-            return None;
-        }
-        self.found.push((path.to_owned(), Vec::new()));
-        self.found.last_mut().map(|(_, bytes)| bytes)
+        let is_in_place = folder.is_empty() || folder.find('/') == Some(folder.len() - 1) && is_first();
+        is_in_place && size <= MOST_MANIFEST_BYTES
     }
 
-    fn take(self, path: &str) -> Option<Vec<u8>> {
-        self.found.into_iter().find(|(found, _)| found == path).map(|(_, bytes)| bytes)
+    /// Without a path the one that comes first.
+    fn take(self, path: Option<String>) -> Option<Vec<u8>> {
+        let is_at = |found: &str| path.as_deref().is_none_or(|path| found == path);
+        let mut found = self.found;
+        found.sort_by_key(|(path, _)| path.len());
+        found.into_iter().find(|(path, _)| is_at(path)).map(|(_, bytes)| bytes)
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use super::super::walk::{Nowhere, WalkError, walk};
 use super::made::{Made, gzip};
 use super::{assert_problems, problems};
+use crate::workflows::package::{Package, PackageError};
 
 #[test]
 fn what_is_no_gzip_is_called_by_its_name() {
@@ -110,6 +111,38 @@ fn an_archive_that_cannot_be_read_is_not_a_wrong_one() {
             Err(WalkError::Read(error)) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
             Err(other) => panic!("{other:?}"),
             Ok(_) => panic!("it was read"),
+        }
+    }
+}
+
+/// What its files could tell is not told: those behind may be in the part that was not read.
+#[test]
+fn a_manifest_before_the_damage_is_read() {
+    let manifest =
+        "[package]\nname = \"one\"\nversion = \"1\"\n\n[[tasks]]\nid = \"a\"\ncommand = [\"./later\"]\n";
+    let large = |made: Made| made.raw(b'0', b"large", |header| header.set_size(2 << 30), b"");
+    let first = Made::empty().file("top/package.toml", manifest.as_bytes());
+    let later = Made::empty().file("a", b"").file("package.toml", manifest.as_bytes());
+    for (tar, expected) in [
+        (first.tar.clone(), Some("is cut off")),
+        (later.tar, Some("is cut off")),
+        (large(first).tar, Some("makes the package larger")),
+        (Made::empty().file("package.toml", manifest.as_bytes()).tar[..550].to_vec(), None),
+        (large(Made::empty()).file("package.toml", manifest.as_bytes()).tar, None),
+    ] {
+        let Err(PackageError::Problems(problems)) = Package::from_archive(&gzip(&tar)[..]) else {
+            panic!("it was read");
+        };
+        let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        match expected {
+            Some(damage) => {
+                assert!(lines.len() == 2 && lines[0].contains(damage), "{lines:#?}");
+                assert!(
+                    lines[1].starts_with("package.toml:3:11: `version`: `1` is no version"),
+                    "{lines:#?}"
+                );
+            }
+            None => assert_eq!(lines.len(), 1, "{lines:#?}"),
         }
     }
 }

@@ -145,9 +145,9 @@ fn an_archive_has_bounds() {
     assert_problems(&implied.archive(), &["comes after 10000 others; no more are allowed"]);
     let of_size = |size| Made::new().raw(b'0', b"large", |header| header.set_size(size), b"").archive();
     let gib = 1 << 30;
-    assert_problems(&of_size(gib + 1), &["large: makes the files larger than 1024 MiB"]);
-    assert_problems(&of_size(10 * gib), &["large: makes the files larger than 1024 MiB"]);
-    assert_problems(&of_size(u64::MAX), &["large: makes the files larger than 1024 MiB"]);
+    assert_problems(&of_size(gib + 1), &["large: makes the package larger than 1024 MiB"]);
+    assert_problems(&of_size(10 * gib), &["large: makes the package larger than 1024 MiB"]);
+    assert_problems(&of_size(u64::MAX), &["large: makes the package larger than 1024 MiB"]);
     // Also what is refused counts, and what is only said to be there.
     let made = Made::new().raw(b'0', b"/a", |header| header.set_size(gib - 4_096), b"");
     assert_problems(&made.archive(), &["/a: is an absolute path", "is cut off"]);
