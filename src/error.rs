@@ -32,12 +32,26 @@ pub enum Error {
     Conflict(Cow<'static, str>),
     /// The database is down or too slow; nothing was changed.
     Unavailable(StoreError),
-    /// The database answers, and does not let the server do this, with what would help; nothing was changed.
+    /// The server cannot do this now, though the database answers, with what would help; nothing was changed.
     Unable(String),
     /// A change was begun, and it is not known whether it was carried out, or whether it stays.
     OutcomeUnknown(Option<StoreError>),
     /// A bug, or a system that lacks what it must have. The cause is for the log alone.
     Internal(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// Writes what is for the log alone: the cause of a bug, and why the database was of no use.
+    pub fn log(&self, request_id: &str) {
+        match self {
+            Error::Internal(cause) => log::error!(request_id = request_id; "internal error: {cause}"),
+            Error::Unavailable(cause) | Error::OutcomeUnknown(Some(cause)) => {
+                log::debug!(request_id = request_id; "refused: {cause}");
+            }
+            // Its text may quote what the client sent, which may be a key in the wrong place.
+            _ => {}
+        }
+    }
 }
 
 impl From<StoreError> for Error {
@@ -47,19 +61,6 @@ impl From<StoreError> for Error {
             StoreError::Unknown(_) => Error::OutcomeUnknown(Some(error)),
             StoreError::Refused(_) => Error::Internal(error.into()),
         }
-    }
-}
-
-/// Of what cannot be.
-impl From<&'static str> for Error {
-    fn from(what: &'static str) -> Error {
-        Error::Internal(what.into())
-    }
-}
-
-impl From<String> for Error {
-    fn from(what: String) -> Error {
-        Error::Internal(what.into())
     }
 }
 

@@ -262,16 +262,9 @@ impl App {
     }
 }
 
-/// An error's response, and its line in the log: a bug's cause stands there alone.
+/// An error's response, and its lines in the log.
 fn logged(error: Error, request: &Request<'_>) -> Response {
-    match &error {
-        Error::Internal(cause) => log::error!(request_id = request.id; "internal error: {cause}"),
-        Error::Unavailable(cause) | Error::OutcomeUnknown(Some(cause)) => {
-            log::debug!(request_id = request.id; "refused: {cause}");
-        }
-        // Its text may quote what the client sent, which may be a key in the wrong place.
-        _ => {}
-    }
+    error.log(request.id);
     let response = Response::from(error);
     log::debug!(request_id = request.id, status = response.status; "refused");
     response

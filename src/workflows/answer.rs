@@ -40,12 +40,12 @@ pub struct Refused<'a> {
 }
 
 impl<'a> Refused<'a> {
-    /// `count`: of all of them, of which some are shown.
-    pub fn new(count: usize, problems: &'a [Problem]) -> Refused<'a> {
+    pub fn new(problems: &'a [Problem]) -> Refused<'a> {
         let first = problems.first().map(ToString::to_string).unwrap_or_default();
-        let error = match count {
+        let error = match problems.len() {
             0 | 1 => format!("the package is not right: {first}"),
-            _ => format!("the package has {count} problems; the first: {first}"),
+            // Not how many: the last may stand for many that are left out.
+            _ => format!("the package has several problems; the first: {first}"),
         };
         Refused { error, problems }
     }

@@ -59,7 +59,8 @@ pub fn show(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Err
     let found = found.ok_or_else(not_found)?;
     let manifest = Manifest::parse(&found.manifest, &|_| Found::Known).map_err(|problems| {
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        format!("the manifest of package {} is not read any more: {}", found.listed.id, problems.join("; "))
+        let (id, problems) = (found.listed.id, problems.join("; "));
+        Error::Internal(format!("the manifest of package {id} is not read any more: {problems}").into())
     })?;
     Ok(Response::json(200, &Detail::new(tenant.name(), &found, &manifest))?)
 }
@@ -79,10 +80,10 @@ pub fn download(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response,
     if is_known {
         return Ok(with_fields(Response { status: 304, ..Response::default() }));
     }
-    let (store, limit) = (Arc::clone(&app.store), app.database_timeout);
+    let (store, tenant, limit) = (Arc::clone(&app.store), tenant.clone(), app.database_timeout);
     let mut at = 0;
     let next = move || {
-        let piece = store::bytes(&store, package, at, DOWNLOADED_AT_ONCE, Instant::now() + limit);
+        let piece = store::bytes(&store, &tenant, package, at, DOWNLOADED_AT_ONCE, Instant::now() + limit);
         let piece = piece.map_err(|error| error.to_string())?;
         at += piece.len() as u64;
         Ok(piece)

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
+use std::time::Instant;
 
 use memchr::memmem;
 
@@ -13,6 +14,8 @@ use crate::error::Error;
 const LONGEST_BOUNDARY: usize = 70;
 /// Bytes of all header lines of a part.
 const HEADER_LIMIT: usize = 16 * 1024;
+/// Parts of a body: each costs a search of its own.
+const MOST_PARTS: usize = 100;
 /// Bytes that are looked through at once.
 const WINDOW: usize = 64 * 1024;
 /// Blanks between a boundary and the end of its line.
@@ -31,19 +34,24 @@ impl Part {
         self.end - self.at
     }
 
-    /// Reads it from its start, whatever the file's own position is.
-    pub fn reader(self, file: &File) -> PartReader<'_> {
-        PartReader { file, left: self }
+    /// Reads it from its start, whatever the file's own position is. From `until` on every read fails, so that what is made
+    /// of the bytes ends too.
+    pub fn reader(self, file: &File, until: Instant) -> PartReader<'_> {
+        PartReader { file, left: self, until }
     }
 }
 
 pub struct PartReader<'a> {
     file: &'a File,
     left: Part,
+    until: Instant,
 }
 
 impl Read for PartReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if Instant::now() >= self.until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let most = usize::try_from(self.left.length()).unwrap_or(usize::MAX).min(buffer.len());
         let count = self.file.read_at(&mut buffer[..most], self.left.at)?;
         self.left.at += count as u64;
@@ -72,35 +80,37 @@ pub fn boundary(parameters: &str) -> Result<Vec<u8>, Error> {
 /// Finds the content of the field `file` in the first `length` bytes of a file. The whole body is looked at.
 ///
 /// # Errors
-/// 400 with what is wrong; 500: the file cannot be read.
-pub fn find_file(file: &File, length: u64, boundary: &[u8]) -> Result<Part, Error> {
-    let body = Body { file, length };
+/// 400 with what is wrong; 500: the file cannot be read, or it is `until`.
+pub fn find_file(file: &File, length: u64, boundary: &[u8], until: Instant) -> Result<Part, Error> {
+    let mut body = Body { file, length, until, window: Vec::with_capacity(WINDOW) };
     let delimiter = [b"\r\n--", boundary].concat();
+    let finder = memmem::Finder::new(&delimiter);
     let mut found = None;
     // The first one may stand at the very beginning, without the line end that belongs to all others.
-    let mut after = match body.bytes(0, delimiter.len() - 2)? == delimiter[2..] {
+    let mut after = match *body.bytes(0, delimiter.len() - 2)? == delimiter[2..] {
         true => delimiter.len() as u64 - 2,
-        false => match body.find(0, &delimiter)? {
+        false => match body.find(0, &finder)? {
             Some(at) => at + delimiter.len() as u64,
             None => return Err(no_file()),
         },
     };
-    loop {
-        let Some(header_at) = header_start(&body, after)? else {
+    for _ in 0..=MOST_PARTS {
+        let Some(header_at) = header_start(&mut body, after)? else {
             return found.ok_or_else(no_file);
         };
-        let (name, content_at) = header(&body, header_at, &delimiter)?;
+        let (name, content_at) = header(&mut body, header_at, &finder)?;
         // An empty part may share one line end with its header.
-        let end = body.find(content_at - 2, &delimiter)?.ok_or_else(unfinished)?;
+        let end = body.find(content_at - 2, &finder)?.ok_or_else(unfinished)?;
         if name == "file" && found.replace(Part { at: content_at, end: end.max(content_at) }).is_some() {
             return Err(malformed("it has more than one 'file' field"));
         }
         after = end + delimiter.len() as u64;
     }
+    Err(malformed(&format!("it has more than {MOST_PARTS} parts")))
 }
 
 /// Where the header of a part begins whose boundary ends at `after`; `None`: that was the closing one.
-fn header_start(body: &Body<'_>, after: u64) -> Result<Option<u64>, Error> {
+fn header_start(body: &mut Body<'_>, after: u64) -> Result<Option<u64>, Error> {
     let line = body.bytes(after, PADDING_LIMIT)?;
     if line.starts_with(b"--") {
         return Ok(None);
@@ -114,10 +124,10 @@ fn header_start(body: &Body<'_>, after: u64) -> Result<Option<u64>, Error> {
 }
 
 /// The name of the part whose header begins there, and where its content begins.
-fn header(body: &Body<'_>, at: u64, delimiter: &[u8]) -> Result<(String, u64), Error> {
+fn header(body: &mut Body<'_>, at: u64, delimiter: &memmem::Finder<'_>) -> Result<(String, u64), Error> {
     // With the line end before it, so that a header without lines has its end too.
     let text = body.bytes(at - 2, HEADER_LIMIT)?;
-    let Some(end) = memmem::find(&text, b"\r\n\r\n") else {
+    let Some(end) = memmem::find(text, b"\r\n\r\n") else {
         return Err(match text.len() < HEADER_LIMIT {
             true => unfinished(),
             false => malformed(&format!("the header of a part is larger than {HEADER_LIMIT} bytes")),
@@ -125,7 +135,7 @@ fn header(body: &Body<'_>, at: u64, delimiter: &[u8]) -> Result<(String, u64), E
     };
     let content_at = at - 2 + end as u64 + 4;
     let text = &text[..end];
-    if memmem::find(text, delimiter).is_some() {
+    if delimiter.find(text).is_some() {
         return Err(malformed("the header of a part does not end"));
     }
     let text = std::str::from_utf8(text).map_err(|_| malformed("the header of a part is not UTF-8"))?;
@@ -223,31 +233,33 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
 struct Body<'a> {
     file: &'a File,
     length: u64,
+    until: Instant,
+    /// What was read last.
+    window: Vec<u8>,
 }
 
 impl Body<'_> {
     /// So many bytes from there on, or what there are.
-    fn bytes(&self, at: u64, most: usize) -> io::Result<Vec<u8>> {
+    fn bytes(&mut self, at: u64, most: usize) -> io::Result<&[u8]> {
         let part = Part { at: at.min(self.length), end: self.length };
-        let mut bytes = Vec::new();
-        part.reader(self.file).take(most as u64).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        self.window.clear();
+        part.reader(self.file, self.until).take(most as u64).read_to_end(&mut self.window)?;
+        Ok(&self.window)
     }
 
     /// Where this stands first, from there on.
-    fn find(&self, from: u64, wanted: &[u8]) -> io::Result<Option<u64>> {
-        let finder = memmem::Finder::new(wanted);
+    fn find(&mut self, from: u64, wanted: &memmem::Finder<'_>) -> io::Result<Option<u64>> {
         let mut at = from;
         loop {
             let window = self.bytes(at, WINDOW)?;
-            if let Some(found) = finder.find(&window) {
+            if let Some(found) = wanted.find(window) {
                 return Ok(Some(at + found as u64));
             }
             if window.len() < WINDOW {
                 return Ok(None);
             }
             // It may have begun at the end of this window.
-            at += (window.len() - wanted.len() + 1) as u64;
+            at += (WINDOW - wanted.needle().len() + 1) as u64;
         }
     }
 }
@@ -268,6 +280,7 @@ fn no_file() -> Error {
 mod tests {
     use std::fs::OpenOptions;
     use std::io::Write as _;
+    use std::time::Duration;
 
     use super::*;
 
@@ -284,10 +297,11 @@ mod tests {
     /// The field's content, or the text of the error.
     fn found(body: &[u8], boundary: &str) -> Result<Vec<u8>, String> {
         let file = file(body);
-        match find_file(&file, body.len() as u64, boundary.as_bytes()) {
+        let until = Instant::now() + Duration::from_secs(60);
+        match find_file(&file, body.len() as u64, boundary.as_bytes(), until) {
             Ok(part) => {
                 let mut content = Vec::new();
-                part.reader(&file).read_to_end(&mut content).unwrap();
+                part.reader(&file, until).read_to_end(&mut content).unwrap();
                 assert_eq!(content.len() as u64, part.length());
                 Ok(content)
             }
@@ -374,6 +388,24 @@ mod tests {
             assert!(error.contains(expected), "{body}: {error}");
         }
         assert!(found(b"--b\r\nContent-Disposition: \xff\r\n\r\n", "b").unwrap_err().contains("UTF-8"));
+    }
+
+    #[test]
+    fn a_form_has_so_many_parts() {
+        let other = "--b\r\nContent-Disposition: form-data; name=x\r\n\r\n\r\n";
+        assert_eq!(found((other.repeat(MOST_PARTS - 1) + &one("x")).as_bytes(), "b"), Ok(b"x".to_vec()));
+        let error = found((other.repeat(MOST_PARTS) + &one("x")).as_bytes(), "b").unwrap_err();
+        assert!(error.ends_with("it has more than 100 parts"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_read_once_its_time_is_over() {
+        let body = one("x");
+        let file = file(body.as_bytes());
+        let error = find_file(&file, body.len() as u64, b"b", Instant::now()).unwrap_err();
+        assert!(matches!(error, Error::Internal(_)), "{error:?}");
+        let error = Part { at: 0, end: 1 }.reader(&file, Instant::now()).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! worker nor a session of the pool. Between them it removes the bytes of deleted versions.
 
 use std::fs::File;
-use std::io::{BufReader, Read as _};
+use std::io::{BufReader, ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,9 @@ use super::answer::{Refused, Uploaded};
 use super::handlers::ChangeLog;
 use super::multipart::{self, Part};
 use super::package::{Package, PackageError};
+use super::problem::Problem;
 use super::store::removal::clear_deleted;
-use super::store::upload::{Kept, NewPackage, Refusal, keep};
+use super::store::upload::{Kept, MOST_VERSIONS, NewPackage, Refusal, keep};
 use crate::app::{App, Call};
 use crate::auth::Tenant;
 use crate::error::Error;
@@ -28,22 +29,28 @@ use crate::http::upload::{MOST_UPLOADS, Upload};
 
 /// What `multipart/form-data` may add to a package.
 pub const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
-/// An upload has the time of any change, so much for its check, and a second for so many bytes.
-const CHECK_LIMIT: Duration = Duration::from_secs(30);
-const BYTES_PER_SECOND: usize = 1024 * 1024;
+/// The check of an upload has so much time, and a second more for so many bytes.
+const CHECK_LIMIT: Duration = Duration::from_secs(20);
+const CHECKED_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
+/// The database has the time of any change for it, and a second more for so many bytes.
+const KEPT_BYTES_PER_SECOND: u64 = 1024 * 1024;
 /// How often deleted versions are looked for whose bytes another server, or this one before, has not removed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// Problems that an answer names.
-const MOST_PROBLEMS: usize = 1000;
 
-/// How long one upload of so many bytes may take, once its turn has come.
-fn limit(bytes: usize, database_timeout: Duration) -> Duration {
-    database_timeout + CHECK_LIMIT + Duration::from_secs((bytes / BYTES_PER_SECOND) as u64)
+/// How long the check of so many bytes may take, during which no other upload has its turn.
+fn check_limit(bytes: u64) -> Duration {
+    CHECK_LIMIT + Duration::from_secs(bytes / CHECKED_BYTES_PER_SECOND)
 }
 
-/// How long its client may have to wait: for all that can be before it.
+/// How long the database may take to keep so many.
+fn keep_limit(bytes: u64, database_timeout: Duration) -> Duration {
+    database_timeout + Duration::from_secs(bytes / KEPT_BYTES_PER_SECOND)
+}
+
+/// How long a client may have to wait whose body has come whole: for all that can be before it, and for its own.
 pub fn longest_wait(max_package_size: usize, database_timeout: Duration) -> Duration {
-    limit(max_package_size, database_timeout) * MOST_UPLOADS as u32
+    let most_bytes = (max_package_size + FORM_OVERHEAD_BYTES) as u64;
+    (check_limit(most_bytes) + keep_limit(most_bytes, database_timeout)) * MOST_UPLOADS as u32
 }
 
 /// A body, and for whom it is.
@@ -63,7 +70,8 @@ enum Form {
 /// `POST /tenants/{tenant}/workflows`: keeps a package.
 pub fn upload(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
     let form = form(call.request)?;
-    let upload = call.request.upload.take().ok_or("a request without its body")?;
+    let upload = call.request.upload.take();
+    let upload = upload.ok_or_else(|| Error::Internal("a request without its body".into()))?;
     let received = Received { upload, form, tenant: tenant.clone(), by: ChangeLog::of(call) };
     let tasks = Arc::clone(&app.package_store);
     // Replaced by what comes of it.
@@ -115,71 +123,106 @@ pub fn watch(app: &App, stop: &AtomicBool) {
 
 fn answer(app: &App, received: Received, parked: ParkedResponse) {
     // An archive that brings a bug to light is its own client's answer.
-    let answer = catch_unwind(AssertUnwindSafe(|| kept(app, &received)))
-        .unwrap_or_else(|_| HttpError::Internal.response());
+    let kept = catch_unwind(AssertUnwindSafe(|| keep_package(app, &received)));
+    let answer = match kept {
+        Ok(kept) => kept.unwrap_or_else(|error| {
+            error.log(received.by.request_id());
+            error.into()
+        }),
+        Err(_) => HttpError::Internal.response(),
+    };
     // Its file is closed, and its place free.
     drop(received);
     parked.complete_with(answer);
 }
 
-fn kept(app: &App, received: &Received) -> Response {
-    keep_package(app, received).unwrap_or_else(|error| {
-        match &error {
-            Error::Internal(cause) => {
-                log::error!(request_id = received.by.request_id(); "internal error: {cause}");
-            }
-            Error::Unavailable(cause) | Error::OutcomeUnknown(Some(cause)) => {
-                log::debug!(request_id = received.by.request_id(); "refused: {cause}");
-            }
-            _ => {}
-        }
-        error.into()
-    })
+/// A package that was found to be right, and where in the body it is.
+struct Checked {
+    package: Package,
+    part: Part,
+    sha256: String,
+}
+
+/// What a check comes to.
+enum Check {
+    Right(Checked),
+    Wrong(Vec<Problem>),
+}
+
+/// # Errors
+/// 400 for a form, 413, and 500 for a file that cannot be read: also since it is `until`.
+fn check(received: &Received, file: &File, most_bytes: usize, until: Instant) -> Result<Check, Error> {
+    let length = received.upload.length();
+    let part = match &received.form {
+        Form::Plain => Part { at: 0, end: length },
+        Form::Multipart { boundary } => multipart::find_file(file, length, boundary, until)?,
+    };
+    match part.length() {
+        0 => return Err(Error::Malformed("empty package file".to_owned())),
+        length if length > most_bytes as u64 => return Err(Error::TooLarge(too_large(most_bytes))),
+        _ => {}
+    }
+    let package = match Package::from_archive(BufReader::new(part.reader(file, until))) {
+        Ok(package) => package,
+        Err(PackageError::Read(error)) => return Err(error.into()),
+        Err(PackageError::Problems(problems)) => return Ok(Check::Wrong(problems)),
+    };
+    let sha256 = sha256(part.reader(file, until))?;
+    Ok(Check::Right(Checked { package, part, sha256 }))
+}
+
+/// The text of 413 for a package.
+pub fn too_large(most_bytes: usize) -> String {
+    format!("the package is larger than {most_bytes} bytes (--max-package-size)")
+}
+
+/// The same for a check that is over once its time is: what it comes to then may be so only for want of time.
+///
+/// # Errors
+/// As `check`; 503.
+fn check_in_time(
+    received: &Received,
+    file: &File,
+    most_bytes: usize,
+    limit: Duration,
+) -> Result<Check, Error> {
+    let until = Instant::now() + limit;
+    match check(received, file, most_bytes, until) {
+        Ok(Check::Right(checked)) => Ok(Check::Right(checked)),
+        _ if Instant::now() >= until => Err(Error::Unable(format!(
+            "the check of the package took longer than {} seconds and was given up; a package with fewer files and a \
+             shorter manifest takes less",
+            limit.as_secs()
+        ))),
+        other => other,
+    }
 }
 
 fn keep_package(app: &App, received: &Received) -> Result<Response, Error> {
     let tenant = &received.tenant;
-    let length = received.upload.length();
-    let file = received.upload.file().ok_or("an upload without its file")?;
-    let part = match &received.form {
-        Form::Plain => Part { at: 0, end: length },
-        Form::Multipart { boundary } => multipart::find_file(file, length, boundary)?,
+    let file = received.upload.file().ok_or_else(|| Error::Internal("an upload without its file".into()))?;
+    let limit = check_limit(received.upload.length());
+    let Checked { package, part, sha256 } = match check_in_time(received, file, app.max_package_size, limit)?
+    {
+        Check::Right(checked) => checked,
+        Check::Wrong(problems) => return Ok(Response::json(422, &Refused::new(&problems))?),
     };
-    let most = app.max_package_size;
-    match usize::try_from(part.length()).unwrap_or(usize::MAX) {
-        0 => return Err(Error::Malformed("empty package file".to_owned())),
-        length if length > most => {
-            return Err(Error::TooLarge(format!(
-                "the package has {length} bytes, and may have {most} (--max-package-size)"
-            )));
-        }
-        _ => {}
-    }
-    let until = Instant::now() + limit(part.length() as usize, app.database_timeout);
-    let package = match Package::from_archive(BufReader::new(part.reader(file))) {
-        Ok(package) => package,
-        Err(PackageError::Read(error)) => return Err(error.into()),
-        Err(PackageError::Problems(mut problems)) => {
-            let count = problems.len();
-            problems.truncate(MOST_PROBLEMS);
-            return Ok(Response::json(422, &Refused::new(count, &problems))?);
-        }
-    };
+    let until = Instant::now() + keep_limit(part.length(), app.database_timeout);
     let manifest = &package.manifest;
-    let manifest_text = &*package.manifest_text;
-    let new = NewPackage { tenant, manifest, manifest_text, sha256: sha256(file, part)?, file, part };
-    let outcome = keep(&app.store, &new, until)?;
-    let (status, id) = match outcome {
-        Ok(kept) if !kept.is_confirmed => return Err(Error::OutcomeUnknown(None)),
-        Ok(kept) => match kept.value {
-            Kept::Made(id) => (201, id),
-            Kept::Known(id) => (200, id),
-        },
-        Err(refusal) => return Err(refused(refusal, &new)),
+    let new =
+        NewPackage { tenant, manifest, manifest_text: &package.manifest_text, sha256, file, part, until };
+    let outcome = keep(&app.store, &new)?;
+    let kept = outcome.map_err(|refusal| refused(refusal, &new))?;
+    let (status, id) = match kept.value {
+        Kept::Made(id) => (201, id),
+        Kept::Known(id) => (200, id),
     };
     if status == 201 {
         let version = manifest.version.to_string();
         received.by.log(tenant, "package uploaded", manifest.name.as_str(), Some(&version));
+    }
+    if !kept.is_confirmed {
+        return Err(Error::OutcomeUnknown(None));
     }
     Ok(Response::json(status, &Uploaded::new(id, &new))?)
 }
@@ -194,18 +237,26 @@ fn refused(refusal: Refusal, new: &NewPackage<'_>) -> Error {
             format!("version {version} of workflow '{name}' existed with other content; a change needs another version").into(),
         ),
         Refusal::TooMuch { limit, used } => Error::TooLarge(format!(
-            "the packages of tenant '{tenant}' have {used} bytes together, this one has {}, and {limit} are allowed \
-             (max_package_bytes)",
-            new.part.length()
+            "the packages of tenant '{tenant}' have {used} bytes together with their manifests, this one has {}, and \
+             {limit} are allowed (max_package_bytes)",
+            new.bytes()
         )),
+        Refusal::TooMany => Error::Conflict(
+            format!(
+                "tenant '{tenant}' has {MOST_VERSIONS} versions of workflows, deleted ones included, and may have no more"
+            )
+            .into(),
+        ),
         Refusal::NoTenant => Error::NotFound(format!("tenant '{tenant}' not found").into()),
+        Refusal::File(error) if error.kind() == ErrorKind::TimedOut => {
+            Error::Unable("the database took too long to keep the package".to_owned())
+        }
         Refusal::File(error) => error.into(),
     }
 }
 
-/// Of a part of a file, in hex.
-fn sha256(file: &File, part: Part) -> std::io::Result<String> {
-    let mut reader = part.reader(file);
+/// Of all that can be read, in hex.
+fn sha256(mut reader: impl Read) -> std::io::Result<String> {
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
     loop {
         match reader.read(&mut buffer)? {

@@ -18,7 +18,18 @@ use crate::store::{Committed, Store, StoreError, TableStatements};
 /// What a start tries on the table.
 pub const TABLE: TableStatements = TableStatements {
     table: "cloacina_packages",
-    statements: &[LIST_NEWEST, LIST_ALL, SHOW_NEWEST, SHOW_VERSION, VERSIONS, COUNT, PIECE, DELETE, PAUSE],
+    statements: &[
+        LIST_NEWEST,
+        LIST_ALL,
+        SHOW_NEWEST,
+        SHOW_VERSION,
+        VERSIONS,
+        ARCHIVE,
+        COUNT,
+        PIECE,
+        DELETE,
+        PAUSE,
+    ],
 };
 
 /// Bytes of all pieces but the last.
@@ -70,7 +81,7 @@ pub struct Page {
 #[derive(Debug, Serialize)]
 pub struct Counts {
     pub workflows: i64,
-    /// Of all packages together.
+    /// Of all packages together, with the manifests that are kept beside them.
     pub package_bytes: i64,
 }
 
@@ -129,11 +140,25 @@ const SHOW_VERSION: &str = show!("AND package.version = $3");
 const VERSIONS: &str =
     "SELECT version FROM cloacina_packages WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL
      ORDER BY precedence DESC LIMIT $3";
-const COUNT: &str = "SELECT count(DISTINCT name), COALESCE(sum(size), 0)::bigint FROM cloacina_packages
-     WHERE tenant = $1 AND deleted_at IS NULL";
-/// A part of a piece, of a version that is not deleted.
-const PIECE: &str =
-    "SELECT substr(bytes, $3, $4) FROM cloacina_package_pieces WHERE package = $1 AND number = $2";
+/// What the versions of a tenant take that are not deleted. The length of a manifest is known without reading it.
+macro_rules! kept_bytes {
+    () => {
+        "COALESCE(sum(size + octet_length(manifest)) FILTER (WHERE deleted_at IS NULL), 0)::bigint"
+    };
+}
+use kept_bytes;
+
+const COUNT: &str = concat!(
+    "SELECT count(DISTINCT name), ",
+    kept_bytes!(),
+    " FROM cloacina_packages WHERE tenant = $1 AND deleted_at IS NULL"
+);
+const ARCHIVE: &str = "SELECT id, sha256, size FROM cloacina_packages
+     WHERE tenant = $1 AND name = $2 AND version = $3 AND deleted_at IS NULL";
+/// A part of a piece, of a version of the tenant that is not deleted.
+const PIECE: &str = "SELECT substr(piece.bytes, $4, $5) FROM cloacina_package_pieces AS piece
+     JOIN cloacina_packages AS package ON package.id = piece.package
+     WHERE package.tenant = $1 AND package.id = $2 AND piece.number = $3 AND package.deleted_at IS NULL";
 const DELETE: &str = "UPDATE cloacina_packages SET deleted_at = now()
      WHERE tenant = $1 AND name = $2 AND version = $3 AND deleted_at IS NULL RETURNING id";
 const PAUSE: &str = "UPDATE cloacina_workflows SET is_paused = $3
@@ -217,18 +242,19 @@ pub fn archive(
 ) -> Result<Option<Archive>, StoreError> {
     let version = version.to_string();
     store.read(until, |session| {
-        let row = session.query_opt(SHOW_VERSION, &[&tenant.id(), &name.as_str(), &version])?;
+        let row = session.query_opt(ARCHIVE, &[&tenant.id(), &name.as_str(), &version])?;
         let archive = |row: Row| {
-            let size: i64 = row.try_get(9)?;
-            Ok(Archive { package: row.try_get(0)?, sha256: row.try_get(8)?, size: size.unsigned_abs() })
+            let size: i64 = row.try_get(2)?;
+            Ok(Archive { package: row.try_get(0)?, sha256: row.try_get(1)?, size: size.unsigned_abs() })
         };
         row.map(archive).transpose()
     })
 }
 
-/// Bytes of an archive from `at` on, at most `most`; none where they are no longer there.
+/// Bytes of an archive of the tenant from `at` on, at most `most`; none once it is deleted.
 pub fn bytes(
     store: &Store,
+    tenant: &Tenant,
     package: Uuid,
     at: u64,
     most: usize,
@@ -236,8 +262,8 @@ pub fn bytes(
 ) -> Result<Vec<u8>, StoreError> {
     let (number, from) = (at / PIECE_BYTES as u64, at % PIECE_BYTES as u64);
     store.read(until, |session| {
-        let row =
-            session.query_opt(PIECE, &[&package, &(number as i32), &(from as i32 + 1), &(most as i32)])?;
+        let (number, from, most) = (number as i32, from as i32 + 1, most as i32);
+        let row = session.query_opt(PIECE, &[&tenant.id(), &package, &number, &from, &most])?;
         row.map_or(Ok(Vec::new()), |row| row.try_get(0))
     })
 }

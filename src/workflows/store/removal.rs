@@ -13,7 +13,7 @@ const PIECES_AT_ONCE: i64 = 64;
 /// Rows of workflows in one transaction.
 const ROWS_AT_ONCE: i64 = 1000;
 
-/// Removes some pieces of versions that are deleted: whether more are left. Several servers may do it at once.
+/// Removes some pieces of versions that are deleted, and then what else of them is large: whether more are left. Several servers may do it at once.
 ///
 /// # Errors
 /// See `StoreError`.
@@ -30,8 +30,9 @@ pub fn clear_deleted(store: &Store, until: Instant) -> Result<bool, StoreError> 
             return Ok(false);
         }
         if remove_pieces(&mut transaction, &packages)? == 0 {
+            // What is kept for ever has to be small.
             transaction.execute(
-                "UPDATE cloacina_packages SET has_pieces = false WHERE id = ANY($1)",
+                "UPDATE cloacina_packages SET has_pieces = false, manifest = '', tasks = '{}' WHERE id = ANY($1)",
                 &[&packages],
             )?;
             // One row says what bytes a version had.

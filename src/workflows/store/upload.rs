@@ -7,11 +7,14 @@ use std::time::Instant;
 use postgres::Transaction;
 use uuid::Uuid;
 
-use super::PIECE_BYTES;
+use super::{PIECE_BYTES, kept_bytes};
 use crate::auth::Tenant;
 use crate::store::{Committed, Store, StoreError};
 use crate::workflows::manifest::Manifest;
 use crate::workflows::multipart::Part;
+
+/// Versions that a tenant may have in all. The rows of deleted ones stay, and count.
+pub const MOST_VERSIONS: i64 = 100_000;
 
 /// A package that was found to be right.
 pub struct NewPackage<'a> {
@@ -23,6 +26,15 @@ pub struct NewPackage<'a> {
     pub file: &'a File,
     /// Where in the file it is.
     pub part: Part,
+    /// All of it has to be kept by then.
+    pub until: Instant,
+}
+
+impl NewPackage<'_> {
+    /// What is kept of it: the archive, and its manifest once more.
+    pub fn bytes(&self) -> u64 {
+        self.part.length() + self.manifest_text.len() as u64
+    }
 }
 
 /// What an upload came to.
@@ -42,6 +54,8 @@ pub enum Refusal {
     Existed,
     /// Of the packages of the tenant together, in bytes.
     TooMuch { limit: i64, used: i64 },
+    /// The tenant has as many versions as it may have.
+    TooMany,
     /// The tenant was removed meanwhile.
     NoTenant,
     /// The file cannot be read.
@@ -53,12 +67,8 @@ pub enum Refusal {
 ///
 /// # Errors
 /// See `StoreError`.
-pub fn keep(
-    store: &Store,
-    package: &NewPackage<'_>,
-    until: Instant,
-) -> Result<Result<Committed<Kept>, Refusal>, StoreError> {
-    store.write_apart(until, |transaction| {
+pub fn keep(store: &Store, package: &NewPackage<'_>) -> Result<Result<Committed<Kept>, Refusal>, StoreError> {
+    store.write_apart(package.until, |transaction| {
         // Looked at before all else, without a lock: mostly it tells, and nothing is written for nothing.
         if let Some(outcome) = decide(transaction, package, "")? {
             return Ok(outcome);
@@ -109,15 +119,16 @@ fn decide(
             (false, true) => return Ok(Some(Err(Refusal::Existed))),
         }
     }
-    let Some(limit) = limit else { return Ok(None) };
-    let used: i64 = transaction
-        .query_one(
-            "SELECT COALESCE(sum(size), 0)::bigint FROM cloacina_packages WHERE tenant = $1 AND deleted_at IS NULL",
-            &[&tenant],
-        )?
-        .try_get(0)?;
-    let is_too_much = used.saturating_add_unsigned(package.part.length()) > limit;
-    Ok(is_too_much.then_some(Err(Refusal::TooMuch { limit, used })))
+    let row = transaction.query_one(
+        concat!("SELECT ", kept_bytes!(), ", count(*) FROM cloacina_packages WHERE tenant = $1"),
+        &[&tenant],
+    )?;
+    let (used, versions): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    if versions >= MOST_VERSIONS {
+        return Ok(Some(Err(Refusal::TooMany)));
+    }
+    let limit = limit.filter(|limit| used.saturating_add_unsigned(package.bytes()) > *limit);
+    Ok(limit.map(|limit| Err(Refusal::TooMuch { limit, used })))
 }
 
 /// Memory holds one piece at a time.
@@ -128,7 +139,7 @@ fn write_pieces(
 ) -> Result<io::Result<()>, postgres::Error> {
     let insert = transaction
         .prepare("INSERT INTO cloacina_package_pieces (package, number, bytes) VALUES ($1, $2, $3)")?;
-    let mut reader = package.part.reader(package.file);
+    let mut reader = package.part.reader(package.file, package.until);
     let mut piece = Vec::with_capacity(PIECE_BYTES);
     for number in 0_i32.. {
         piece.clear();
