@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Auth, Principal};
-use crate::background::{Tasks, Waker};
+use crate::background::{JobQueue, Waker};
 use crate::config::TenantDatabaseHost;
 use crate::http::request::Request;
 use crate::http::router::Parameters;
@@ -25,7 +25,7 @@ pub struct App {
     /// Bytes of one.
     pub max_package_size: usize,
     /// What the thread has to do that keeps packages.
-    pub package_store: Arc<Tasks<App>>,
+    pub package_store: Arc<JobQueue<App>>,
     /// Wakes the thread that drops what removed tenants had.
     pub tenant_removal: Waker,
     /// What `GET /openapi.json` answers.

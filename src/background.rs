@@ -59,22 +59,22 @@ impl Waker {
 }
 
 /// What one thread does for others, in turn. Each of them bounds how much it gives it.
-pub struct Tasks<C> {
-    waiting: Mutex<VecDeque<Task<C>>>,
+pub struct JobQueue<C> {
+    waiting: Mutex<VecDeque<Job<C>>>,
     thread: Waker,
 }
 
-type Task<C> = Box<dyn FnOnce(&C) + Send>;
+type Job<C> = Box<dyn FnOnce(&C) + Send>;
 
-impl<C> Default for Tasks<C> {
-    fn default() -> Tasks<C> {
-        Tasks { waiting: Mutex::default(), thread: Waker::default() }
+impl<C> Default for JobQueue<C> {
+    fn default() -> JobQueue<C> {
+        JobQueue { waiting: Mutex::default(), thread: Waker::default() }
     }
 }
 
-impl<C> Tasks<C> {
-    pub fn add(&self, task: impl FnOnce(&C) + Send + 'static) {
-        self.waiting.lock().push_back(Box::new(task));
+impl<C> JobQueue<C> {
+    pub fn add(&self, job: impl FnOnce(&C) + Send + 'static) {
+        self.waiting.lock().push_back(Box::new(job));
         self.thread.wake();
     }
 

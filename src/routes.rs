@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::http::error::Error as HttpError;
 use crate::http::request::Request;
 use crate::http::response::Response;
-use crate::http::router::{self, BodyKind, Route, Routed, Service};
+use crate::http::router::{self, BodyKind, Route, Routed, Service, StreamLimit};
 use crate::keys::expiry::format_rfc3339;
 use crate::keys::handlers as keys;
 use crate::keys::verify;
@@ -175,8 +175,8 @@ impl Service for App {
         router::find(ROUTES, method, path)
     }
 
-    fn most_stream_bytes(&self, _routed: Routed) -> usize {
-        self.max_package_size + upload::FORM_OVERHEAD_BYTES
+    fn stream_limit(&self, _routed: Routed, content_type: Option<&str>) -> StreamLimit {
+        upload::body_limit(self.max_package_size, content_type)
     }
 
     fn may_be_stored(&self, path: &str) -> bool {

@@ -21,6 +21,8 @@ pub enum Error {
     RequestTimeout,
     /// 413: body over the limit, in bytes.
     ContentTooLarge(usize),
+    /// 413 with this line: a stream over the limit of its route.
+    StreamTooLarge(String),
     /// 414: request target over the limit.
     UriTooLong,
     /// 417: an `Expect` that is not `100-continue` (RFC 9110, 10.1.1).
@@ -39,6 +41,8 @@ pub enum Error {
     OutcomeUnknown,
     /// 503: the queue is full.
     Overloaded,
+    /// 503: as many bodies to this path as it may have at a time.
+    TooManyUploads(usize),
     /// 503: the disk took too long to take a body.
     StorageTooSlow,
     /// 507: a body does not fit on the disk.
@@ -59,6 +63,7 @@ impl Error {
             Error::ContentTooLarge(limit) => {
                 (413, format!("request body is larger than {limit} bytes").into())
             }
+            Error::StreamTooLarge(line) => (413, line.into()),
             Error::UriTooLong => (414, "request target is too long".into()),
             Error::ExpectationFailed => (417, "unknown expectation: only 100-continue is supported".into()),
             Error::MisdirectedRequest => (421, "https is not served on this connection".into()),
@@ -68,6 +73,12 @@ impl Error {
             Error::NoAnswer => (503, "database unavailable".into()),
             Error::OutcomeUnknown => (503, OUTCOME_UNKNOWN.into()),
             Error::Overloaded => (503, "server is overloaded".into()),
+            Error::TooManyUploads(most) => {
+                let line = format!(
+                    "{most} bodies to this path are on their way or not answered yet, and no more may be; try again after one"
+                );
+                (503, line.into())
+            }
             Error::StorageTooSlow => (503, "storage does not answer".into()),
             Error::StorageFull => (507, "storage is full".into()),
             Error::VersionNotSupported => (505, "only HTTP/1.0 and HTTP/1.1 are supported".into()),

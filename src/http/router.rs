@@ -24,7 +24,7 @@ pub struct Route<E> {
 pub enum BodyKind {
     /// None, or one of at most `head::BODY_LIMIT`, which handlers get in memory.
     Json,
-    /// One of at most `Service::most_stream_bytes`, which handlers get as a file. The client is authorized before it sends
+    /// One within `Service::stream_limit`, which handlers get as a file. The client is authorized before it sends
     /// any of it.
     Stream,
 }
@@ -48,8 +48,8 @@ pub trait Service: Send + Sync {
     /// As `find`.
     fn route(&self, method: &'static str, path: &str) -> Result<Routed, (Error, &'static str)>;
 
-    /// How many bytes the body of a route may have that takes a stream.
-    fn most_stream_bytes(&self, routed: Routed) -> usize;
+    /// How large the body of a route that takes a stream may be, if it is of this type.
+    fn stream_limit(&self, routed: Routed, content_type: Option<&str>) -> StreamLimit;
 
     /// Whether an answer to this path that says nothing of it may be stored (RFC 9111, 5.2.2.5).
     fn may_be_stored(&self, path: &str) -> bool;
@@ -66,6 +66,14 @@ pub trait Service: Send + Sync {
 
     /// The answer, on a worker's own time; without a route to the server's own probe.
     fn answer(&self, routed: Option<Routed>, request: &Request<'_>) -> Response;
+}
+
+/// How large a stream may be.
+#[derive(Debug)]
+pub struct StreamLimit {
+    pub bytes: usize,
+    /// What the client is told of a larger one.
+    pub text: String,
 }
 
 /// A row of the service's table.
@@ -148,8 +156,8 @@ mod tests {
             if path.starts_with("/watchdog-") { Err((Error::NoSuchPath, UNMATCHED)) } else { Ok(TEST_ROUTE) }
         }
 
-        fn most_stream_bytes(&self, _routed: Routed) -> usize {
-            100
+        fn stream_limit(&self, _routed: Routed, _content_type: Option<&str>) -> StreamLimit {
+            StreamLimit { bytes: 100, text: "too large for a test".to_owned() }
         }
 
         fn may_be_stored(&self, _path: &str) -> bool {

@@ -5,8 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Weak};
 
 use mio::Token;
 use nix::libc;
@@ -17,21 +17,23 @@ use super::error::Error;
 use super::worker_pool::ServerContext;
 use crate::background::restart_on_panic;
 
-/// Bodies that are being received, or that a worker has: each holds a place on the disk.
+/// Bodies that are received or used at the same time: each holds room on the disk until its request is answered.
 pub const MOST_UPLOADS: usize = 8;
+/// Of them, those to the same path, so that its clients leave places for those of others.
+const MOST_UPLOADS_OF_A_PATH: usize = 2;
 
 /// Where the event loop has bodies written.
 pub struct Uploads {
     tasks: Sender<Task>,
-    /// Each upload holds a clone until its file is closed. Only the event loop makes one.
-    places: Arc<()>,
+    /// The path of each. An upload holds its own until its file is closed.
+    places: Vec<Weak<str>>,
 }
 
 /// A body, or as much of it as has come. One thread at a time has it: the event loop, the thread that writes, or a
 /// worker. Dropped, its file is closed by the thread that writes, since that frees its blocks.
 pub struct Upload {
     tasks: Sender<Task>,
-    place: Arc<()>,
+    place: Arc<str>,
     file: Option<File>,
     /// Bytes.
     length: u64,
@@ -46,7 +48,7 @@ enum Task {
     },
     Close {
         file: File,
-        place: Arc<()>,
+        place: Arc<str>,
     },
 }
 
@@ -62,18 +64,25 @@ impl Uploads {
         std::thread::Builder::new()
             .name("uploads".to_owned())
             .spawn(move || restart_on_panic(|| write(&work, &server, &directory)))?;
-        Ok(Uploads { tasks, places: Arc::new(()) })
+        Ok(Uploads { tasks, places: Vec::new() })
     }
 
-    /// A place for one more body; `None` while all are taken.
-    pub fn reserve(&self) -> Option<Upload> {
-        let is_full = Arc::strong_count(&self.places) > MOST_UPLOADS;
-        (!is_full).then(|| Upload {
-            tasks: self.tasks.clone(),
-            place: Arc::clone(&self.places),
-            file: None,
-            length: 0,
-        })
+    /// A place for one more body to this path.
+    ///
+    /// # Errors
+    /// 503 while there is none.
+    pub fn reserve(&mut self, path: &str) -> Result<Upload, Error> {
+        self.places.retain(|place| place.strong_count() > 0);
+        let of_path = self.places.iter().filter(|place| place.upgrade().is_some_and(|taken| *taken == *path));
+        if of_path.count() >= MOST_UPLOADS_OF_A_PATH {
+            return Err(Error::TooManyUploads(MOST_UPLOADS_OF_A_PATH));
+        }
+        if self.places.len() >= MOST_UPLOADS {
+            return Err(Error::Overloaded);
+        }
+        let place = Arc::from(path);
+        self.places.push(Arc::downgrade(&place));
+        Ok(Upload { tasks: self.tasks.clone(), place, file: None, length: 0 })
     }
 }
 
@@ -177,7 +186,7 @@ mod tests {
     use crate::http::event_loop::{EventLoop, Limits};
     use crate::http::request::Request;
     use crate::http::response::Response;
-    use crate::http::router::{BodyKind, Routed, Service, TEST_ROUTE};
+    use crate::http::router::{BodyKind, Routed, Service, StreamLimit, TEST_ROUTE};
     use crate::http::worker_pool::{self, Counts};
 
     const MIB: usize = 1024 * 1024;
@@ -190,15 +199,15 @@ mod tests {
 
     impl Service for Streams {
         fn route(&self, _method: &'static str, path: &str) -> Result<Routed, (Error, &'static str)> {
-            match path {
+            match path.trim_end_matches(|character: char| character.is_ascii_digit()) {
                 "/large" => Ok(Routed { body: BodyKind::Stream, index: 256 * MIB, ..TEST_ROUTE }),
                 "/small" => Ok(Routed { body: BodyKind::Stream, index: MIB, ..TEST_ROUTE }),
                 _ => Ok(TEST_ROUTE),
             }
         }
 
-        fn most_stream_bytes(&self, routed: Routed) -> usize {
-            routed.index
+        fn stream_limit(&self, routed: Routed, _content_type: Option<&str>) -> StreamLimit {
+            StreamLimit { bytes: routed.index, text: "too large for a test".to_owned() }
         }
 
         fn may_be_stored(&self, _path: &str) -> bool {
@@ -504,18 +513,69 @@ mod tests {
         server.waits_for_files(0);
     }
 
+    /// So that each path has as many uploads as it may have.
+    fn own_path(number: usize) -> String {
+        format!("/small{}", number / MOST_UPLOADS_OF_A_PATH)
+    }
+
+    #[test]
+    fn a_path_leaves_places_for_others() {
+        let server = Server::start();
+        let mut clients: Vec<_> = (0..MOST_UPLOADS_OF_A_PATH).map(|_| server.client()).collect();
+        for client in &mut clients {
+            client.begin("/small", "writer", "Content-Length: 100000\r\n");
+        }
+        server.waits_for_files(MOST_UPLOADS_OF_A_PATH);
+        let fields = "Content-Length: 5\r\nExpect: 100-continue\r\n";
+        let mut third = server.client();
+        third.begin("/small", "writer", fields);
+        let (status, text, ends) = third.answer();
+        assert!(status == 503 && ends && text.contains("2 bodies to this path are on their way"), "{text}");
+        let mut other = server.client();
+        other.begin("/small1", "writer", fields);
+        assert_eq!(other.answer().0, 100);
+        other.send(b"other");
+        assert_eq!(other.answer(), taken(b"other"));
+        for client in &mut clients {
+            client.send(body(100_000));
+            assert_eq!(client.answer(), taken(&body(100_000)));
+        }
+        server.waits_for_files(0);
+        let mut third = server.client();
+        third.begin("/small", "writer", fields);
+        assert_eq!(third.answer().0, 100);
+    }
+
+    /// Each piece comes in time, and all of them would take hours.
+    #[test]
+    fn a_body_that_only_trickles_is_given_up() {
+        let server = Server::with(SECOND);
+        let mut client = server.client();
+        client.begin("/small", "writer", "Transfer-Encoding: chunked\r\n");
+        let chunk = [b"1000\r\n".to_vec(), body(4096), b"\r\n".to_vec()].concat();
+        let began = Instant::now();
+        client.0.set_read_timeout(Some(SECOND / 5)).unwrap();
+        // 20 KiB a second.
+        while client.0.peek(&mut [0]).is_err() {
+            assert!(began.elapsed() < SECOND * 60, "it goes on for ever");
+            client.send(&chunk);
+        }
+        assert_eq!(client.answer().0, 408);
+        server.waits_for_files(0);
+    }
+
     #[test]
     fn a_cut_frees_file_and_place() {
         let server = Server::start();
         for round in 0..3 {
             let mut clients: Vec<_> = (0..MOST_UPLOADS).map(|_| server.client()).collect();
-            for client in &mut clients {
-                client.begin("/small", "writer", "Content-Length: 100000\r\n");
+            for (number, client) in clients.iter_mut().enumerate() {
+                client.begin(&own_path(number), "writer", "Content-Length: 100000\r\n");
                 client.send(body(50_000));
             }
             server.waits_for_files(MOST_UPLOADS);
             let mut late = server.client();
-            late.begin("/small", "writer", "Content-Length: 5\r\nExpect: 100-continue\r\n");
+            late.begin("/small99", "writer", "Content-Length: 5\r\nExpect: 100-continue\r\n");
             let overloaded = (503, "{\"error\":\"server is overloaded\"}".to_owned(), true);
             assert_eq!(late.answer(), overloaded, "all places are taken, {round}");
             drop(clients);
@@ -645,8 +705,8 @@ mod tests {
         let mut waits = BTreeMap::new();
         let body = body(MIB);
         let mut uploads: Vec<_> = (0..MOST_UPLOADS).map(|_| server.client()).collect();
-        for client in &mut uploads {
-            client.begin("/small", "writer", &format!("Content-Length: {MIB}\r\n"));
+        for (number, client) in uploads.iter_mut().enumerate() {
+            client.begin(&own_path(number), "writer", &format!("Content-Length: {MIB}\r\n"));
         }
         for (at, other) in others.iter_mut().enumerate() {
             let part = MIB / 1000;

@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod archive;
+mod check;
 pub mod command;
 pub mod handlers;
 mod local_run;

@@ -1,21 +1,17 @@
 //! Uploads: received whole, they are checked and kept one after another by a thread of their own, which holds neither a
 //! worker nor a session of the pool. Between them it removes the bytes of deleted versions.
 
-use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
-
 use super::answer::{Refused, Uploaded};
+use super::check::{Body, Checked, Form, check, check_limit, too_large};
 use super::handlers::ChangeLog;
-use super::multipart::{self, Part};
-use super::package::{Package, PackageError};
-use super::problem::Problem;
+use super::multipart;
 use super::store::removal::clear_deleted;
 use super::store::upload::{Kept, MOST_VERSIONS, NewPackage, Refusal, keep};
 use crate::app::{App, Call};
@@ -25,22 +21,15 @@ use crate::http::error::Error as HttpError;
 use crate::http::parked_response::ParkedResponse;
 use crate::http::request::Request;
 use crate::http::response::Response;
+use crate::http::router::StreamLimit;
 use crate::http::upload::{MOST_UPLOADS, Upload};
 
 /// What `multipart/form-data` may add to a package.
-pub const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
-/// The check of an upload has so much time, and a second more for so many bytes.
-const CHECK_LIMIT: Duration = Duration::from_secs(20);
-const CHECKED_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
+const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
 /// The database has the time of any change for it, and a second more for so many bytes.
 const KEPT_BYTES_PER_SECOND: u64 = 1024 * 1024;
 /// How often deleted versions are looked for whose bytes another server, or this one before, has not removed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-
-/// How long the check of so many bytes may take, during which no other upload has its turn.
-fn check_limit(bytes: u64) -> Duration {
-    CHECK_LIMIT + Duration::from_secs(bytes / CHECKED_BYTES_PER_SECOND)
-}
 
 /// How long the database may take to keep so many.
 fn keep_limit(bytes: u64, database_timeout: Duration) -> Duration {
@@ -61,24 +50,38 @@ struct Received {
     by: ChangeLog,
 }
 
-/// How the package stands in the body.
-enum Form {
-    Plain,
-    Multipart { boundary: Vec<u8> },
-}
-
 /// `POST /tenants/{tenant}/workflows`: keeps a package.
 pub fn upload(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
     let form = form(call.request)?;
     let upload = call.request.upload.take();
     let upload = upload.ok_or_else(|| Error::Internal("a request without its body".into()))?;
     let received = Received { upload, form, tenant: tenant.clone(), by: ChangeLog::of(call) };
-    let tasks = Arc::clone(&app.package_store);
+    let jobs = Arc::clone(&app.package_store);
     // Replaced by what comes of it.
     let response = Response::no_content();
-    Ok(response.parked(move |parked| tasks.add(move |app| answer(app, received, parked))))
+    Ok(response.parked(move |parked| jobs.add(move |app| answer(app, received, parked))))
 }
 
+/// The type in lower case, and its parameters. What says nothing of its type is taken for bytes (RFC 9110, 8.3).
+fn media_type(content_type: Option<&str>) -> (String, &str) {
+    let content_type = content_type.unwrap_or("application/octet-stream");
+    let (media_type, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+    (media_type.trim().to_ascii_lowercase(), parameters)
+}
+
+/// How large a body of this type may be for a package of so many bytes.
+pub fn body_limit(most_bytes: usize, content_type: Option<&str>) -> StreamLimit {
+    let text = too_large(most_bytes);
+    match media_type(content_type).0 == FORM {
+        true => StreamLimit {
+            bytes: most_bytes + FORM_OVERHEAD_BYTES,
+            text: format!("{text}, or the rest of its form than {FORM_OVERHEAD_BYTES}"),
+        },
+        false => StreamLimit { bytes: most_bytes, text },
+    }
+}
+
+const FORM: &str = "multipart/form-data";
 const MEDIA_TYPES: &str = "multipart/form-data or application/gzip";
 
 /// # Errors
@@ -87,11 +90,9 @@ fn form(request: &Request<'_>) -> Result<Form, Error> {
     if request.has_content_coding {
         return Err(Error::UnsupportedContentCoding);
     }
-    // What says nothing of its type is taken for bytes (RFC 9110, 8.3).
-    let content_type = request.content_type.unwrap_or("application/octet-stream");
-    let (media_type, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
-    match &*media_type.trim().to_ascii_lowercase() {
-        "multipart/form-data" => Ok(Form::Multipart { boundary: multipart::boundary(parameters)? }),
+    let (media_type, parameters) = media_type(request.content_type);
+    match &*media_type {
+        FORM => Ok(Form::Multipart { boundary: multipart::boundary(parameters)? }),
         "application/gzip"
         | "application/x-gzip"
         | "application/octet-stream"
@@ -108,8 +109,8 @@ fn form(request: &Request<'_>) -> Result<Form, Error> {
 pub fn watch(app: &App, stop: &AtomicBool) {
     app.package_store.are_for_this_thread();
     while !stop.load(Ordering::Acquire) {
-        if let Some(task) = app.package_store.next() {
-            task(app);
+        if let Some(job) = app.package_store.next() {
+            job(app);
             continue;
         }
         match clear_deleted(&app.store, Instant::now() + app.database_timeout) {
@@ -136,77 +137,15 @@ fn answer(app: &App, received: Received, parked: ParkedResponse) {
     parked.complete_with(answer);
 }
 
-/// A package that was found to be right, and where in the body it is.
-struct Checked {
-    package: Package,
-    part: Part,
-    sha256: String,
-}
-
-/// What a check comes to.
-enum Check {
-    Right(Checked),
-    Wrong(Vec<Problem>),
-}
-
-/// # Errors
-/// 400 for a form, 413, and 500 for a file that cannot be read: also since it is `until`.
-fn check(received: &Received, file: &File, most_bytes: usize, until: Instant) -> Result<Check, Error> {
-    let length = received.upload.length();
-    let part = match &received.form {
-        Form::Plain => Part { at: 0, end: length },
-        Form::Multipart { boundary } => multipart::find_file(file, length, boundary, until)?,
-    };
-    match part.length() {
-        0 => return Err(Error::Malformed("empty package file".to_owned())),
-        length if length > most_bytes as u64 => return Err(Error::TooLarge(too_large(most_bytes))),
-        _ => {}
-    }
-    let package = match Package::from_archive(BufReader::new(part.reader(file, until))) {
-        Ok(package) => package,
-        Err(PackageError::Read(error)) => return Err(error.into()),
-        Err(PackageError::Problems(problems)) => return Ok(Check::Wrong(problems)),
-    };
-    let sha256 = sha256(part.reader(file, until))?;
-    Ok(Check::Right(Checked { package, part, sha256 }))
-}
-
-/// The text of 413 for a package.
-pub fn too_large(most_bytes: usize) -> String {
-    format!("the package is larger than {most_bytes} bytes (--max-package-size)")
-}
-
-/// The same for a check that is over once its time is: what it comes to then may be so only for want of time.
-///
-/// # Errors
-/// As `check`; 503.
-fn check_in_time(
-    received: &Received,
-    file: &File,
-    most_bytes: usize,
-    limit: Duration,
-) -> Result<Check, Error> {
-    let until = Instant::now() + limit;
-    match check(received, file, most_bytes, until) {
-        Ok(Check::Right(checked)) => Ok(Check::Right(checked)),
-        _ if Instant::now() >= until => Err(Error::Unable(format!(
-            "the check of the package took longer than {} seconds and was given up; a package with fewer files and a \
-             shorter manifest takes less",
-            limit.as_secs()
-        ))),
-        other => other,
-    }
-}
-
 fn keep_package(app: &App, received: &Received) -> Result<Response, Error> {
     let tenant = &received.tenant;
     let file = received.upload.file().ok_or_else(|| Error::Internal("an upload without its file".into()))?;
-    let limit = check_limit(received.upload.length());
-    let Checked { package, part, sha256 } = match check_in_time(received, file, app.max_package_size, limit)?
-    {
-        Check::Right(checked) => checked,
-        Check::Wrong(problems) => return Ok(Response::json(422, &Refused::new(&problems))?),
+    let body = Body { file, length: received.upload.length() };
+    let checked = match check(&received.form, body, app.max_package_size, check_limit(body.length))? {
+        Ok(checked) => checked,
+        Err(problems) => return Ok(Response::json(422, &Refused::new(&problems))?),
     };
+    let Checked { package, part, sha256 } = checked;
     let until = Instant::now() + keep_limit(part.length(), app.database_timeout);
     let manifest = &package.manifest;
     let new =
@@ -252,16 +191,5 @@ fn refused(refusal: Refusal, new: &NewPackage<'_>) -> Error {
             Error::Unable("the database took too long to keep the package".to_owned())
         }
         Refusal::File(error) => error.into(),
-    }
-}
-
-/// Of all that can be read, in hex.
-fn sha256(mut reader: impl Read) -> std::io::Result<String> {
-    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
-    loop {
-        match reader.read(&mut buffer)? {
-            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            count => hasher.update(&buffer[..count]),
-        }
     }
 }

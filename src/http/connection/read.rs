@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::upload::Window;
+use super::upload::Pace;
 use super::{Connection, ConnectionContext, KEPT_BUFFER, Phase};
 use crate::http::chunked::Chunks;
 use crate::http::error::Error;
@@ -30,10 +30,11 @@ pub struct Receiving {
     /// Nothing of the body is left to come.
     pub is_whole: bool,
     /// Where the body is a stream: what is written of it, while no other thread has that; whether a file was made for it;
-    /// and what came of it lately.
+    /// what came of it lately; and what its client is told if it is too large.
     pub upload: Option<Upload>,
     pub has_file: bool,
-    pub window: Window,
+    pub pace: Pace,
+    pub too_large: String,
 }
 
 impl Receiving {
@@ -72,7 +73,8 @@ impl Receiving {
             is_whole,
             upload: None,
             has_file: false,
-            window: Window::new(now),
+            pace: Pace::new(now),
+            too_large: String::new(),
         }
     }
 }

@@ -19,23 +19,44 @@ use crate::metrics::Rejection;
 /// What a client has to send of a body within the deadline of a request, again and again. Only its last bytes may be
 /// fewer, and are all there by then.
 const LEAST_BYTES_PER_WINDOW: usize = 16 * 1024;
+/// What it has to send in the mean, that deadline not counted: each body holds a place that others may want.
+const LEAST_BYTES_PER_SECOND: u64 = 32 * 1024;
 
-/// How much a client has sent lately.
-pub struct Window {
-    /// When it began, not counting what the disk took.
-    since: Instant,
-    bytes: usize,
+/// How fast a client sends. What the disk takes is not counted.
+pub struct Pace {
+    began: Instant,
+    bytes: u64,
+    /// Lately: since when, and how much.
+    window_began: Instant,
+    window_bytes: usize,
 }
 
-impl Window {
-    pub fn new(since: Instant) -> Window {
-        Window { since, bytes: 0 }
+impl Pace {
+    pub fn new(now: Instant) -> Pace {
+        Pace { began: now, bytes: 0, window_began: now, window_bytes: 0 }
     }
 
-    /// Whether that is too little for so long; else the next window begins.
+    fn count(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        self.window_bytes += bytes;
+    }
+
+    fn leave_out(&mut self, time: Duration) {
+        self.began += time;
+        self.window_began += time;
+    }
+
+    /// Whether too little has come, lately or in all.
     fn is_too_slow(&mut self, now: Instant, limit: Duration) -> bool {
-        let is_over = now.saturating_duration_since(self.since) >= limit;
-        is_over && mem::replace(self, Window::new(now)).bytes < LEAST_BYTES_PER_WINDOW
+        let in_all = limit + Duration::from_millis(self.bytes * 1000 / LEAST_BYTES_PER_SECOND);
+        if now.saturating_duration_since(self.began) >= in_all {
+            return true;
+        }
+        if now.saturating_duration_since(self.window_began) < limit {
+            return false;
+        }
+        self.window_began = now;
+        mem::take(&mut self.window_bytes) < LEAST_BYTES_PER_WINDOW
     }
 }
 
@@ -51,21 +72,23 @@ impl Connection {
         // Refused, its body stays unread, so its connection ends; and nothing is changed by this.
         let info = RequestInfo { keep_alive: false, is_change: false, deadline, ..receiving.info.clone() };
         self.hand_on(context, &receiving.head, &[], Some(routed), Step::Authorize(routed), &info);
-        receiving.chunks = Chunks::new(context.server.service.most_stream_bytes(routed));
+        let content_type = receiving.head.content_type.as_deref();
+        let limit = context.server.service.stream_limit(routed, content_type);
+        receiving.chunks = Chunks::new(limit.bytes);
+        receiving.too_large = limit.text;
         self.receiving = Some(Box::new(receiving));
     }
 
     /// The client may send the body: has a file made for it, unless it is too large or there is no place for it.
     pub(super) fn begin_upload(&mut self, context: &mut ConnectionContext) {
         let Some(receiving) = &self.receiving else { return };
-        let most_bytes = receiving.chunks.limit;
         let refusal = match receiving.head.body {
-            Body::Length(length) if length > most_bytes => {
-                (Rejection::Malformed, Error::ContentTooLarge(most_bytes))
+            Body::Length(length) if length > receiving.chunks.limit => {
+                (Rejection::Malformed, Error::StreamTooLarge(receiving.too_large.clone()))
             }
-            _ => match context.uploads.reserve() {
-                Some(upload) => return self.store(upload, Vec::new()),
-                None => (Rejection::Overloaded, Error::Overloaded),
+            _ => match context.uploads.reserve(receiving.head.path()) {
+                Ok(upload) => return self.store(upload, Vec::new()),
+                Err(error) => (Rejection::Overloaded, error),
             },
         };
         context.reject(refusal.0);
@@ -84,7 +107,7 @@ impl Connection {
         // Else it was given up before.
         let Phase::Storing(since) = self.phase else { return };
         let Some(mut receiving) = self.receiving.take() else { return };
-        receiving.window.since += since.elapsed();
+        receiving.pace.leave_out(since.elapsed());
         let is_first = !mem::replace(&mut receiving.has_file, true);
         match stored {
             Ok(upload) => receiving.upload = Some(upload),
@@ -103,7 +126,7 @@ impl Connection {
         }
         if is_first {
             // The client may have waited for this.
-            receiving.window = Window::new(Instant::now());
+            receiving.pace = Pace::new(Instant::now());
             self.invite_body(&receiving.head);
         }
         self.receiving = Some(receiving);
@@ -122,21 +145,24 @@ impl Connection {
                 input[..count].to_vec()
             }
             Body::Chunked => {
-                let (taken, is_whole) = receiving.chunks.take(input)?;
+                let (taken, is_whole) = receiving.chunks.take(input).map_err(|error| match error {
+                    Error::ContentTooLarge(_) => Error::StreamTooLarge(mem::take(&mut receiving.too_large)),
+                    other => other,
+                })?;
                 self.start += taken;
                 receiving.is_whole = is_whole;
                 mem::take(&mut receiving.chunks.body)
             }
         };
-        receiving.window.bytes += piece.len();
+        receiving.pace.count(piece.len());
         let upload = if piece.is_empty() && !receiving.is_whole { None } else { receiving.upload.take() };
         self.forget_used_input();
         Ok(upload.map(|upload| self.store(upload, piece)).is_some())
     }
 
     /// Whether the client has sent too little for too long.
-    pub(super) fn is_stalled(&mut self, now: Instant, window: Duration) -> bool {
-        self.receiving.as_mut().is_some_and(|receiving| receiving.window.is_too_slow(now, window))
+    pub(super) fn is_stalled(&mut self, now: Instant, limit: Duration) -> bool {
+        self.receiving.as_mut().is_some_and(|receiving| receiving.pace.is_too_slow(now, limit))
     }
 
     /// Answers an upload that cannot go on, and ends its connection, since the rest of the body stays unread.

@@ -145,6 +145,12 @@ fn what_is_no_upload_is_told_why() {
             400,
             &malformed("it ends before its closing boundary"),
         ),
+        (
+            form,
+            part("other", "").replace("--b--\r\n", "").repeat(100) + &part("file", "x"),
+            400,
+            &malformed("it has more than 100 parts"),
+        ),
         ("multipart/form-data", part("file", "x"), 400, &malformed("its Content-Type names no boundary")),
         ("application/json", "{}".to_owned(), 415, unsupported),
         ("application/x-www-form-urlencoded", "file=x".to_owned(), 415, unsupported),

@@ -2,7 +2,7 @@
 
 use super::upload::{site, stored};
 use crate::support::http::Connection;
-use crate::support::package::{head, package, package_of, upload, upload_as};
+use crate::support::package::{head, manifest, package, package_of, upload, upload_as};
 use crate::support::postgres::Database;
 use crate::support::program::Process;
 use crate::tenants::site::Site;
@@ -24,22 +24,27 @@ fn a_package_may_have_so_many_bytes_in_either_form() {
             upload(address, "acme", &key, &bytes),
             upload_as(address, "acme", &key, "multipart/form-data; boundary=b", &form(&bytes)),
         ];
+        let too_large = format!("the package is larger than {limit} bytes (--max-package-size)");
         for (answer, status) in answers.into_iter().zip([status, if status == 201 { 200 } else { status }]) {
             let answer = answer.expect_status(status);
-            if status == 413 {
-                let expected = format!(
-                    "the package has {} bytes, and may have {limit} (--max-package-size)",
-                    bytes.len()
-                );
-                assert_eq!(answer.error(), expected);
+            assert!(status != 413 || answer.error() == too_large);
+        }
+        // What is far too large is not even received, however it would come.
+        let form = "multipart/form-data; boundary=b";
+        let too_large_form = format!("{too_large}, or the rest of its form than 65536");
+        for (content_type, most, expected) in
+            [("application/gzip", limit, &too_large), (form, limit + 65_536, &too_large_form)]
+        {
+            let length = format!("Content-Length: {}\r\nExpect: 100-continue", most + 1);
+            for (framing, chunk) in
+                [(&*length, String::new()), ("Transfer-Encoding: chunked", format!("{:x}\r\n", most + 1))]
+            {
+                let mut connection = Connection::open(address);
+                let fields = format!("Content-Type: {content_type}\r\n{framing}\r\n");
+                connection.send(format!("{}{chunk}", head("acme", &key, &fields)).as_bytes());
+                assert_eq!(connection.receive("POST").expect_status(413).error(), *expected, "{framing}");
             }
         }
-        // What is far too large is not even received.
-        let mut connection = Connection::open(address);
-        let fields = format!("Content-Length: {}\r\nExpect: 100-continue\r\n", limit + 65_537);
-        connection.send(head("acme", &key, &fields).as_bytes());
-        let expected = format!("request body is larger than {} bytes", limit + 65_536);
-        assert_eq!(connection.receive("POST").expect_status(413).error(), expected);
         assert_eq!(stored(&site).0, i64::from(status == 201));
     }
 }
@@ -55,12 +60,15 @@ fn the_packages_of_a_tenant_together_have_a_limit() {
         let request = crate::support::http::request("PATCH", "/tenants/acme", Some(&site.admin), Some(&body));
         crate::support::http::exchange(address, &request).expect_status(200);
     };
-    limit(one.len() + two.len() - 1);
+    // The manifest is kept beside the archive, and counts as well.
+    let kept = |package: &[u8]| package.len() + manifest("a", "1.0.0").len();
+    limit(kept(&one) + kept(&two) - 1);
     let expected = format!(
-        "the packages of tenant 'acme' have {} bytes together, this one has {}, and {} are allowed (max_package_bytes)",
-        one.len(),
-        two.len(),
-        one.len() + two.len() - 1
+        "the packages of tenant 'acme' have {} bytes together with their manifests, this one has {}, and {} are allowed \
+         (max_package_bytes)",
+        kept(&one),
+        kept(&two),
+        kept(&one) + kept(&two) - 1
     );
     assert_eq!(upload(address, "acme", &key, &two).expect_status(413).error(), expected);
     assert_eq!(stored(&site), (1, 1));
@@ -69,11 +77,28 @@ fn the_packages_of_a_tenant_together_have_a_limit() {
     site.server.delete("/tenants/acme/workflows/a/1.0.0", &key).expect_status(200);
     upload(address, "acme", &key, &two).expect_status(201);
     upload(address, "acme", &key, &one).expect_status(413);
-    limit(one.len() + two.len());
+    limit(kept(&one) + kept(&two));
     upload(address, "acme", &key, &one).expect_status(201);
     site.tenant("other");
     let other = site.key_of("other", "write").key().to_owned();
     upload(address, "other", &other, &one).expect_status(201);
+}
+
+#[test]
+fn a_tenant_has_so_many_versions() {
+    let (site, key) = site();
+    site.database.execute(
+        "INSERT INTO cloacina_packages
+             (id, tenant, name, version, precedence, is_pre_release, manifest, tasks, sha256, size, deleted_at, has_pieces)
+         SELECT gen_random_uuid(), cloacina_tenants.id, 'n', number || '.0.0', '', false, '', '{}', '', 1, now(), false
+         FROM cloacina_tenants, generate_series(1, 99999) AS number",
+    );
+    let last = package("a", "1.0.0");
+    upload(site.server.address, "acme", &key, &last).expect_status(201);
+    let error = "tenant 'acme' has 100000 versions of workflows, deleted ones included, and may have no more";
+    let further = upload(site.server.address, "acme", &key, &package("a", "2.0.0"));
+    assert_eq!(further.expect_status(409).error(), error);
+    upload(site.server.address, "acme", &key, &last).expect_status(200);
 }
 
 #[test]
