@@ -18,7 +18,7 @@ if [ "$(cat "$place/made-of" 2>/dev/null)" != "$made_of" ]; then
     printf 'image: making %s\n' "$place/disk.ext4" >&2
 
     system=(systemd-sysv dbus udev kmod initramfs-tools linux-image-cloud-amd64 iproute2 sudo curl openssl python3)
-    services=(postgresql docker.io docker-compose apparmor iptables busybox-static)
+    services=(postgresql docker.io docker-compose apparmor iptables busybox-static nodejs)
     packages=("${system[@]}" "${services[@]}")
     # Its administrator may become root without a password, and may use Docker.
     # shellcheck disable=SC2016  # $1 is the hook's.

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+import tasks
 from lab import (
     CHECKOUT,
     FIRST_KEY,
@@ -117,85 +118,6 @@ def its_files_are_its_own():
     ):
         expect(mode_and_owner(path) == wanted, f"{path} is {mode_and_owner(path)}")
     expect('"serving"' in read("/var/lib/cloacina/logs/cloacina-server.log"), "the log does not say that it serves")
-
-
-UNIT = f"{CHECKOUT}/scripts/deploy/cloacinactl.service"
-OF_THE_SERVER = "Type NotifyAccess ExecStart ExecReload Sockets LoadCredential Environment WatchdogSec Restart RestartSec"
-
-
-def under_its_settings(command, code=0):
-    """The output of a command that is cloacina's and under what the unit sets, as a task is."""
-    service = read(UNIT).split("\n[Service]\n")[1].split("\n[Install]")[0].splitlines()
-    service = [line for line in service if line.split("=")[0] not in OF_THE_SERVER.split()]
-    output = "/run/trial-output"
-    own = ["[Service]", "Type=oneshot", f"ExecStart={command}", f"StandardOutput=truncate:{output}"]
-    replace_file("/etc/systemd/system/trial.service", "\n".join([*own, *service, ""]))
-    run(["systemctl", "daemon-reload"])
-    run(["systemctl", "start", "trial.service"], limit=140, code=None)
-    said, ended = read(output), int(shown("trial.service", "ExecMainStatus"))
-    expect(code in (None, ended), f"{command}: {ended} {said}")
-    return said
-
-
-OPEN = [
-    "truncating files of its user (before Linux 6.2)",
-    "ioctl on the devices below the paths that it was given (before Linux 6.10)",
-    "signals to the processes of its user, also the server's (before Linux 6.12)",
-]
-
-
-def the_sandbox_of_tasks_stands_under_the_unit():
-    """Debian 12's kernel is 6.1."""
-    probe = "/usr/local/bin/cloacinactl exec-task --probe"
-    said = under_its_settings(f"{probe} partial")
-    expect(said.splitlines() == OPEN, f"partial: {said}")
-    said = under_its_settings(f"{probe} required", code=1)
-    expect(said.startswith("this kernel's Landlock has version 2, and 6 (Linux 6.12) is needed"), f"required: {said}")
-
-
-TABLE = f"{CHECKOUT}/tests/it/engine/sandbox"
-
-
-def judged(said, at_least):
-    lines = said.splitlines()
-    held = sum(line.startswith("ok ") for line in lines)
-    failed = [line for line in lines if line.startswith("FAILED ")]
-    expect(not failed and held >= at_least, failed or said)
-    return f"{held} of {len(lines) - 1} attempts"
-
-
-def what_a_task_cannot_do_on_this_kernel():
-    table = ["python3", "-B", f"{TABLE}/table.py", "--program", "/usr/local/bin/cloacinactl", "--mode", "partial"]
-    seen = [judged(run([*table, *more], limit=140, code=None), 70) for more in ([], ["--as-root"])]
-    return "; ".join(seen)
-
-
-def what_a_task_cannot_do_under_the_unit():
-    """Which hides the checkout."""
-    place = "/var/lib/cloacina/trial"
-    run(["cp", "-r", TABLE, place])
-    program = "--program /usr/local/bin/cloacinactl --mode partial --confined-already"
-    said = under_its_settings(f"/usr/bin/python3 -B {place}/table.py {program}", code=None)
-    run(["rm", "-r", place])
-    return judged(said, 50)
-
-
-def ordinary_tasks_work_under_the_unit():
-    """Compilers at run time, addresses, priorities, a restart of the server beside them."""
-    lines = [
-        "import mmap, os, pwd, socket, subprocess",
-        "print(pwd.getpwuid(os.getuid()).pw_name, open('/proc/self/status').read().split('Seccomp:')[1].split()[0])",
-        "mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)",
-        "print(len(socket.if_nameindex()) > 0, subprocess.run(['nice', '-n', '5', 'true'], check=True).returncode)",
-        "open('/tmp/written', 'w').write('x')",
-        "print(subprocess.run(['ip', '-o', 'link'], check=True, capture_output=True).stdout != b'')",
-        "print(socket.create_connection(('localhost', 8080)).getpeername()[1])",
-    ]
-    path = "/var/lib/cloacina/trial.py"
-    replace_file(path, "\n".join(lines))
-    said = under_its_settings(f"/usr/bin/python3 {path}")
-    os.remove(path)
-    expect(said.split() == ["cloacina", "2", "True", "0", "True", "8080"], said)
 
 
 def it_is_little_exposed():
@@ -387,10 +309,7 @@ CHECKS = [
     it_has_no_rights,
     it_may_write_to_its_own_directory_alone,
     its_files_are_its_own,
-    the_sandbox_of_tasks_stands_under_the_unit,
-    what_a_task_cannot_do_on_this_kernel,
-    what_a_task_cannot_do_under_the_unit,
-    ordinary_tasks_work_under_the_unit,
+    *tasks.CHECKS,
     it_is_little_exposed,
     it_is_enabled,
     settings_and_keys_as_the_readme_says,

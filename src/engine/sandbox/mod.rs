@@ -67,7 +67,7 @@ struct Level {
 pub fn give_up_capabilities() -> io::Result<()> {
     let none = CapabilityFlags::empty();
     let held = capabilities(None)?;
-    // A server of systemd's has none, and is refused this system call.
+    // A filter of what started this process may refuse the system call that gives up what it has not.
     if (held.effective | held.permitted | held.inheritable) == none {
         return Ok(());
     }

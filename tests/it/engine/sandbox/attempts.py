@@ -56,12 +56,12 @@ def attempt(part, refused_with="EACCES", optional=False):
     return add
 
 
-def reading(name, path):
-    attempt("files")(named(f"read_{name}", lambda: open(path, "rb").read(1)))
+def reading(name, path, refused_with="EACCES"):
+    attempt("files", refused_with)(named(f"read_{name}", lambda: open(path, "rb").read(1)))
 
 
-def listing(name, path):
-    attempt("files")(named(f"list_{name}", lambda: os.listdir(path)))
+def listing(name, path, refused_with="EACCES"):
+    attempt("files", refused_with)(named(f"list_{name}", lambda: os.listdir(path)))
 
 
 def named(name, function):
@@ -192,13 +192,17 @@ def open_terminal():
 # --- processes --------------------------------------------------------------------------------------------------
 
 
+# A /proc with hidepid, as under ProtectProc=invisible, does not even show what may not be traced.
+HIDDEN = "EACCES ENOENT"
+
+
 def processes(name, pid, address):
-    reading(f"environment_of_{name}", f"/proc/{pid}/environ")
-    reading(f"memory_map_of_{name}", f"/proc/{pid}/maps")
-    listing(f"root_of_{name}", f"/proc/{pid}/root/")
-    listing(f"working_directory_of_{name}", f"/proc/{pid}/cwd/")
-    reading(f"descriptor_of_{name}", f"/proc/{pid}/fd/3")
-    attempt("files")(named(f"open_memory_of_{name}", lambda: os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR))))
+    reading(f"environment_of_{name}", f"/proc/{pid}/environ", HIDDEN)
+    reading(f"memory_map_of_{name}", f"/proc/{pid}/maps", HIDDEN)
+    listing(f"root_of_{name}", f"/proc/{pid}/root/", HIDDEN)
+    listing(f"working_directory_of_{name}", f"/proc/{pid}/cwd/", HIDDEN)
+    reading(f"descriptor_of_{name}", f"/proc/{pid}/fd/3", HIDDEN)
+    attempt("files", HIDDEN)(named(f"open_memory_of_{name}", lambda: os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR))))
     attempt("files", "EPERM")(named(f"trace_{name}", lambda: checked(LIBC.ptrace(0x4206, pid, None, None))))
     attempt("files", "EPERM")(named(f"take_descriptor_of_{name}", lambda: take_descriptor(pid)))
     attempt("files", "EPERM")(named(f"copy_memory_of_{name}", lambda: copy_memory(pid, address)))
