@@ -156,16 +156,19 @@ class Journal:
 # --- requests ---------------------------------------------------------------------------------------------------
 
 
-def ask(path, key=None, limit=30):
-    """The status of a request, on a connection of its own."""
+def answered(path, key=None, limit=30):
+    """The status and the body of an answer, on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=limit)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
         answer = connection.getresponse()
-        answer.read()
-        return answer.status
+        return answer.status, answer.read().decode()
     finally:
         connection.close()
+
+
+def ask(path, key=None, limit=30):
+    return answered(path, key, limit)[0]
 
 
 def status(path, key=None):
@@ -190,9 +193,9 @@ def steady_requests(key):
         while not stop.is_set():
             began = time.monotonic()
             try:
-                answer = ask("/auth/whoami", key)
+                answer = answered("/auth/whoami", key)
             except (OSError, http.client.HTTPException) as error:
-                answer = repr(error)
+                answer = error
             seen.append((answer, time.monotonic() - began))
             stop.wait(0.01)
 
@@ -210,6 +213,6 @@ def steady_requests(key):
 
 
 def expect_all_answered(seen):
-    wrong = [answer for answer, _ in seen if answer != 200]
+    wrong = [one for one in seen if not isinstance(one[0], tuple) or one[0][0] != 200]
     expect(not wrong and len(seen) > 20, f"{len(wrong)} of {len(seen)} failed: {wrong[:3]}")
     return f"{len(seen)} requests, the longest {max(took for _, took in seen):.1f} s"

@@ -144,7 +144,7 @@ def settings_and_keys_as_the_readme_says():
     typed("sudo systemctl restart cloacinactl")
     expect_works(key)
     names = run(["sh", "-c", f"cat /proc/{server_pid()}/task/*/comm"]).split()
-    workers = sum(name.startswith("worker") for name in names)
+    workers = sum(name.startswith("read-") for name in names)
     expect(workers == 5, f"{workers} workers: {names}")
 
 
