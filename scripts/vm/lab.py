@@ -41,7 +41,7 @@ def as_admin(command):
     return ["runuser", "-u", "admin", "--", *home, "bash", "-c", command]
 
 
-def run(command, limit=60, code=0):
+def run(command, limit=120, code=0):
     """The output of a command of root's, which must end with this code; None stands for any."""
     done = subprocess.run(
         command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit, check=False
@@ -50,12 +50,12 @@ def run(command, limit=60, code=0):
     return done.stdout
 
 
-def typed(command, limit=60, code=0):
+def typed(command, limit=120, code=0):
     """The same for what the administrator types in the checkout."""
     return run(as_admin(f"cd {CHECKOUT} && {{\n{command}\n}}"), limit, code)
 
 
-def at_a_terminal(command, question, answer, limit=60):
+def at_a_terminal(command, question, answer, limit=120):
     """Types a command, waits for its question, and gives an answer that is not shown; what the terminal showed."""
     child, terminal = pty.fork()
     if child == 0:

@@ -18,7 +18,7 @@ BOOTS = {
     "systemd": [("systemd", NO_DOCKER), ("after_reboot", NO_DOCKER)],
     "containers": [("containers", ["postgresql.service"])],
 }
-BOOT_SECONDS = 720
+BOOT_SECONDS = 900
 
 
 def project(path, programs):
