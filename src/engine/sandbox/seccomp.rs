@@ -45,13 +45,17 @@ const REFUSED: [libc::c_long; 18] = [
 const OWN_ALONE: [libc::c_long; 3] =
     [libc::SYS_sched_setscheduler, libc::SYS_sched_setparam, libc::SYS_sched_setattr];
 
+/// What a process asks with to be traced by its parent.
+const PTRACE_TRACEME: libc::c_int = libc::PTRACE_TRACEME as libc::c_int;
+
 /// What `ioprio_set` calls all processes of a user.
 const IOPRIO_WHO_USER: libc::c_int = 3;
 
 /// Refused with ENOSYS, as by a kernel that is built without them: programs know what to do then. io_uring opens sockets
 /// past this filter; key rings are shared by all of a user's processes; clone3 hides its flags from the filter, and
-/// every C library goes on with clone; the rest is of no use without privileges but to attack the kernel.
-const ABSENT: [libc::c_long; 10] = [
+/// every C library goes on with clone; extended attributes and ACLs could be set on any file of the user, whose path Landlock
+/// does not look at; the rest is of no use without privileges but to attack the kernel.
+const ABSENT: [libc::c_long; 18] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -62,7 +66,19 @@ const ABSENT: [libc::c_long; 10] = [
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_clone3,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    SETXATTRAT,
+    REMOVEXATTRAT,
 ];
+
+/// Of Linux 6.13, the same on every architecture; libc has no names for them yet.
+const SETXATTRAT: libc::c_long = 463;
+const REMOVEXATTRAT: libc::c_long = 466;
 
 /// The bit that marks a number as one of the x32 calls, which have numbers of their own on x86-64.
 #[cfg(target_arch = "x86_64")]
@@ -104,6 +120,8 @@ fn refused() -> Result<Rules, seccompiler::BackendError> {
     // A user namespace has all privileges inside, with the parts of the kernel that ask for them.
     rules.insert(libc::SYS_unshare, rule(vec![new_user()?])?);
     rules.insert(libc::SYS_clone, rule(vec![new_user()?])?);
+    // The supervisor would be the tracer, and it lets no process go on that stops for one.
+    rules.insert(libc::SYS_ptrace, rule(vec![is(0, SeccompCmpOp::Eq, PTRACE_TRACEME)?])?);
     // Another process of the same user that is given no time to run, and none of its files, is as good as killed. The
     // libraries ask for their own process by 0.
     rules.insert(libc::SYS_prlimit64, rule(vec![not_own(0)?])?);

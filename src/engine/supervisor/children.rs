@@ -35,7 +35,8 @@ impl TaskCommand {
         if let Some(code) = status.exit_status() {
             return Some(End::Exited(i32::try_from(code).unwrap_or(-1)));
         }
-        let signal = status.terminating_signal().and_then(|signal| i32::try_from(signal).ok()).unwrap_or(0);
+        // Else it has only stopped.
+        let signal = i32::try_from(status.terminating_signal()?).ok()?;
         let name =
             Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |known| known.to_string());
         Some(End::Signaled { signal, name })

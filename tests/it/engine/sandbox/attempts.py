@@ -21,6 +21,7 @@ NUMBERS = {
     "bpf": (321, 280),
     "clone3": (435, 435),
     "io_uring_setup": (425, 425),
+    "ptrace": (101, 117),
     "pidfd_open": (434, 434),
     "pidfd_getfd": (438, 438),
     "sched_setattr": (314, 274),
@@ -184,6 +185,11 @@ def truncate_package():
     os.truncate(AT["package"] + "/to-be-truncated", 0)
 
 
+@attempt("calls", "ENOSYS", optional=True)
+def set_extended_attribute_outside():
+    os.setxattr(AT["home"] + "/secrets-key", "user.hidden", b"data")
+
+
 @attempt("files")
 def open_terminal():
     os.close(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY))
@@ -265,6 +271,21 @@ for who in (0, os.geteuid()):
     attempt("calls", optional=True)(
         named(f"disk_priority_of_user_{who}", lambda who=who: of_made_up_user(lambda: call("ioprio_set", 3, who, 2 << 13 | 7)))
     )
+
+
+@attempt("calls")
+def be_traced_by_parent():
+    """In a child, which only then ends: it would stop at its next signal."""
+    child = os.fork()
+    if child == 0:
+        try:
+            call("ptrace", 0, 0, 0, 0)
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 @attempt("calls")
