@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
+use nix::sys::signal::{SigmaskHow, Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -164,8 +164,10 @@ impl Attempt {
         let mut command = Command::new("/proc/self/exe");
         command.arg("supervise-task").arg(&self.directory).env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        // It starts with the signal blocked, so that none that comes early can end it without an outcome.
-        let before = SigSet::from(Signal::SIGTERM).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        // It starts with them blocked, so that none that comes early can end it without an outcome. All but the first come
+        // from a terminal, and reach it until it has a session of its own.
+        let early = Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGHUP;
+        let before = early.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let spawned = command.spawn();
         before.thread_set_mask()?;
         let mut child = spawned?;

@@ -25,8 +25,10 @@ impl Signals {
     /// # Errors
     /// None that the system documents, but for a lack of descriptors.
     pub fn block() -> io::Result<Signals> {
-        let heeded = Signal::SIGCHLD | Signal::SIGTERM | Signal::SIGINT;
-        let unheeded = Signal::SIGHUP
+        let heeded = Signal::SIGCHLD | Signal::SIGTERM;
+        // Those of a terminal mean the parent, which says itself what becomes of its tasks.
+        let unheeded = Signal::SIGINT
+            | Signal::SIGHUP
             | Signal::SIGQUIT
             | Signal::SIGUSR1
             | Signal::SIGUSR2

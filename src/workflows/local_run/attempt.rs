@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
@@ -206,7 +207,11 @@ impl Handle {
         };
         // Without reaping it, so that its id is its own for as long as others may signal it.
         let id = Pid::from_raw(i32::try_from(id).map_err(io::Error::other)?);
-        waitid(Id::Pid(id), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+        match waitid(Id::Pid(id), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+            // A signal that found it ended has reaped it.
+            Ok(_) | Err(Errno::ECHILD) => {}
+            Err(error) => return Err(error.into()),
+        }
         if let State::Running(mut supervised) = std::mem::replace(&mut *self.state.lock(), State::Over) {
             supervised.wait()?;
         }
