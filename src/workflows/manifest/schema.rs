@@ -63,12 +63,12 @@ fn of_kind(kind: &Kind) -> Value {
         Kind::Command => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
         Kind::Tasks => array_of_unique(&json!({ "type": "string", "pattern": NAME })),
         Kind::Secrets => {
-            let not = json!({ "pattern": "^(CLOACINA_|LD_|PATH$)" });
+            let not = json!({ "pattern": "^(CLOACINA_|LD_|(PATH|HOME|TMPDIR)$)" });
             array_of_unique(&json!({ "type": "string", "pattern": VARIABLE, "not": not }))
         }
         Kind::Environment => json!({
             "type": "object",
-            "propertyNames": { "pattern": VARIABLE, "not": { "pattern": "^CLOACINA_" } },
+            "propertyNames": { "pattern": VARIABLE, "not": { "pattern": "^(CLOACINA_|(HOME|TMPDIR)$)" } },
             "additionalProperties": { "type": "string" },
         }),
         Kind::Context => json!({ "type": "object" }),

@@ -71,6 +71,9 @@ pub fn wrong_variable(name: &str, is_secret: bool) -> Option<String> {
     if name.starts_with("CLOACINA_") {
         return Some(format!("`{shown}`: names that begin with CLOACINA_ are the server's"));
     }
+    if name == "HOME" || name == "TMPDIR" {
+        return Some(format!("`{shown}` is always the attempt's own directory"));
+    }
     let is_no_secret = name == "PATH" || name.starts_with("LD_");
     (is_secret && is_no_secret).then(|| format!("`{shown}` cannot be a secret"))
 }
