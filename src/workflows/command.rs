@@ -57,6 +57,11 @@ fn check(path: &Path) -> Result<ExitCode, CommandError> {
 }
 
 fn pack(directory: &Path, output: Option<&str>) -> Result<ExitCode, CommandError> {
+    if let Some(path) = output.filter(|path| *path != "-")
+        && fs::metadata(path).is_ok_and(|found| !found.is_file())
+    {
+        return Err(Usage(format!("`--output {}` is no file; - is stdout", start_of(path))));
+    }
     let packed = match output {
         Some("-") => archive::pack(directory, io::stdout().lock(), &[]).map(|_| None),
         _ => pack_into_file(directory, output.map(Path::new)).map(Some),
@@ -75,8 +80,10 @@ fn pack(directory: &Path, output: Option<&str>) -> Result<ExitCode, CommandError
     }
 }
 
-/// Beside it first, so that a file of that name is whole.
+/// Beside it first, so that a file of that name is whole. A link is followed.
 fn pack_into_file(directory: &Path, output: Option<&Path>) -> Result<PathBuf, PackageError> {
+    let real = output.and_then(|path| fs::canonicalize(path).ok());
+    let output = real.as_deref().or(output);
     let beside = output.and_then(Path::parent).unwrap_or(Path::new(""));
     let partial = beside.join(format!(".cloacinactl-pack-{}", Uuid::new_v4()));
     let packed = File::create_new(&partial).map_err(PackageError::Read).and_then(|file| {
