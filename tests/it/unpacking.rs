@@ -218,7 +218,7 @@ fn the_process_is_bounded_by_the_kernel() {
         ("Max file size", "1073741824"),
         ("Max data size", "268435456"),
         ("Max core file size", "0"),
-        ("Max open files", "256"),
+        ("Max open files", "64"),
     ] {
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         let values: Vec<_> = line.split_whitespace().take(2).collect();

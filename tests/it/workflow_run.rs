@@ -300,6 +300,61 @@ fn wrong_flags_are_named() {
 }
 
 #[test]
+fn packing_replaces_nothing_but_files() {
+    let here = Here::new("").with_task("only", "true", "");
+    let package = here.path("package");
+    let pack =
+        |output: &str| here.scratch.run(&["workflow", "pack", package.to_str().unwrap(), "-o", output]);
+    let made = |command: &[&str]| {
+        let status = Command::new(command[0]).args(&command[1..]).current_dir(here.scratch.path()).status();
+        assert!(status.unwrap().success(), "{command:?}");
+    };
+    made(&["mkfifo", "fifo"]);
+    made(&["ln", "-s", "file", "link"]);
+    made(&["ln", "-s", "/dev/full", "full"]);
+    for output in ["fifo", "full", "/dev/stdout", "tmp"] {
+        pack(output).failed(2, &[output, "is no file", "- is stdout"]);
+    }
+    pack("file").printed("file\n");
+    let first = fs::read(here.path("file")).unwrap();
+    fs::write(here.path("file"), "other").unwrap();
+    assert_eq!(pack("link").code, Some(0));
+    assert!(here.path("link").is_symlink() && fs::read(here.path("file")).unwrap() == first);
+    assert_eq!(pack("tried.tar.gz").code, Some(0));
+    assert!(fs::read(here.path("tried.tar.gz")).unwrap() == first, "the same tree makes the same bytes");
+    let listed = here.scratch.run(&["workflow", "check", here.path("file").to_str().unwrap()]);
+    listed.printed("tried 1.0.0: 1 task\n");
+}
+
+/// As a terminal does: it reaches all processes of the group at the same time.
+#[test]
+fn an_interrupt_at_any_time_cancels() {
+    let here = Here::new("").with_task("one", "true", "").with_task(
+        "alarm",
+        "echo ALARM",
+        "dependencies = [\"one\"]\nrun_if = { failed = \"one\" }",
+    );
+    for round in 0..40 {
+        let mut command = here.command(&[]);
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let process = Process::start(command);
+        // Anywhere in what it does, which is over after some twenty of them.
+        std::thread::sleep(Duration::from_millis(round));
+        send_signal_if_there("INT", process.pid());
+        let ended = process.ended();
+        let printed = &ended.stdout;
+        assert!(!printed.contains("alarm  started") && !printed.contains("could not be run"), "{ended:?}");
+    }
+    wait_until("no directory is left", || fs::read_dir(here.path("tmp")).unwrap().count() == 0);
+}
+
+/// To the whole group, if it has not ended.
+fn send_signal_if_there(signal: &str, pid: u32) {
+    let _ =
+        Command::new("sh").args(["-c", "kill -s $0 -- -$1 2>/dev/null", signal, &pid.to_string()]).status();
+}
+
+#[test]
 fn root_needs_another_user_for_tasks() {
     if !Uid::effective().is_root() {
         return;

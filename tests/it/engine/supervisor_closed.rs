@@ -49,7 +49,9 @@ head -c 100000 /dev/zero";
     assert_eq!(mode(attempt.directory.path()), 0, "the script has not closed everything");
     fs::set_permissions(attempt.directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
     let outcome = Outcome::of(attempt);
-    assert_eq!(outcome.end(), &json!({"exited": 0}), "{}", outcome.outcome);
+    // What it closed to the supervisor as well is its own loss.
+    let why = "output.json cannot be read: Permission denied";
+    assert_eq!(outcome.end(), &json!({"failed": why}), "{}", outcome.outcome);
     assert_eq!(outcome.outcome["warnings"], json!([]));
     assert_eq!(outcome.outcome["log_bytes"], 100_006, "{}", outcome.outcome);
     let path = outcome.attempt.path();
