@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Reads and unpacks archives with changes at random for so many minutes (10, where nothing is said). Fails where one makes
-# the program panic or write outside of its place, or where GNU tar makes something else of one that is accepted. It
-# prints its seed.
+# Reads and unpacks archives, and reads forms, with changes at random, for so many minutes (10, where nothing is said).
+# Fails where one makes the program panic or write outside of its place, where GNU tar makes something else of an archive
+# that is accepted, or where a form's file is another one. It prints its seeds.
 #
 # usage: scripts/fuzz.sh [MINUTES]
 #

@@ -450,4 +450,72 @@ mod tests {
             assert!(matches!(boundary(wrong), Err(Error::Malformed(_))), "{wrong}");
         }
     }
+
+    /// Forms as clients make them, of which the answer is known, and then with changes at random: nothing panics, and what
+    /// is found is a stretch of the body without a boundary in it. `scripts/fuzz.sh` runs it.
+    #[test]
+    #[ignore = "for as long as CLOACINA_FUZZ_SECONDS says"]
+    fn forms_at_random() {
+        const PIECES: &[&str] = &[
+            "\r\n", "--", "--b", "\r\n--b", "--b--", "b", "x", "\r", "\n", "\0", "\u{e9}", ": ", "\"", ";",
+            "name=", "file", FILE,
+        ];
+        let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+        let until = Instant::now() + Duration::from_secs(number("CLOACINA_FUZZ_SECONDS").unwrap_or(60));
+        let mut state: u64 =
+            number("CLOACINA_FUZZ_SEED").unwrap_or_else(|| u64::from(std::process::id())) | 1;
+        println!("seed {state}");
+        let mut below = move |most: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state >> 16).unwrap() % most.max(1)
+        };
+        let (mut all, mut known, mut changed) = (0_u64, 0_u64, 0_u64);
+        while Instant::now() < until {
+            all += 1;
+            let mut text =
+                |most: usize| (0..below(most)).map(|_| PIECES[below(PIECES.len())]).collect::<String>();
+            let mut body = if text(3).is_empty() { String::new() } else { "preamble\r\n".to_owned() };
+            let mut files = Vec::new();
+            for _ in 0..text(5).len() % 5 {
+                let content = text(8);
+                if format!("\r\n{content}\r\n").contains("\r\n--b") {
+                    continue;
+                }
+                let is_file = text(4).len() % 2 == 0;
+                let header =
+                    if is_file { FILE } else { "Content-Disposition: form-data; name=\"other\"\r\n" };
+                body += &format!("--b\r\n{header}\r\n{content}\r\n");
+                files.extend(is_file.then_some(content));
+            }
+            body += "--b--\r\n";
+            let result = found(body.as_bytes(), "b");
+            match files.as_slice() {
+                [one] => assert_eq!(result.as_deref(), Ok(one.as_bytes()), "{body:?}"),
+                _ => assert!(result.is_err(), "{body:?}"),
+            }
+            known += 1;
+            let mut bytes = body.into_bytes();
+            for _ in 0..=below(4) {
+                let (at, other) = (below(bytes.len()), below(bytes.len()));
+                match below(4) {
+                    0 => bytes[at] = PIECES[below(PIECES.len())].as_bytes()[0],
+                    1 => drop(bytes.drain(at.min(other)..at.max(other))),
+                    2 => drop(bytes.splice(at..at, PIECES[below(PIECES.len())].bytes())),
+                    _ => bytes.truncate(at),
+                }
+                if bytes.is_empty() {
+                    break;
+                }
+            }
+            if let Ok(content) = found(&bytes, "b") {
+                changed += 1;
+                assert!(memmem::find(&content, b"\r\n--b").is_none(), "{bytes:?}");
+                assert!(memmem::find(&bytes, &content).is_some(), "{bytes:?}");
+            }
+        }
+        println!("{all} forms, {known} as they should be; of the changed ones {changed} had a file");
+        assert!(changed * 100 > all, "too few are accepted to tell anything");
+    }
 }
