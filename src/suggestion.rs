@@ -1,14 +1,23 @@
 //! What was probably meant by a word that is mistyped.
 
+/// Bytes of a word that tell one that begins so.
+const LEAST_START: usize = 3;
+
 /// ` (did you mean …?)` with the known word that is nearest to `word`; empty where none is near.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     // Longer than any known word, and its distance would take long to compute.
     if word.len() > 40 {
         return String::new();
     }
-    let near = known.into_iter().map(|known| (distance(word, known), known));
+    let known: Vec<&str> = known.into_iter().collect();
+    let near = known.iter().map(|known| (distance(word, known), *known));
     let nearest = near.filter(|(distance, known)| *distance <= known.len().div_ceil(4).min(3)).min();
-    nearest.map_or(String::new(), |(_, known)| format!(" (did you mean `{known}`?)"))
+    // A word that was cut short, such as `desc`.
+    let longer = || {
+        let mut begin_so = known.iter().filter(|known| word.len() >= LEAST_START && known.starts_with(word));
+        begin_so.next().filter(|_| begin_so.next().is_none()).map(|known| (0, *known))
+    };
+    nearest.or_else(longer).map_or(String::new(), |(_, known)| format!(" (did you mean `{known}`?)"))
 }
 
 /// How many characters are to be inserted, left out, replaced, or swapped with their neighbour to make one of the other.
@@ -56,12 +65,13 @@ mod tests {
         for (word, meant) in [
             ("srve", "serve"),
             ("kesy", "keys"),
+            ("conf", "config"),
             ("--databse-url", "--database-url"),
             ("--database-url-flie", "--database-url-file"),
         ] {
             assert_eq!(did_you_mean(word, known), format!(" (did you mean `{meant}`?)"), "{word}");
         }
-        for word in ["", "x", "start", "--verbose", &"serve".repeat(100)] {
+        for word in ["", "x", "co", "--d", "--data", "start", "--verbose", &"serve".repeat(100)] {
             assert_eq!(did_you_mean(word, known), "", "{word}");
         }
     }

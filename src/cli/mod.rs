@@ -484,7 +484,7 @@ mod tests {
             (&["tenants", "create", "a", "--password-file", "f"], "`--password-file` needs `--username`"),
             (
                 &["tenants", "create", "a", "--password", "b"],
-                "the flag `--password` is unknown; `tenants create` knows --username, --password-file, ",
+                "the flag `--password` is unknown (did you mean `--password-file`?); `tenants create` knows --username, ",
             ),
             (&["tenants", "list", "--max-key-lifetime", "1d"], "the flag `--max-key-lifetime` is unknown"),
         ] {

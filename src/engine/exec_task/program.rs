@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::errno::Errno;
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, access, geteuid};
 
 use crate::terminal::{shown, start_of};
 
@@ -83,7 +84,11 @@ impl Program {
             return "lies on a file system that is mounted with noexec".to_owned();
         }
         if access(&self.path, AccessFlags::X_OK).is_err() {
-            return "is not executable".to_owned();
+            let mode = fs::metadata(&self.path).map_or(0, |found| found.permissions().mode());
+            return match mode & 0o111 {
+                0 => "is not executable".to_owned(),
+                _ => format!("is not executable for the task's user, {}", geteuid()),
+            };
         }
         let Some(interpreter) = interpreter(&self.path) else {
             return "lies where the sandbox lets no task execute anything".to_owned();
