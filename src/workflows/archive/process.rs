@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
@@ -21,6 +21,7 @@ use super::{MOST_BYTES, WalkError};
 use crate::engine::remove_tree::remove_tree;
 use crate::workflows::problem::Problem;
 
+/// Beside what the process has when it begins, most of which its allocator has only reserved.
 const MOST_MEMORY_BYTES: u64 = 256 << 20;
 const MOST_CPU_SECONDS: u64 = 300;
 const MOST_OPEN_FILES: u64 = 64;
@@ -158,7 +159,7 @@ fn run(arguments: &[OsString]) -> Result<(), WalkError> {
     let id = id.to_str().and_then(|id| Uuid::parse_str(id).ok());
     let id = id.ok_or_else(|| WalkError::Write(io::Error::other("the id is no UUID")))?;
     for (resource, most) in [
-        (Resource::RLIMIT_DATA, MOST_MEMORY_BYTES),
+        (Resource::RLIMIT_DATA, data_bytes().saturating_add(MOST_MEMORY_BYTES)),
         (Resource::RLIMIT_CPU, MOST_CPU_SECONDS),
         (Resource::RLIMIT_FSIZE, MOST_BYTES),
         (Resource::RLIMIT_NOFILE, MOST_OPEN_FILES),
@@ -170,9 +171,17 @@ fn run(arguments: &[OsString]) -> Result<(), WalkError> {
     unpack(io::stdin().lock(), Path::new(destination), id)
 }
 
+/// What the kernel counts towards the limit of data now.
+fn data_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
+
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::super::tests::{Made, Scratch};
