@@ -289,15 +289,12 @@ impl Supervised {
         self.child.id()
     }
 
-    /// Has it end its task, with the grace. Waits for nothing.
+    /// Has it end its task, with the grace; told again, without. Waits for nothing.
     ///
     /// # Errors
-    /// It has been waited for already.
-    pub fn cancel(&mut self) -> io::Result<()> {
-        if self.child.try_wait()?.is_some() {
-            return Ok(());
-        }
-        // Not waited for, so the id is still its own.
+    /// None that the system documents.
+    pub fn cancel(&self) -> io::Result<()> {
+        // Not waited for, so the id is still its own, also where it has ended.
         let pid = i32::try_from(self.child.id()).map_err(io::Error::other)?;
         Ok(kill(Pid::from_raw(pid), Signal::SIGTERM)?)
     }
@@ -306,7 +303,7 @@ impl Supervised {
     ///
     /// # Errors
     /// None that the system documents.
-    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+    pub fn wait(mut self) -> io::Result<ExitStatus> {
         // `Child::wait` closes a standard input that it still holds; this one is held here.
         self.child.wait()
     }

@@ -19,16 +19,16 @@ const PARTIAL: &str = ".partial-";
 /// # Errors
 /// The archive is no package, or cannot be read; the destination cannot be written. Then nothing is left there.
 pub fn unpack(reader: impl Read, destination: &Path, id: Uuid) -> Result<(), WalkError> {
-    let parent = match destination.parent() {
+    let directory = match destination.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
         None => return Err(WalkError::Write(io::Error::from(io::ErrorKind::AlreadyExists))),
     };
-    let parent = File::open(parent).map_err(WalkError::Write)?;
+    let parent = File::open(directory).map_err(WalkError::Write)?;
     if fs::symlink_metadata(destination).is_ok() {
         return Err(WalkError::Write(io::Error::from(io::ErrorKind::AlreadyExists)));
     }
-    clear_partial(destination, &parent);
+    clear_partial(directory, &parent);
     let partial = Partial::create(partial_path(destination, id)).map_err(WalkError::Write)?;
     let content = partial.0.join("content");
     let mut disk = Disk { content, file: None };
@@ -48,12 +48,10 @@ pub fn partial_path(destination: &Path, id: Uuid) -> PathBuf {
 }
 
 /// Removes what killed processes left in the directory, unless another process unpacks into it right now: each holds a
-/// shared lock of the directory. It is held from here on, as long as `parent` is open.
-fn clear_partial(destination: &Path, parent: &File) {
-    let directory = destination.parent().unwrap_or(Path::new("."));
+/// shared lock of the directory. It is held from here on, as long as `parent`, which is the directory, is open.
+fn clear_partial(directory: &Path, parent: &File) {
     if parent.try_lock().is_ok()
-        && let Ok(entries) =
-            fs::read_dir(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })
+        && let Ok(entries) = fs::read_dir(directory)
     {
         for entry in entries.flatten() {
             let name = entry.file_name();

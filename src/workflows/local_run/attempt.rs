@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
@@ -139,11 +138,8 @@ impl Handle {
     /// Has it end, with the grace; a second time without.
     pub fn cancel(&self) {
         let mut state = self.state.lock();
-        match &mut *state {
-            State::Running(supervised) => {
-                // It has been waited for by nothing but this handle, so it is there or has ended.
-                let _ = supervised.cancel();
-            }
+        match &*state {
+            State::Running(supervised) => drop(supervised.cancel()),
             State::NotStarted => *state = State::Cancelled,
             State::Cancelled | State::Over => {}
         }
@@ -167,12 +163,7 @@ impl Handle {
         let size = serde_json::to_vec(&new.context)?.len();
         if size > CONTEXT_LIMIT_BYTES {
             let why = format!("its context has {size} bytes, and {CONTEXT_LIMIT_BYTES} are allowed");
-            return Ok(Ended {
-                end: End::Failed(why),
-                output: None,
-                log: String::new(),
-                warnings: Vec::new(),
-            });
+            return Ok(Ended::failed(why));
         }
         Attempt::create(self.attempt.directory(), &new.spec, &new.context)?;
         self.run(&new.secrets)?;
@@ -197,7 +188,7 @@ impl Handle {
     fn run(&self, secrets: &BTreeMap<String, String>) -> io::Result<()> {
         let id = {
             let mut state = self.state.lock();
-            let mut supervised = self.attempt.start(secrets)?;
+            let supervised = self.attempt.start(secrets)?;
             if matches!(*state, State::Cancelled) {
                 supervised.cancel()?;
             }
@@ -207,12 +198,8 @@ impl Handle {
         };
         // Without reaping it, so that its id is its own for as long as others may signal it.
         let id = Pid::from_raw(i32::try_from(id).map_err(io::Error::other)?);
-        match waitid(Id::Pid(id), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
-            // A signal that found it ended has reaped it.
-            Ok(_) | Err(Errno::ECHILD) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if let State::Running(mut supervised) = std::mem::replace(&mut *self.state.lock(), State::Over) {
+        waitid(Id::Pid(id), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+        if let State::Running(supervised) = std::mem::replace(&mut *self.state.lock(), State::Over) {
             supervised.wait()?;
         }
         Ok(())

@@ -13,7 +13,8 @@ const PIECES_AT_ONCE: i64 = 64;
 /// Rows of workflows in one transaction.
 const ROWS_AT_ONCE: i64 = 1000;
 
-/// Removes some pieces of versions that are deleted, and then what else of them is large: whether more are left. Several servers may do it at once.
+/// Removes some pieces of versions that are deleted, and then what else of them is large: whether more are left. Several
+/// servers may do it at once.
 ///
 /// # Errors
 /// See `StoreError`.
