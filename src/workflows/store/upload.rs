@@ -181,5 +181,23 @@ fn insert(
         "INSERT INTO cloacina_workflows (tenant, name) VALUES ($1, $2) ON CONFLICT DO NOTHING",
         &[&package.tenant.id(), &manifest.name.as_str()],
     )?;
+    forget_deleted(transaction, package)
+}
+
+/// The row of a deletion says what bytes a version had; now this one does. The first statement waits for who removes the
+/// pieces, and does not see this row yet. One that still has pieces is found by the next who removes some.
+fn forget_deleted(transaction: &mut Transaction<'_>, package: &NewPackage<'_>) -> Result<(), postgres::Error> {
+    let (tenant, name) = (package.tenant.id(), package.manifest.name.as_str());
+    let version = package.manifest.version.to_string();
+    transaction.execute(
+        "SELECT FROM cloacina_packages
+         WHERE tenant = $1 AND name = $2 AND version = $3 AND deleted_at IS NOT NULL FOR UPDATE",
+        &[&tenant, &name, &version],
+    )?;
+    transaction.execute(
+        "DELETE FROM cloacina_packages
+         WHERE tenant = $1 AND name = $2 AND version = $3 AND deleted_at IS NOT NULL AND NOT has_pieces",
+        &[&tenant, &name, &version],
+    )?;
     Ok(())
 }

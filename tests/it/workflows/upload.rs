@@ -145,6 +145,12 @@ fn a_version_has_one_content_for_ever() {
         upload(address, "acme", &key, &one).expect_status(201);
     }
     wait_for("the rows of earlier ones to go", || (stored(&site) == (1, 1)).then_some(()));
+    // Also where nothing is left to be removed of it by then.
+    site.server.delete(path, &key).expect_status(200);
+    wait_for("the bytes to go again", || (stored(&site) == (1, 0)).then_some(()));
+    wait_for("that to be written down", || site.database.value::<bool>(is_small).then_some(()));
+    upload(address, "acme", &key, &one).expect_status(201);
+    wait_for("the row of the deletion to go", || (stored(&site) == (1, 1)).then_some(()));
     // Another tenant's are its own.
     site.tenant("other");
     let theirs = site.key_of("other", "write").key().to_owned();
