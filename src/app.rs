@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::auth::{Auth, Principal};
 use crate::background::{JobQueue, Waker};
 use crate::config::TenantDatabaseHost;
+use crate::execution_changes::ExecutionChanges;
 use crate::http::request::Request;
 use crate::http::router::Parameters;
 use crate::http::server_status::ServerStatus;
@@ -26,6 +27,8 @@ pub struct App {
     pub max_package_size: usize,
     /// What the thread has to do that keeps packages.
     pub package_store: Arc<JobQueue<App>>,
+    /// Who hears of changes to executions.
+    pub execution_changes: Arc<ExecutionChanges>,
     /// Wakes the thread that drops what removed tenants had.
     pub tenant_removal: Waker,
     /// What `GET /openapi.json` answers.

@@ -84,6 +84,7 @@ pub fn serve(
         tenant_database_host: settings.tenant_database_host.clone(),
         max_package_size: settings.max_package_size,
         package_store: Arc::default(),
+        execution_changes: Arc::default(),
         tenant_removal: Waker::default(),
         openapi,
     });

@@ -18,7 +18,7 @@ mod embedded {
 }
 
 /// The names of the files there, from version 1 on. Known here, since refinery takes more than a millisecond to tell.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "api_keys",
     "key_life",
     "auth_caches",
@@ -29,6 +29,7 @@ const NAMES: [&str; 10] = [
     "listing_order",
     "tenants",
     "workflows",
+    "executions",
 ];
 const NEWEST: usize = NAMES.len();
 
@@ -150,7 +151,9 @@ fn check_owner(client: &mut Client, schema: &Schema) -> Result<(), CommandError>
              WHERE relnamespace = '{schema}'::regnamespace AND NOT pg_has_role(relowner, 'USAGE')
                AND relname IN ('api_keys', 'auth_caches', 'api_key_changes', 'refinery_schema_history',
                                'cloacina_tenants', 'cloacina_notifications', 'cloacina_packages',
-                               'cloacina_package_pieces', 'cloacina_workflows')
+                               'cloacina_package_pieces', 'cloacina_workflows', 'cloacina_hosts', 'cloacina_executions',
+                               'cloacina_tasks', 'cloacina_attempts', 'cloacina_events', 'cloacina_log_pieces',
+                               'cloacina_queue', 'cloacina_idempotency_keys')
              HAVING count(*) > 0
          ) AS problems"
     );

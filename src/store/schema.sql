@@ -3,6 +3,10 @@
 place AS (
     SELECT COALESCE((SELECT relnamespace FROM pg_class WHERE oid = to_regclass('api_keys')),
                     (SELECT oid FROM pg_namespace WHERE nspname = current_schema())) AS schema
+), executed (relation) AS (VALUES
+    -- The tables of executions: no other program's would have all their names, so their columns are not looked at.
+    ('cloacina_hosts'), ('cloacina_executions'), ('cloacina_tasks'), ('cloacina_attempts'), ('cloacina_events'),
+    ('cloacina_log_pieces'), ('cloacina_queue'), ('cloacina_idempotency_keys')
 ), wanted (relation, kind, name_of_kind) AS (VALUES
     ('api_keys', 'r', 'table'), ('auth_caches', 'r', 'table'), ('cloacina_tenants', 'r', 'table'),
     ('cloacina_notifications', 'r', 'table'),
@@ -11,6 +15,7 @@ place AS (
     ('api_key_changes', 'S', 'sequence'), ('api_keys_by_hash', 'i', 'index'), ('api_keys_by_id', 'i', 'index'),
     ('api_keys_newest_first', 'i', 'index'), ('api_keys_by_creation', 'i', 'index'),
     ('api_keys_by_tenant', 'i', 'index')
+    UNION ALL SELECT relation, 'r', 'table' FROM executed
 ), found AS (
     SELECT pg_class.oid, relation, kind, name_of_kind, relkind::text, relowner, relpersistence, format('%I.%I', nspname, relname) AS shown
     FROM place JOIN pg_class ON relnamespace = schema JOIN wanted ON relname = relation
@@ -70,7 +75,7 @@ place AS (
 ), obstacles (shown, what) AS (
     SELECT shown, format('the unique index %I', relname)
     FROM ours JOIN pg_index ON indrelid = ours.oid JOIN pg_class ON pg_class.oid = indexrelid
-    WHERE relname NOT IN ('cloacina_tenants_by_name', 'cloacina_tenants_by_username', 'cloacina_packages_not_deleted',
+    WHERE relation NOT IN (SELECT relation FROM executed) AND relname NOT IN ('cloacina_tenants_by_name', 'cloacina_tenants_by_username', 'cloacina_packages_not_deleted',
                           'cloacina_package_pieces_pkey', 'cloacina_workflows_pkey') AND (indisexclusion OR indisunique AND NOT EXISTS (
         SELECT FROM always_differs
         WHERE always_differs.relation = ours.relation AND attnum = ANY((indkey::int2[])[0:indnkeyatts - 1])))
@@ -95,6 +100,8 @@ place AS (
     ('SELECT', 'cloacina_package_pieces'), ('INSERT', 'cloacina_package_pieces'), ('DELETE', 'cloacina_package_pieces'),
     ('SELECT', 'cloacina_workflows'), ('INSERT', 'cloacina_workflows'), ('UPDATE', 'cloacina_workflows'), ('DELETE', 'cloacina_workflows'),
     ('SELECT', 'refinery_schema_history'), ('USAGE', 'api_key_changes'), ('SELECT', 'api_key_changes')
+    UNION ALL
+    SELECT privilege, relation FROM executed CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS every (privilege)
 ), problems (rank, problem) AS (
     SELECT 0, format('user %s may use no schema of its search_path (%s)', current_user, current_setting('search_path'))
     FROM place WHERE schema IS NULL
@@ -154,6 +161,7 @@ place AS (
                      name, shown, type)
     FROM columns
     WHERE attnotnull AND default_value IS NULL AND NOT is_identity AND NOT is_generated
+      AND relation NOT IN (SELECT relation FROM executed)
       AND relation || '.' || name NOT IN ('api_keys.id', 'api_keys.key_hash', 'api_keys.name', 'api_keys.permissions',
           'api_keys.created_at', 'api_keys.is_admin', 'auth_caches.server', 'auth_caches.seen',
           'api_keys.revoked_at', 'api_keys.expires_at', 'api_keys.tenant_id', 'api_keys.tenant',

@@ -161,7 +161,8 @@ fn a_role_that_may_not_do_what_is_needed() {
     says(check(home.path(), &arguments), 1, &["DELETE on auth_caches", &role]);
     database.execute(&format!(
         "GRANT ALL ON auth_caches, cloacina_tenants, cloacina_notifications, cloacina_workflows, cloacina_packages, \
-         cloacina_package_pieces TO {role}; GRANT ALL ON SEQUENCE api_key_changes TO {role}"
+         cloacina_package_pieces, cloacina_hosts, cloacina_executions, cloacina_tasks, cloacina_attempts, \
+         cloacina_events, cloacina_log_pieces, cloacina_queue, cloacina_idempotency_keys TO {role}; GRANT ALL ON SEQUENCE api_key_changes TO {role}"
     ));
     says(check(home.path(), &arguments), 0, &["ok: database `"]);
     database.execute(&format!("ALTER ROLE {role} SET default_transaction_read_only = on"));

@@ -1,0 +1,24 @@
+//! Tells all who wait for it that executions have changed: the scheduler of this server, clients that wait here, and other
+//! servers.
+
+use crate::background::Waker;
+
+/// What has to look again. Each of them looks from time to time as well.
+#[derive(Default)]
+pub struct ExecutionChanges {
+    /// Starts tasks.
+    pub scheduler: Waker,
+    /// Answers clients that wait.
+    pub waiting: Waker,
+    /// Notifies other servers.
+    pub announcer: Waker,
+}
+
+impl ExecutionChanges {
+    /// Something has been committed: a new execution, the end of a task, a cancellation, a piece of a log.
+    pub fn committed(&self) {
+        self.scheduler.wake();
+        self.waiting.wake();
+        self.announcer.wake();
+    }
+}
