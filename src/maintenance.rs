@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::app::App;
 use crate::auth::{invalidation, waiting_responses};
 use crate::background::Background;
+use crate::executions::news;
 use crate::keys;
 use crate::tenants::removal;
 use crate::workflows::upload;
@@ -29,7 +30,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// The system has no thread left.
 pub fn start(app: &Arc<App>) -> io::Result<Background> {
     type Watch = fn(&App, &AtomicBool);
-    let watches: [(&str, Watch); 8] = [
+    let watches: [(&str, Watch); 10] = [
         ("invalidation", |app, stop| invalidation::watch(&app.auth, stop)),
         ("waiting-responses", |app, stop| waiting_responses::watch(&app.auth, stop)),
         ("readiness", watch_readiness),
@@ -37,6 +38,8 @@ pub fn start(app: &Arc<App>) -> io::Result<Background> {
         ("maintenance", maintain),
         ("tenant-removal", removal::watch),
         ("package-store", upload::watch),
+        ("execution-announcer", news::announce),
+        ("execution-listener", news::listen),
         ("refusals", watch_refusals),
     ];
     let mut watchers = Background::default();

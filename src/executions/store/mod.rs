@@ -1,5 +1,18 @@
-//! The statements on executions.
+//! The statements on executions. Whatever changes one does so by `locked`, under the lock of its row.
 
+pub mod attempt_end;
 pub mod cancel;
+pub mod claim;
+mod context;
 pub mod create;
+mod locked;
 pub mod retry;
+mod save;
+
+/// The timeline of the database, which a failover changes.
+macro_rules! timeline {
+    () => {
+        "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint"
+    };
+}
+pub(crate) use timeline;
