@@ -67,6 +67,7 @@ mod revocation;
 mod rotation;
 mod rotation_rules;
 mod scripts;
+mod scheduler;
 mod secrets;
 mod semantics;
 mod servers;
