@@ -13,6 +13,7 @@ use postgres::Client;
 use crate::cli;
 use crate::command_error::CommandError::{self, Runtime};
 use crate::config::{Flags, Settings};
+use crate::hosts;
 use crate::http::listener;
 use crate::keys::{self, bootstrap};
 use crate::store::migrations::State;
@@ -71,7 +72,7 @@ fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
     if let Some(settings) = settings.as_ref().filter(|_| is_right("database_url")) {
         findings.extend(database::database(
             settings,
-            &[keys::store::TABLE, tenants::store::TABLE, workflows::store::TABLE],
+            &[keys::store::TABLE, tenants::store::TABLE, workflows::store::TABLE, hosts::store::TABLE],
             look_at_rows,
         ));
     }

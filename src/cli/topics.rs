@@ -27,6 +27,8 @@ const KEYS: Topic = Topic { settings: Setting::is_for_keys, ..PLAIN };
 
 const TENANTS: Topic = Topic { settings: Setting::is_for_tenants, ..PLAIN };
 
+const HOSTS: Topic = Topic { settings: Setting::is_for_hosts, ..PLAIN };
+
 const ID: Value = Value { placeholder: "ID", kind: Kind::Free };
 
 const NAME: Value = Value { placeholder: "NAME", kind: Kind::Free };
@@ -201,6 +203,29 @@ Do not serve: say what a start would find in configuration, files and database, 
         text: include_str!("help/tenants-remove.txt"),
         operands: &[NAME],
         ..TENANTS
+    },
+    Topic {
+        name: "hosts",
+        summary: "list, forget: the machines whose servers run tasks, straight on the database",
+        text: include_str!("help/hosts.txt"),
+        ..HOSTS
+    },
+    Topic {
+        name: "hosts list",
+        summary: "print all hosts",
+        text: include_str!("help/hosts-list.txt"),
+        flags: &[Flag::switch(
+            "--json",
+            "Print one JSON array instead, with all that is known of each host.",
+        )],
+        ..HOSTS
+    },
+    Topic {
+        name: "hosts forget",
+        summary: "say that a host is gone, and abandon what it ran",
+        text: include_str!("help/hosts-forget.txt"),
+        operands: &[NAME],
+        ..HOSTS
     },
     Topic {
         name: "workflow",

@@ -66,6 +66,23 @@ impl Hosts {
         Hosts::of(url, self.tls.clone())
     }
 
+    /// One host of a URL that has no secret, without those of a password file.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn without_password(url: &DatabaseUrl, host: Host) -> Result<Hosts, CommandError> {
+        let tls = Tls::new(url)?;
+        let url = DatabaseUrl {
+            hosts: vec![host],
+            mode: url.mode,
+            roots: None,
+            certificate: None,
+            password_file: None,
+            config: url.config.clone(),
+        };
+        Ok(Hosts { passwords: None, ..Hosts::of(url, tls)? })
+    }
+
     fn of(mut url: DatabaseUrl, tls: Tls) -> Result<Hosts, CommandError> {
         if url.config.get_user().is_none() {
             let user = whoami::username().map_err(|error| {
@@ -263,7 +280,7 @@ impl Hosts {
     }
 }
 
-fn parsed(url: &str) -> Result<DatabaseUrl, CommandError> {
+pub fn parsed(url: &str) -> Result<DatabaseUrl, CommandError> {
     database_url::parse(url).map_err(|reason| CommandError::Usage(format!("the database URL {reason}")))
 }
 

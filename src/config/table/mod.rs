@@ -85,6 +85,11 @@ impl Setting {
         ["database_url", "database_url_file", "tenant_database_host", "database_wait"].contains(&self.key)
     }
 
+    /// Whether the `hosts` commands know it: where the database is.
+    pub fn is_for_hosts(&self) -> bool {
+        ["database_url", "database_url_file", "database_wait"].contains(&self.key)
+    }
+
     /// Whether `take` would take the value that was given under this name.
     ///
     /// # Errors
