@@ -38,6 +38,7 @@ mod suggestion;
 mod systemd;
 mod tenants;
 mod terminal;
+mod warnings;
 mod workflows;
 
 use std::ffi::OsString;

@@ -33,6 +33,7 @@ use crate::routes::ROUTES;
 use crate::signals;
 use crate::store::Store;
 use crate::systemd::SystemdNotifier;
+use crate::warnings::Warnings;
 
 /// Descriptors that are not clients: sessions, log, socket pairs, the poll itself, and some to spare.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -86,6 +87,7 @@ pub fn serve(
         package_store: Arc::default(),
         execution_changes: Arc::default(),
         tenant_removal: Waker::default(),
+        warnings: Warnings::default(),
         openapi,
     });
 

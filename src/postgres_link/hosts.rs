@@ -66,20 +66,12 @@ impl Hosts {
         Hosts::of(url, self.tls.clone())
     }
 
-    /// One host of a URL that has no secret, without those of a password file.
+    /// Those of a URL, without what a password file has for them.
     ///
     /// # Errors
     /// As `new`.
-    pub fn without_password(url: &DatabaseUrl, host: Host) -> Result<Hosts, CommandError> {
-        let tls = Tls::new(url)?;
-        let url = DatabaseUrl {
-            hosts: vec![host],
-            mode: url.mode,
-            roots: None,
-            certificate: None,
-            password_file: None,
-            config: url.config.clone(),
-        };
+    pub fn without_password_file(url: DatabaseUrl) -> Result<Hosts, CommandError> {
+        let tls = Tls::new(&url)?;
         Ok(Hosts { passwords: None, ..Hosts::of(url, tls)? })
     }
 

@@ -7,7 +7,7 @@ use postgres::Config;
 
 use super::hosts::Hosts;
 use crate::command_error::CommandError;
-use crate::config::database_url::{Host, SslMode};
+use crate::config::database_url::{DatabaseUrl, Host, SslMode};
 
 /// For one host.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// # Errors
 /// `Usage` that says what is wrong with the URL.
 pub fn open_without_password(url: &str) -> Result<Vec<String>, CommandError> {
-    let mut url = super::hosts::parsed(url)?;
+    let url = super::hosts::parsed(url)?;
     let mut config = Config::new();
     if let Some(user) = url.config.get_user() {
         config.user(user);
@@ -28,12 +28,18 @@ pub fn open_without_password(url: &str) -> Result<Vec<String>, CommandError> {
         config.dbname(database);
     }
     config.application_name("cloacinactl").connect_timeout(LIMIT);
-    url.config = config;
-    (url.mode, url.roots, url.certificate) = (SslMode::Prefer, None, None);
     let mut open = Vec::new();
-    for host in candidates(std::mem::take(&mut url.hosts)) {
+    for host in candidates(url.hosts) {
         let place = place(&host);
-        if Hosts::without_password(&url, host)?.log_in(LIMIT).is_ok() {
+        let of_stranger = DatabaseUrl {
+            hosts: vec![host],
+            mode: SslMode::Prefer,
+            roots: None,
+            certificate: None,
+            password_file: None,
+            config: config.clone(),
+        };
+        if Hosts::without_password_file(of_stranger)?.log_in(LIMIT).is_ok() {
             open.push(place);
         }
     }

@@ -1,5 +1,6 @@
 //! The statements on executions.
 
 pub mod cancel;
+pub mod counts;
 pub mod create;
 pub mod retry;
