@@ -52,11 +52,9 @@ pub enum Command {
     /// `config unset KEY`.
     ConfigUnset(String),
     ConfigList,
-    /// The flags are those of settings.
+    /// The flags of this and the next two are those of settings.
     Keys(KeysAction, Flags),
-    /// The same.
     Tenants(TenantsAction, Flags),
-    /// The same.
     Hosts(HostsAction, Flags),
     Workflow(WorkflowAction),
     /// The server's URL, if it is given.

@@ -13,8 +13,8 @@ use crate::config::database_url::{DatabaseUrl, Host, SslMode};
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Tries the hosts of a URL, and this machine at their ports, as a process would that knows none of its secrets: neither
-/// password nor certificate. Each where it was let in is named as people write it; a host that does not answer lets nobody
-/// in.
+/// password nor certificate. Each where it was let in is named as people write it; a host that does not answer
+/// is not open.
 ///
 /// # Errors
 /// `Usage` that says what is wrong with the URL.
