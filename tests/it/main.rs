@@ -39,6 +39,7 @@ mod foreign_tables;
 mod framing;
 mod guide;
 mod health;
+mod hosts;
 mod impostors;
 mod install;
 mod keys;

@@ -4,6 +4,7 @@ pub mod attempt_end;
 pub mod cancel;
 pub mod claim;
 mod context;
+pub mod counts;
 pub mod create;
 mod locked;
 pub mod retry;
