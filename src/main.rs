@@ -110,12 +110,10 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, CommandError> {
         Command::Hosts(action, flags) => {
             logging::start_without_file(invocation.verbose);
             let needs = config::Setting::is_for_hosts;
-            // What becomes of them is not written yet.
-            let end_attempts = |_: &store::Store, running: &[hosts::RunningAttempt]| Ok(running.len());
             return hosts::command::run(
                 action,
                 settings_of_command(invocation.home, flags, needs),
-                end_attempts,
+                scheduler::abandon_forgotten,
             );
         }
         Command::Workflow(action) => return workflows::command::run(action),

@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::openapi;
 use crate::reload::{self, Reload};
 use crate::routes::ROUTES;
+use crate::scheduler;
 use crate::signals;
 use crate::store::Store;
 use crate::systemd::SystemdNotifier;
@@ -120,7 +121,11 @@ pub fn serve(
         .map_err(runtime("cannot watch the listening socket"))?;
     // From here on a signal drains; until here there was nothing to drain.
     let _ = serving.set(Arc::clone(&server));
-    let watchers = maintenance::start(&app).map_err(runtime("cannot start a thread"))?;
+    let mut watchers = maintenance::start(&app).map_err(runtime("cannot start a thread"))?;
+    let (runs, of_tasks) = (Arc::clone(&app), settings.clone());
+    watchers
+        .start("scheduler", move |stop| scheduler::run(&runs, &of_tasks, stop))
+        .map_err(runtime("cannot start a thread"))?;
     if !ignores_hangups {
         let mut reload = Reload::new(settings.clone(), load, Arc::clone(&server));
         signals::on_hangup(move || reload.run()).map_err(runtime("cannot start a thread"))?;

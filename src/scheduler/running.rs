@@ -10,10 +10,13 @@ use uuid::Uuid;
 use super::attempts::{Attempts, Event, Found};
 use super::store::{self, Known, State};
 use super::turn;
+use super::{disk, forgotten};
 use crate::app::App;
-use crate::engine::attempt::{End, FORMAT, Outcome};
+use crate::config::Settings;
 use crate::executions::store::attempt_end::{AttemptEnd, Recorded, record, record_start};
 use crate::executions::store::claim::{Candidate, Claim, ClaimingHost, candidates, claim};
+use crate::hosts;
+use crate::hosts::{NewHost, RunningAttempt};
 use crate::rate_limit::RateLimit;
 use crate::store::StoreError;
 
@@ -31,27 +34,20 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 const STARTED_AFTER: Duration = Duration::from_secs(1);
 /// Attempts that are being started: each holds its context in memory.
 const MOST_STARTING: usize = 8;
+/// Attempts of forgotten hosts that are ended at once.
+const MOST_OF_FORGOTTEN: usize = 100;
 /// Of a log that are copied at once.
 const PIECE_BYTES: usize = 256 * 1024;
 /// The database can't be reached: one line in so long.
 const ERROR_LINE_EVERY: Duration = Duration::from_secs(30);
 
-/// What tasks on this host get.
-#[derive(Debug, Clone)]
-pub struct TaskSettings {
-    /// How many run at once.
-    pub slots: usize,
-    /// Of a log, so much is kept.
-    pub log_limit_bytes: u64,
-    /// They are ended with the server.
-    pub stops_tasks: bool,
-}
-
 /// The state of the loop.
-struct Scheduler<'a> {
+pub struct Scheduler<'a> {
     app: &'a App,
     host: ClaimingHost,
-    settings: TaskSettings,
+    /// As it is registered.
+    new: NewHost,
+    settings: &'a Settings,
     attempts: Attempts,
     /// Attempts whose end is not written down.
     running: HashMap<Uuid, Running>,
@@ -70,6 +66,8 @@ struct Scheduler<'a> {
     next_copy: Instant,
     /// Nothing is claimed before.
     next_claim: Instant,
+    /// Why nothing starts while the disk is nearly full.
+    full: Option<String>,
     errors: RateLimit,
 }
 
@@ -99,37 +97,48 @@ impl Running {
     }
 }
 
-/// Runs until `stop` is set.
-pub fn watch(app: &App, host: ClaimingHost, settings: TaskSettings, attempts: Attempts, stop: &AtomicBool) {
-    let now = Instant::now();
-    let mut scheduler = Scheduler {
-        app,
-        host,
-        settings,
-        attempts,
-        running: HashMap::new(),
-        ends: Vec::new(),
-        candidates: Vec::new(),
-        last_tenant: None,
-        has_to_compare: true,
-        timeline: None,
-        state: None,
-        next_look: now,
-        next_seen: now,
-        next_copy: now,
-        next_claim: now,
-        errors: RateLimit::new(1, ERROR_LINE_EVERY),
-    };
-    scheduler.find();
-    while !stop.load(Ordering::Acquire) {
-        scheduler.turn();
+impl<'a> Scheduler<'a> {
+    pub fn new(
+        app: &'a App,
+        host: ClaimingHost,
+        new: NewHost,
+        settings: &'a Settings,
+        attempts: Attempts,
+    ) -> Scheduler<'a> {
+        let now = Instant::now();
+        Scheduler {
+            app,
+            host,
+            new,
+            settings,
+            attempts,
+            running: HashMap::new(),
+            ends: Vec::new(),
+            candidates: Vec::new(),
+            last_tenant: None,
+            has_to_compare: true,
+            timeline: None,
+            state: None,
+            next_look: now,
+            next_seen: now,
+            next_copy: now,
+            next_claim: now,
+            full: None,
+            errors: RateLimit::new(1, ERROR_LINE_EVERY),
+        }
     }
-    if scheduler.settings.stops_tasks {
-        scheduler.stop_tasks();
-    }
-}
 
-impl Scheduler<'_> {
+    /// Runs until `stop` is set.
+    pub fn run(mut self, stop: &AtomicBool) {
+        self.find();
+        while !stop.load(Ordering::Acquire) {
+            self.turn();
+        }
+        if self.settings.stops_tasks() {
+            self.stop_tasks();
+        }
+    }
+
     /// Takes over what an earlier server of this host has left.
     fn find(&mut self) {
         for found in self.attempts.find() {
@@ -164,7 +173,7 @@ impl Scheduler<'_> {
         }
         if self.next_seen <= now {
             self.next_seen = now + SEEN_EVERY;
-            let _ = store::seen(&self.app.store, &self.host, self.until());
+            self.seen();
         }
         if self.has_to_compare {
             self.compare();
@@ -177,6 +186,36 @@ impl Scheduler<'_> {
         if self.next_claim <= Instant::now() {
             self.claim();
         }
+    }
+
+    /// Says that the host lives, and whether anything keeps it from starting tasks now.
+    fn seen(&mut self) {
+        let full = disk::obstacle(&self.settings.home);
+        self.app.warnings.set_disk_nearly_full(full.is_some());
+        if full.is_some() != self.full.is_some() {
+            match &full {
+                Some(why) => log::warn!("no new task starts here: {why}"),
+                None => log::info!("tasks start here again: there is room on the disk"),
+            }
+        }
+        self.full = full;
+        let obstacle = self.new.obstacle.as_deref().or(self.full.as_deref());
+        let seen = hosts::store::seen(&self.app.store, self.host.id, self.host.session, obstacle, self.until());
+        if let Err(error) = seen {
+            self.failed("say that this host lives", &error);
+        }
+        if let Err(error) = self.end_what_forgotten_hosts_ran() {
+            self.failed("end what forgotten hosts ran", &error);
+        }
+    }
+
+    /// Where the command that forgot one has not got to it.
+    fn end_what_forgotten_hosts_ran(&mut self) -> Result<(), StoreError> {
+        let left = hosts::store::left_of_forgotten(&self.app.store, MOST_OF_FORGOTTEN, self.until())?;
+        for RunningAttempt { attempt, .. } in left {
+            record(&self.app.store, attempt, &forgotten::end(), random(), self.until())?;
+        }
+        Ok(())
     }
 
     fn until_next(&self) -> Duration {
@@ -200,7 +239,7 @@ impl Scheduler<'_> {
 
     fn free(&self) -> usize {
         let starting = self.running.values().filter(|running| running.started.is_none()).count();
-        let free = self.settings.slots.saturating_sub(self.running.len());
+        let free = self.settings.task_slots.saturating_sub(self.running.len());
         free.min(MOST_STARTING.saturating_sub(starting))
     }
 
@@ -266,6 +305,9 @@ impl Scheduler<'_> {
     fn compare(&mut self) {
         let Some(state) = &self.state else { return };
         if state.has_successor {
+            if self.errors.allows(Instant::now()) {
+                log::error!(host = &*self.host.name; "another server speaks for this host: nothing starts here any more");
+            }
             return;
         }
         let timeline = state.timeline;
@@ -303,6 +345,12 @@ impl Scheduler<'_> {
         if self.running.values().any(|running| running.is_void) {
             self.record_ends();
             return;
+        }
+        if self.state.as_ref().is_some_and(|state| state.is_forgotten) {
+            match hosts::store::come_back(&self.app.store, &self.new, self.host.session, self.until()) {
+                Ok(_) => log::info!(host = &*self.host.name; "nothing of what this forgotten host ran is left: it is back"),
+                Err(error) => return self.failed("register this host again", &error),
+            }
         }
         match store::said(&self.app.store, &self.host, timeline, self.until()) {
             Ok(true) => {
@@ -392,7 +440,7 @@ impl Scheduler<'_> {
 
     /// Copies what was printed since the last time: whether it was anything. To its end, where that is known; else one piece.
     fn copy_log(&mut self, attempt: Uuid, end: Option<u64>) -> Result<bool, StoreError> {
-        let limit = self.settings.log_limit_bytes;
+        let limit = self.settings.task_log_limit as u64;
         let mut has_news = false;
         loop {
             let (until, Some(running)) = (self.until(), self.running.get_mut(&attempt)) else {
@@ -417,6 +465,8 @@ impl Scheduler<'_> {
 
     fn may_claim(&self) -> bool {
         !self.has_to_compare
+            && self.new.obstacle.is_none()
+            && self.full.is_none()
             && self.state.as_ref().is_some_and(|state| {
                 !state.has_successor && !state.is_forgotten && self.timeline == Some(state.timeline)
             })
@@ -443,7 +493,7 @@ impl Scheduler<'_> {
         for tenant in self.running.values().filter_map(|running| running.tenant) {
             *running.entry(tenant).or_default() += 1;
         }
-        let picks = turn::pick(&self.candidates, &running, self.settings.slots, free, self.last_tenant);
+        let picks = turn::pick(&self.candidates, &running, self.settings.task_slots, free, self.last_tenant);
         if picks.is_empty() {
             self.candidates.clear();
         }
@@ -499,20 +549,6 @@ impl Scheduler<'_> {
 }
 
 /// At least 0 and below 1; 0 where the system has no random numbers.
-fn random() -> f64 {
+pub fn random() -> f64 {
     f64::from(getrandom::u32().unwrap_or(0)) / 2_f64.powi(32)
-}
-
-/// What comes of an attempt that could not be started.
-pub fn not_started(why: String) -> Outcome {
-    Outcome {
-        format: FORMAT,
-        end: End::Failed(why),
-        output: None,
-        started_at_ms: 0,
-        ended_at_ms: 0,
-        log_bytes: 0,
-        log_kept_bytes: 0,
-        warnings: Vec::new(),
-    }
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::executions::store::claim::ClaimingHost;
 use crate::executions::store::timeline;
 use crate::store::{Store, StoreError};
+use crate::workflows::store::PIECE_BYTES;
 
 /// How things stand with this host.
 #[derive(Debug)]
@@ -52,12 +53,13 @@ const LOOK: &str = concat!(
             (SELECT EXTRACT(epoch FROM min(due_at) - clock_timestamp())::float8 FROM cloacina_queue WHERE due_at IS NOT NULL)
      FROM line"
 );
-const SEEN: &str = "UPDATE cloacina_hosts SET seen_at = clock_timestamp()
-     WHERE id = $1 AND session = $2 AND forgotten_at IS NULL";
 const SAID: &str = "UPDATE cloacina_hosts SET timeline = $3, seen_at = clock_timestamp()
      WHERE id = $1 AND session = $2 AND forgotten_at IS NULL";
 const KNOWN: &str = "SELECT id, tenant, boot, log_bytes, started_at IS NOT NULL
      FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL";
+/// Of the piece with this number, all that comes behind so many bytes.
+const PACKAGE_BYTES: &str =
+    "SELECT substr(bytes, $3) FROM cloacina_package_pieces WHERE package = $1 AND number = $2";
 const DUE: &str =
     "UPDATE cloacina_queue SET due_at = NULL, ready_at = due_at WHERE due_at <= clock_timestamp()";
 /// Only for an attempt that runs.
@@ -94,13 +96,6 @@ pub fn look(store: &Store, host: &ClaimingHost, until: Instant) -> Result<State,
             until_due: due.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))),
         })
     })
-}
-
-/// The host lives: whether it is one that the database knows.
-pub fn seen(store: &Store, host: &ClaimingHost, until: Instant) -> Result<bool, StoreError> {
-    store
-        .write(until, |session| session.client.execute(SEEN, &[&host.id, &host.session]))
-        .map(|changed| changed.value > 0)
 }
 
 /// The host has said what it runs, since the database got this timeline.
@@ -147,4 +142,19 @@ pub fn copy_log(
             transaction.execute(COPY, &[&attempt, &at, &bytes, &limit]).map(Ok::<_, std::convert::Infallible>)
         })
         .map(drop)
+}
+
+/// Bytes of a package's archive from an offset on; none at its end.
+pub fn package_bytes(
+    store: &Store,
+    package: Uuid,
+    offset: u64,
+    until: Instant,
+) -> Result<Vec<u8>, StoreError> {
+    let piece_bytes = PIECE_BYTES as u64;
+    let (number, from) = ((offset / piece_bytes) as i32, (offset % piece_bytes) as i32 + 1);
+    store.read(until, |session| {
+        let row = session.query_opt(PACKAGE_BYTES, &[&package, &number, &from])?;
+        row.map_or(Ok(Vec::new()), |row| row.try_get(0))
+    })
 }

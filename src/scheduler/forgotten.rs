@@ -1,0 +1,27 @@
+//! What becomes of the attempts of a host that a person said is gone.
+
+use std::time::Instant;
+
+use crate::command_error::{CommandError, runtime};
+use crate::executions::store::attempt_end::{AttemptEnd, Recorded, record};
+use crate::hosts::RunningAttempt;
+use crate::store::{COMMAND_LIMIT, Store};
+
+/// Writes down that they were abandoned, each in a transaction of its own: how many.
+///
+/// # Errors
+/// The database failed. Those that are left are found by the next server that looks.
+pub fn abandon_forgotten(store: &Store, running: &[RunningAttempt]) -> Result<usize, CommandError> {
+    let mut abandoned = 0;
+    for RunningAttempt { attempt, .. } in running {
+        let recorded = record(store, *attempt, &end(), super::running::random(), Instant::now() + COMMAND_LIMIT)
+            .map_err(runtime("cannot write down that what it ran is abandoned"))?;
+        abandoned += usize::from(matches!(recorded, Recorded::Done(_)));
+    }
+    Ok(abandoned)
+}
+
+/// Of each of them.
+pub fn end() -> AttemptEnd {
+    AttemptEnd::Abandoned("its host was forgotten".to_owned())
+}
