@@ -3,7 +3,7 @@
 mod find;
 mod follow;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use std::collections::HashMap;
 use std::fs::{self, File};

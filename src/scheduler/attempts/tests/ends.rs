@@ -112,7 +112,7 @@ fn one_whose_supervisor_never_began_is_known() {
     // As if it were killed before it has written its id.
     let program = attempts.starter.settings.program.clone();
     for (script, is_failure) in [("#!/bin/sh\nkill -9 $$\n", false), ("#!/bin/sh\nexit 1\n", true)] {
-        fs::write(&program, script).unwrap();
+        write_program(&program, script);
         let claimed = home.claimed();
         let id = claimed.attempt;
         attempts.start(claimed);

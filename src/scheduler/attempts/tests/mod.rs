@@ -3,7 +3,9 @@
 mod ends;
 mod found;
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Map;
 
@@ -29,25 +31,28 @@ end() {
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Home(PathBuf);
+pub struct Home(pub PathBuf);
 
 impl Home {
-    fn new() -> Home {
+    pub fn new() -> Home {
         let path = std::env::temp_dir().join(format!("cloacinactl-attempts-{}", Uuid::new_v4()));
         fs::create_dir(&path).unwrap();
         Home(fs::canonicalize(path).unwrap())
     }
 
-    fn open(&self, script: &str) -> Attempts {
+    pub fn open(&self, script: &str) -> Attempts {
         self.open_in(script, Uuid::from_u128(1))
     }
 
     /// With a supervisor that goes on like this.
-    fn open_in(&self, script: &str, boot: Uuid) -> Attempts {
+    pub fn open_in(&self, script: &str, boot: Uuid) -> Attempts {
         let program = self.0.join(format!("program-{}", Uuid::new_v4()));
-        fs::write(&program, format!("{BEGIN}{script}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-        Attempts::open(AttemptSettings {
+        write_program(&program, &format!("{BEGIN}{script}\n"));
+        Attempts::open(self.settings(program, boot)).unwrap()
+    }
+
+    pub fn settings(&self, program: PathBuf, boot: Uuid) -> AttemptSettings {
+        AttemptSettings {
             home: self.0.clone(),
             boot,
             sandbox: Mode::Off,
@@ -56,25 +61,34 @@ impl Home {
             grace: Duration::from_secs(10),
             read_package: Arc::new(|_, _| Err(io::Error::other("the database is away"))),
             program,
-        })
-        .unwrap()
+        }
     }
 
-    fn attempt(&self, id: Uuid) -> PathBuf {
+    pub fn attempt(&self, id: Uuid) -> PathBuf {
         self.0.join("attempts").join(id.to_string())
     }
 
-    fn is_package(&self, claimed: &Claimed) -> PathBuf {
+    pub fn is_package(&self, claimed: &Claimed) -> PathBuf {
         let path = self.0.join("packages").join(claimed.tenant.to_string()).join(&claimed.package_sha256);
         fs::create_dir_all(&path).unwrap();
         path
     }
 
-    fn claimed(&self) -> Claimed {
+    pub fn claimed(&self) -> Claimed {
         let claimed = claimed();
         self.is_package(&claimed);
         claimed
     }
+}
+
+/// By a process of its own: a program that this process has open for writing could not be executed, also where it is a
+/// child of another thread that has it open for a moment.
+pub fn write_program(path: &Path, text: &str) {
+    let mut command = Command::new("sh");
+    command.args(["-c", "cat >\"$0\" && chmod 700 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 impl Drop for Home {
@@ -83,7 +97,7 @@ impl Drop for Home {
     }
 }
 
-fn claimed() -> Claimed {
+pub fn claimed() -> Claimed {
     let manifest =
         "[package]\nname = \"w\"\nversion = \"1.0.0\"\n[[tasks]]\nid = \"t\"\ncommand = [\"true\"]\n";
     let manifest = Manifest::parse(manifest, &|_| Anything::Known).unwrap();
@@ -105,7 +119,7 @@ fn claimed() -> Claimed {
 }
 
 /// The next event, which is to be another one than that it has started.
-fn end_of(attempts: &mut Attempts) -> Event {
+pub fn end_of(attempts: &mut Attempts) -> Event {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         let mut events = attempts.wait(Duration::from_secs(1));
@@ -118,7 +132,7 @@ fn end_of(attempts: &mut Attempts) -> Event {
     panic!("no attempt ends");
 }
 
-fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !is_there() {
         assert!(Instant::now() < until, "waited in vain for {what}");
@@ -126,7 +140,7 @@ fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     }
 }
 
-fn expect_end(event: &Event, id: Uuid, end: &End) {
+pub fn expect_end(event: &Event, id: Uuid, end: &End) {
     match event {
         Event::Ended(its, outcome) if *its == id && outcome.end == *end => {}
         event => panic!("{event:?}"),
