@@ -13,6 +13,7 @@ use nix::sys::signal::{SigmaskHow, Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::attempt_files::{make_directory, new_file, read_json, write_new};
 use super::log::{self, Piece};
@@ -26,6 +27,9 @@ pub const SPEC_NAME: &str = "spec.json";
 pub const LOCK_NAME: &str = "attempt.lock";
 pub const OUTCOME_NAME: &str = "outcome.json";
 pub const TASK_NAME: &str = "task";
+
+/// What the lock's file holds when nothing has been started, and nothing is to be.
+pub const NEVER: &str = "never";
 
 /// In `task/`.
 pub const OUTPUT_NAME: &str = "output.json";
@@ -54,6 +58,9 @@ pub struct Spec {
     pub ends_with_parent: bool,
     /// Whether log and outcome outlive a loss of power.
     pub is_durable: bool,
+    /// Of the system that it was made in. None where its parent does not outlive it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Uuid>,
 }
 
 /// The user that a task runs as, under a supervisor that is root.
@@ -160,8 +167,16 @@ impl Attempt {
     /// # Errors
     /// The specification cannot be read, or the process cannot be started.
     pub fn start(&self, secrets: &BTreeMap<String, String>) -> io::Result<Supervised> {
+        self.start_by(Path::new("/proc/self/exe"), secrets)
+    }
+
+    /// The same, with a program that is called as this one would be.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_by(&self, program: &Path, secrets: &BTreeMap<String, String>) -> io::Result<Supervised> {
         let ends_with_parent = self.spec()?.ends_with_parent;
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(program);
         command.arg("supervise-task").arg(&self.directory).env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         // It starts with them blocked, so that none that comes early can end it without an outcome. All but the first come
@@ -193,16 +208,6 @@ impl Attempt {
     /// A piece of the log: see `log::read`.
     pub fn log(&self, after: u64, most_bytes: usize) -> io::Result<Piece> {
         log::read(&self.directory, after, most_bytes)
-    }
-
-    /// Whether a supervisor lives. One that has only just been started may not hold it yet.
-    #[expect(dead_code, reason = "the server asks, which runs no tasks yet")]
-    pub fn is_held(&self) -> io::Result<bool> {
-        match self.open_lock() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-            Ok(lock) => Ok(matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))),
-        }
     }
 
     /// Removes the directory with all that is in it.
@@ -261,7 +266,9 @@ impl Attempt {
         self.directory.join(OUTCOME_NAME)
     }
 
-    /// Locked by the supervisor as long as it lives.
+    /// Locked by the supervisor as long as it lives. It is empty until the supervisor is about to start the task, and has the
+    /// supervisor's process id from then on; or `NEVER`, written by a parent that found it free and empty. A supervisor
+    /// that does not find it empty starts nothing.
     ///
     /// # Errors
     /// It cannot be opened.

@@ -2,12 +2,21 @@
 //! waits for the end of an attempt, for news of executions, or for the next look, and then records, claims and starts.
 
 pub mod attempts;
+mod cleanup;
 mod disk;
 mod forgotten;
 pub mod host;
+mod leftovers;
+mod names;
+mod own_children;
+mod packages;
+mod permissions;
+mod recovery;
 mod running;
+mod starter;
 mod store;
 mod turn;
+mod wake;
 
 pub use forgotten::abandon_forgotten;
 

@@ -13,8 +13,14 @@ const MOST_OPEN: usize = 256;
 
 /// Kills what is below a child of this process, parents first: a process with this signal pending forks no more.
 pub fn kill_below(child: Pid) {
-    let Some(opened) = open(child) else { return };
-    let mut open_ones = vec![(child, opened)];
+    if let Some(opened) = open(child) {
+        kill_opened(child, opened);
+    }
+}
+
+/// Kills a process and what is below it, parents first. The descriptor is that process's.
+pub fn kill_opened(process: Pid, descriptor: OwnedFd) {
+    let mut open_ones = vec![(process, descriptor)];
     while let Some((parent, descriptor)) = open_ones.pop() {
         for below in children_of(parent) {
             if open_ones.len() < MOST_OPEN
@@ -29,7 +35,8 @@ pub fn kill_below(child: Pid) {
     }
 }
 
-fn open(process: Pid) -> Option<OwnedFd> {
+/// A descriptor of the process that has this id now.
+pub fn open(process: Pid) -> Option<OwnedFd> {
     let process = rustix::process::Pid::from_raw(process.as_raw())?;
     pidfd_open(process, PidfdFlags::empty()).ok()
 }

@@ -2,7 +2,7 @@
 //! there once no process of the task is left.
 
 mod children;
-mod descendants;
+pub mod descendants;
 mod mask;
 mod outcome_file;
 mod output;
@@ -11,6 +11,7 @@ mod secrets;
 mod signals;
 mod task;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
@@ -51,9 +52,12 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
     leave_no_core()?;
     let signals = detach()?;
     let directory = HeldDirectory::open(attempt.directory())?;
-    let _held = hold(attempt)?;
+    let mut lock = hold(attempt)?;
     if attempt.outcome()?.is_some() {
         return Ok(());
+    }
+    if lock.metadata()?.len() > 0 {
+        return Err(io::Error::other("it has been supervised before, or is not to be"));
     }
     let outcome_file = OutcomeFile::reserve(directory.clone());
     let mut outcome = Outcome {
@@ -68,9 +72,16 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
     };
     let is_durable = match attempt.spec() {
         Ok(spec) => {
+            let secrets = secrets::read(&signals)?;
+            // Without secrets nothing is started. Else, from here on, something may have been.
+            if secrets.is_ok() {
+                lock.write_all(std::process::id().to_string().as_bytes())?;
+            }
             // Whatever goes wrong in here, nothing of the task may be left, and its parent is told.
-            let ran =
-                catch_unwind(AssertUnwindSafe(|| run(attempt, &directory, &spec, &signals, &mut outcome)));
+            let ran = catch_unwind(AssertUnwindSafe(|| match secrets {
+                Ok(secrets) => run(attempt, &directory, &spec, &secrets, &signals, &mut outcome),
+                Err(end) => outcome.end = end,
+            }));
             if ran.is_err() {
                 children::end_all(None, &signals);
                 outcome.end = End::Failed("internal error: the supervisor panicked".to_owned());
@@ -95,16 +106,19 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
 }
 
 /// Runs the task until nothing of it is left but its files.
-fn run(attempt: &Attempt, directory: &HeldDirectory, spec: &Spec, signals: &Signals, outcome: &mut Outcome) {
-    let secrets = match secrets::read(signals) {
-        Ok(secrets) => secrets,
-        Err(end) => return outcome.end = end,
-    };
+fn run(
+    attempt: &Attempt,
+    directory: &HeldDirectory,
+    spec: &Spec,
+    secrets: &BTreeMap<String, String>,
+    signals: &Signals,
+    outcome: &mut Outcome,
+) {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let task_directory = openat(directory, TASK_NAME, flags, Mode::empty()).map_err(io::Error::from);
     let mut log = LogWriter::new(directory.clone(), spec.log_limit_bytes);
     let ended = task_directory.and_then(|task_directory| {
-        Ok((Task::start(attempt, spec, &secrets, signals, &mut log)?.run(), task_directory))
+        Ok((Task::start(attempt, spec, secrets, signals, &mut log)?.run(), task_directory))
     });
     outcome.ended_at_ms = now_ms();
     match ended {

@@ -13,12 +13,12 @@ use crate::engine::attempt::End;
 /// 512 KiB of values, each byte an escape, and names.
 const MOST_BYTES: usize = 4 << 20;
 
-/// Waits for the line.
+/// Waits for the line, or for what the attempt ends with instead.
 ///
 /// # Errors
-/// How the attempt ends, if it ends with this.
-pub fn read(signals: &Signals) -> Result<BTreeMap<String, String>, End> {
-    let failed = |why: String| End::Failed(format!("cannot read the secrets: {why}"));
+/// The parent ended before it had sent them: nothing is to be started, and the attempt has not been one.
+pub fn read(signals: &Signals) -> io::Result<Result<BTreeMap<String, String>, End>> {
+    let failed = |why: String| Ok(Err(End::Failed(format!("cannot read the secrets: {why}"))));
     let mut line = Vec::new();
     let mut stdin = io::stdin().lock();
     // Not through `stdin`'s own buffer, which would keep a copy; nothing but the line comes there.
@@ -32,23 +32,26 @@ pub fn read(signals: &Signals) -> Result<BTreeMap<String, String>, End> {
             [PollFd::new(stdin.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let polled = poll(&mut polled, PollTimeout::NONE);
         if signals.take().is_cancelled {
-            return Err(End::Cancelled);
+            return Ok(Err(End::Cancelled));
         }
         if polled.is_err() {
             continue;
         }
         match stdin.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(error.to_string())),
-            Ok(0) => return Err(failed("the parent ended before it had sent them".to_owned())),
+            Err(error) => return failed(error.to_string()),
+            Ok(0) => return Err(io::Error::other("its parent ended before it had sent the secrets")),
             Ok(count) => line.extend_from_slice(&buffer[..count]),
         }
         if line.len() > MOST_BYTES {
-            return Err(failed(format!("they are longer than {MOST_BYTES} bytes")));
+            return failed(format!("they are longer than {MOST_BYTES} bytes"));
         }
     };
     // serde's words would quote a value.
-    serde_json::from_slice(&line[..end]).map_err(|_| failed("they are no JSON object of strings".to_owned()))
+    match serde_json::from_slice(&line[..end]) {
+        Ok(secrets) => Ok(Ok(secrets)),
+        Err(_) => failed("they are no JSON object of strings".to_owned()),
+    }
 }
 
 /// Lets go of standard input: what reads it afterwards finds nothing.

@@ -19,7 +19,7 @@ mod tests;
 
 pub use directory::scan;
 pub use pack::pack;
-pub use process::{main as unpack_main, unpack_in_process};
+pub use process::{main as unpack_main, unpack_by, unpack_in_process};
 pub use tree::Tree;
 pub use walk::{Nowhere, WalkError, Walked, walk};
 

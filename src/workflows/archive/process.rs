@@ -71,7 +71,16 @@ pub fn unpack_in_process(archive: File, destination: &Path, until: Instant) -> R
     unpack_by(Path::new("/proc/self/exe"), archive, destination, until)
 }
 
-fn unpack_by(program: &Path, archive: File, destination: &Path, until: Instant) -> Result<(), UnpackError> {
+/// The same, with a program that is called as this one would be.
+///
+/// # Errors
+/// As `unpack_in_process`.
+pub fn unpack_by(
+    program: &Path,
+    archive: File,
+    destination: &Path,
+    until: Instant,
+) -> Result<(), UnpackError> {
     let failed = |error: io::Error| UnpackError::Failed(error.to_string());
     let id = Uuid::new_v4();
     let mut command = Command::new(program);

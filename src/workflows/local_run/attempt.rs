@@ -111,6 +111,7 @@ pub fn new_attempt(
         sandbox,
         ends_with_parent: true,
         is_durable: false,
+        boot: None,
     };
     let secrets = run.secrets.iter().filter(|(name, _)| task.secrets.contains(name));
     let secrets = secrets.map(|(name, value)| (name.clone(), value.clone())).collect();

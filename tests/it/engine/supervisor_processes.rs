@@ -295,3 +295,36 @@ fn an_attempt_has_one_supervisor() {
     assert!(outcome.attempt.command().output().unwrap().status.success());
     assert_eq!(Outcome::of(outcome.attempt).outcome, before);
 }
+
+/// By what is in the lock's file a server knows whether anything has been started, and which process to follow.
+#[test]
+fn a_supervisor_says_which_process_it_is_before_the_command_starts() {
+    for supervisor in both() {
+        let running = Attempt::script(supervisor, "echo runs; cat >/dev/null; sleep 600").start();
+        wait_for_log(&running, "runs");
+        let lock = running.attempt.path().join("attempt.lock");
+        let said: u32 = fs::read_to_string(&lock).unwrap().parse().unwrap();
+        let line = fs::read(format!("/proc/{said}/cmdline")).unwrap();
+        assert!(line.split(|byte| *byte == 0).any(|argument| argument == b"supervise-task"), "{line:?}");
+        // Killed, it leaves that behind, and no other one starts the task again.
+        running.process.signal("KILL");
+        let free = || File::open(&lock).unwrap().try_lock().ok();
+        wait_for("the end of the supervisor", free);
+        let second = running.attempt.command().output().unwrap();
+        let told = String::from_utf8(second.stderr).unwrap();
+        assert!(!second.status.success() && told.contains("it has been supervised before"), "{told}");
+        assert_eq!(fs::read_to_string(&lock).unwrap(), said.to_string());
+        assert!(!running.attempt.path().join("outcome.json").exists());
+    }
+}
+
+#[test]
+fn a_supervisor_starts_nothing_where_it_is_not_to() {
+    let attempt = Attempt::script(As::Plain, "touch $HERE/shared/ran");
+    let shared = attempt.shared();
+    attempt.make();
+    fs::write(attempt.path().join("attempt.lock"), "never").unwrap();
+    let output = attempt.command().output().unwrap();
+    assert!(!output.status.success() && !attempt.path().join("outcome.json").exists(), "{output:?}");
+    assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
+}

@@ -37,10 +37,13 @@ fn a_parent_that_ends_before_it_has_sent_the_secrets_has_started_nothing() {
     attempt.make();
     let mut command = attempt.command();
     command.stdin(Stdio::null());
-    assert_eq!(Process::start_with_stdin(command).ended().status.code(), Some(0));
-    let outcome = Outcome::of(attempt);
-    assert!(outcome.failed().contains("the parent ended before it had sent them"), "{}", outcome.outcome);
-    assert_eq!(fs::read_dir(shared).unwrap().count(), 0);
+    let ended = Process::start_with_stdin(command).ended();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("its parent ended before it had sent the secrets"), "{}", ended.stderr);
+    // No outcome, and a lock that says that nothing has been started: it is as if there had been no supervisor.
+    assert!(!attempt.path().join("outcome.json").exists());
+    assert_eq!(fs::read_to_string(attempt.path().join("attempt.lock")).unwrap(), "");
+    assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
 }
 
 #[test]

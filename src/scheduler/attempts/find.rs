@@ -1,0 +1,68 @@
+//! What an earlier server with this home has left behind.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::{Attempts, Event, Found, Known, State};
+use crate::scheduler::cleanup;
+use crate::scheduler::names::Name;
+use crate::scheduler::recovery::{self, Verdict};
+
+impl Attempts {
+    /// What an earlier server with this home has left. Called once, before anything is started.
+    pub fn find(&mut self) -> Vec<Found> {
+        let mut found = Vec::new();
+        let mut abandoned = HashMap::new();
+        let entries = match fs::read_dir(&self.starter.directory) {
+            Ok(entries) => entries,
+            Err(error) => {
+                log::error!(path:% = self.starter.directory.display(), error:%; "attempts cannot be listed");
+                return found;
+            }
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            match Name::of(&name.to_string_lossy(), self.starter.settings.boot) {
+                Name::Attempt(id) => match self.judge(id) {
+                    Verdict::Alive => {
+                        self.follow(id);
+                        found.push(Found::Running(id));
+                    }
+                    Verdict::Abandoned { may_have_left: true, why } => _ = abandoned.insert(id, why),
+                    Verdict::Abandoned { why, .. } => found.push(Found::Over(Event::Abandoned(id, why))),
+                    Verdict::NeverStarted => found.push(Found::Over(Event::NeverStarted(id))),
+                    Verdict::Ended(outcome) => found.push(Found::Over(Event::Ended(id, *outcome))),
+                },
+                Name::HalfMade(id) => {
+                    self.cleanup.remove(entry.path());
+                    found.push(Found::Over(Event::NeverStarted(id)));
+                }
+                Name::HalfMadeBefore(id) => {
+                    self.cleanup.remove(entry.path());
+                    let why = "its host was restarted while it may have run".to_owned();
+                    found.push(Found::Over(Event::Abandoned(id, why)));
+                }
+                Name::Removed => self.cleanup.remove(entry.path()),
+                Name::Unknown => {
+                    log::warn!(path:% = entry.path().display(); "this is no attempt's directory, and is left alone");
+                }
+            }
+        }
+        let over = cleanup::end_leftovers(abandoned, &self.starter.own);
+        found.extend(over.into_iter().map(|(id, why)| Found::Over(Event::Abandoned(id, why))));
+        found
+    }
+
+    /// One of an earlier server.
+    fn follow(&mut self, id: Uuid) {
+        let attempt = self.at(id);
+        let spec = attempt.as_ref().ok().and_then(|attempt| attempt.spec().ok());
+        let place = spec.and_then(|spec| self.starter.packages.hold_at(&spec.working_directory));
+        let supervisor = attempt.ok().and_then(|attempt| recovery::adopt(&attempt));
+        let state = State::Running { child: None, supervisor, look_at: Instant::now() };
+        self.attempts.insert(id, Known { place, state, is_cancelled: false });
+    }
+}

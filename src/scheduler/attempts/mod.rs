@@ -1,0 +1,229 @@
+//! The attempts on this host: their directories, their supervisors, and what comes of them. Knows no table.
+
+mod find;
+mod follow;
+#[cfg(test)]
+pub mod tests;
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::process::{Signal, pidfd_send_signal};
+use uuid::Uuid;
+
+use super::cleanup::Cleanup;
+use super::own_children::OwnChildren;
+use super::packages::{Packages, Place, ReadPackage};
+use super::recovery::{self, Verdict};
+use super::starter::{self, Starter, Teller, Told};
+use super::wake::{self, Wake, Woken};
+use super::{names, permissions};
+use crate::engine::attempt::{Attempt, Outcome, Supervised, TaskUser};
+use crate::engine::log::Piece;
+use crate::engine::sandbox::Mode;
+use crate::executions::store::claim::Claimed;
+
+/// What holds for all attempts of a host.
+#[derive(Clone)]
+pub struct AttemptSettings {
+    /// Absolute, and without links.
+    pub home: PathBuf,
+    /// Of the system that runs now.
+    pub boot: Uuid,
+    pub sandbox: Mode,
+    /// `None`: tasks run as this process's own user.
+    pub user: Option<TaskUser>,
+    pub log_limit_bytes: u64,
+    /// Between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// Called on threads that unpack packages.
+    pub read_package: ReadPackage,
+    /// What supervises and unpacks: this program.
+    pub program: PathBuf,
+}
+
+/// What has happened to an attempt.
+#[derive(Debug)]
+pub enum Event {
+    /// Its supervisor runs.
+    Started(Uuid),
+    /// No process of it is left, and this came of it.
+    Ended(Uuid, Outcome),
+    /// Its supervisor is gone without an outcome; what it ran was ended and seen to be gone.
+    Abandoned(Uuid, String),
+    /// Nothing of it has ever run, and nothing will.
+    NeverStarted(Uuid),
+}
+
+/// What of an attempt was found in the home at the start.
+#[derive(Debug)]
+pub enum Found {
+    /// Its supervisor lives, and is followed from now on.
+    Running(Uuid),
+    /// As the event says, which does not come again.
+    Over(Event),
+}
+
+/// The attempts of this host.
+pub struct Attempts {
+    starter: Arc<Starter>,
+    to_start: Sender<(Claimed, Place)>,
+    cleanup: Cleanup,
+    told: Receiver<Told>,
+    woken: Woken,
+    attempts: HashMap<Uuid, Known>,
+    /// Locks of those that must not be started any more.
+    locks: HashMap<Uuid, File>,
+}
+
+/// An attempt that has not ended.
+struct Known {
+    place: Option<Place>,
+    state: State,
+    is_cancelled: bool,
+}
+
+enum State {
+    /// It is to be started.
+    Starting,
+    /// Its supervisor lives; a child of this process, or adopted.
+    Running { child: Option<Supervised>, supervisor: Option<OwnedFd>, look_at: Instant },
+    /// Its supervisor is gone, and what it ran is being ended.
+    Ending,
+}
+
+impl Attempts {
+    /// Makes the directories where they are missing, and starts the threads.
+    ///
+    /// # Errors
+    /// Why no tasks may run with this home, and what to do.
+    pub fn open(settings: AttemptSettings) -> Result<Attempts, String> {
+        let home = &settings.home;
+        permissions::expect_closed(home, settings.sandbox, settings.user.as_ref())?;
+        let cannot = |what: &str, error: &dyn std::fmt::Display| {
+            format!("cannot {what} for tasks in {}: {error}", home.display())
+        };
+        let mode = permissions::open_to(home, settings.user.as_ref())
+            .map_err(|error| cannot("set the permissions", &error))?;
+        let directory = home.join("attempts");
+        starter::make_directory(&directory, mode).map_err(|error| cannot("make a directory", &error))?;
+        let packages = Packages::open(&settings, mode).map_err(|error| cannot("use the packages", &error))?;
+        // What a supervisor that is killed leaves behind comes to this process.
+        nix::sys::prctl::set_child_subreaper(true).map_err(|error| cannot("get orphans", &error))?;
+        let (sender, told) = channel();
+        let (wake, woken) = wake::pair().map_err(|error| cannot("make a pipe", &error))?;
+        let teller = Teller { sender, wake };
+        let own = Arc::new(OwnChildren::default());
+        let cleanup = Cleanup::start(Arc::clone(&own), teller.clone())
+            .map_err(|error| cannot("start a thread", &error))?;
+        let cancelled = Mutex::default();
+        let starter = Arc::new(Starter { settings, directory, packages, own, cancelled, teller });
+        let to_start = starter::run(&starter).map_err(|error| format!("cannot start a thread: {error}"))?;
+        let (attempts, locks) = (HashMap::new(), HashMap::new());
+        Ok(Attempts { starter, to_start, cleanup, told, woken, attempts, locks })
+    }
+
+    /// Makes `wait` return.
+    pub fn waker(&self) -> Wake {
+        self.starter.teller.wake.clone()
+    }
+
+    /// How many have been started, or found, and have not ended.
+    pub fn len(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// Removes packages that no attempt has used for a day. How many.
+    pub fn clear_unused(&self) -> usize {
+        self.starter.packages.clear_unused()
+    }
+
+    /// Starts one. Returns at once: `Started`, `Ended` with why it could not be, or `NeverStarted` follows.
+    pub fn start(&mut self, claimed: Claimed) {
+        let id = claimed.attempt;
+        let place = self.starter.packages.hold(claimed.tenant, &claimed.package_sha256);
+        self.attempts.insert(id, Known { place: place.clone(), state: State::Starting, is_cancelled: false });
+        let sent = match place {
+            Some(place) => self.to_start.send((claimed, place)).map_err(|_| "its thread is gone".to_owned()),
+            None => Err(format!("`{}` is no SHA-256 of a package", claimed.package_sha256)),
+        };
+        if let Err(why) = sent {
+            self.starter.teller.tell(Told::Failed(id, format!("it could not be started: {why}")));
+        }
+    }
+
+    /// Has one end, with the grace; `Ended` follows. One that has not started yet will not. Another call changes nothing.
+    pub fn cancel(&mut self, attempt: Uuid) {
+        let Some(known) = self.attempts.get_mut(&attempt).filter(|known| !known.is_cancelled) else { return };
+        known.is_cancelled = true;
+        match &known.state {
+            State::Starting => _ = self.starter.cancelled.lock().insert(attempt),
+            State::Running { supervisor: Some(supervisor), .. } => terminate(supervisor),
+            // As soon as it can be followed.
+            State::Running { supervisor: None, .. } | State::Ending => {}
+        }
+    }
+
+    /// A piece of the log of one that runs or has ended, from an offset in all that it printed.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn log(&self, attempt: Uuid, after: u64, most_bytes: usize) -> io::Result<Piece> {
+        self.at(attempt)?.log(after, most_bytes)
+    }
+
+    /// What came of one is known to the database, or the database does not know it: its directory may go. One that still
+    /// runs is cancelled instead, and is to be removed once it has ended.
+    pub fn remove(&mut self, attempt: Uuid) {
+        if self.attempts.contains_key(&attempt) {
+            return self.cancel(attempt);
+        }
+        let [from, to] =
+            [attempt.to_string(), names::removed(attempt)].map(|name| self.starter.directory.join(name));
+        // At once, so that no later server finds it half there.
+        match fs::rename(&from, &to) {
+            Ok(()) => self.cleanup.remove(to),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                log::warn!(path:% = from.display(), error:%; "an attempt's directory cannot be removed");
+            }
+        }
+        self.locks.remove(&attempt);
+    }
+
+    fn at(&self, attempt: Uuid) -> io::Result<Attempt> {
+        Attempt::at(&self.starter.directory.join(attempt.to_string()))
+    }
+
+    /// What has become of one. Where it never started, it will not.
+    fn judge(&mut self, id: Uuid) -> Verdict {
+        let attempt = match self.at(id) {
+            Ok(attempt) => attempt,
+            Err(error) => return Verdict::Abandoned { may_have_left: true, why: error.to_string() },
+        };
+        let (facts, lock) = recovery::examine(&attempt);
+        let verdict = recovery::judge(facts, self.starter.settings.boot);
+        if let (Verdict::NeverStarted, Some(lock)) = (&verdict, lock)
+            && let Err(error) = recovery::seal(&lock)
+        {
+            log::warn!(attempt:% = id, error:%; "an attempt's lock cannot be written, and is kept");
+            self.locks.insert(id, lock);
+        }
+        if let Verdict::Abandoned { why, .. } = &verdict {
+            log::warn!(attempt:% = id, why = why.as_str(); "an attempt has no outcome");
+        }
+        verdict
+    }
+}
+
+fn terminate(supervisor: &OwnedFd) {
+    // It may have ended.
+    let _ = pidfd_send_signal(supervisor, Signal::Term);
+}

@@ -1,0 +1,88 @@
+//! Two threads for what may take long after an attempt's end: `leftovers` ends what killed supervisors have left, and
+//! `attempt-removal` removes directories.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::leftovers;
+use super::own_children::OwnChildren;
+use super::starter::{Teller, Told};
+use crate::engine::remove_tree::remove_tree;
+
+/// How often processes are waited for that are no children of this process's own.
+const REAP_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub struct Cleanup {
+    leftovers: Sender<(Uuid, String)>,
+    removals: Sender<PathBuf>,
+}
+
+impl Cleanup {
+    /// Starts the threads. They end when this is gone.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn start(own: Arc<OwnChildren>, teller: Teller) -> io::Result<Cleanup> {
+        let (leftovers, abandoned) = channel();
+        let end = move || end_each(&abandoned, &own, &teller);
+        thread::Builder::new().name("leftovers".to_owned()).spawn(end)?;
+        let (removals, paths) = channel();
+        let remove = move || paths.iter().for_each(remove);
+        thread::Builder::new().name("attempt-removal".to_owned()).spawn(remove)?;
+        Ok(Cleanup { leftovers, removals })
+    }
+
+    /// Ends what is left of an attempt whose supervisor is gone, which has this reason. `Told::Abandoned` follows.
+    pub fn end_leftovers(&self, attempt: Uuid, why: String) {
+        let _ = self.leftovers.send((attempt, why));
+    }
+
+    pub fn remove(&self, path: PathBuf) {
+        let _ = self.removals.send(path);
+    }
+}
+
+fn end_each(abandoned: &Receiver<(Uuid, String)>, own: &OwnChildren, teller: &Teller) {
+    loop {
+        match abandoned.recv_timeout(REAP_EVERY) {
+            Ok(first) => {
+                // One look at all processes is for all attempts that wait for it.
+                let batch = std::iter::once(first).chain(abandoned.try_iter()).collect();
+                for (attempt, why) in end_leftovers(batch, own) {
+                    teller.tell(Told::Abandoned(attempt, why));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => _ = own.each_orphan(|_| {}),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Ends what is left of attempts, each with the reason that it has; what then is the reason.
+pub fn end_leftovers(abandoned: HashMap<Uuid, String>, own: &OwnChildren) -> HashMap<Uuid, String> {
+    if abandoned.is_empty() {
+        return abandoned;
+    }
+    let left = leftovers::end_all(&abandoned.keys().copied().collect(), own, leftovers::PATIENCE);
+    let told = abandoned.into_iter().map(|(attempt, why)| {
+        let Some(count) = left.get(&attempt) else { return (attempt, why) };
+        log::error!(attempt:%, processes = *count; "processes of an attempt could not be ended");
+        (attempt, format!("{why}; {count} of its processes could not be ended"))
+    });
+    told.collect()
+}
+
+fn remove(path: PathBuf) {
+    if let Err(error) = remove_tree(&path) {
+        // The next server tries again.
+        log::warn!(path:% = path.display(), error:%; "an attempt's directory cannot be removed");
+    }
+}
