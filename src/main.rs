@@ -3,6 +3,7 @@
 mod app;
 mod auth;
 mod background;
+mod change_log;
 mod cli;
 mod command_error;
 mod config;
@@ -15,6 +16,7 @@ mod execution_changes;
 mod executions;
 mod http;
 mod json_body;
+mod json_text;
 mod keys;
 mod logging;
 mod maintenance;
@@ -37,6 +39,7 @@ mod suggestion;
 mod systemd;
 mod tenants;
 mod terminal;
+mod waiting_clients;
 mod workflows;
 
 use std::ffi::OsString;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::app::App;
 use crate::auth::{invalidation, waiting_responses};
 use crate::background::Background;
+use crate::executions::waiting;
 use crate::keys;
 use crate::tenants::removal;
 use crate::workflows::upload;
@@ -29,9 +30,10 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// The system has no thread left.
 pub fn start(app: &Arc<App>) -> io::Result<Background> {
     type Watch = fn(&App, &AtomicBool);
-    let watches: [(&str, Watch); 8] = [
+    let watches: [(&str, Watch); 9] = [
         ("invalidation", |app, stop| invalidation::watch(&app.auth, stop)),
         ("waiting-responses", |app, stop| waiting_responses::watch(&app.auth, stop)),
+        ("waiting-clients", waiting::watch),
         ("readiness", watch_readiness),
         ("same-server", |app, stop| invalidation::watch_server(&app.auth, stop)),
         ("maintenance", maintain),

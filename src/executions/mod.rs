@@ -1,6 +1,10 @@
 //! Executions: runs of workflows. Their tables are the queue, and the only truth about what has run.
 
+mod answer;
+pub mod handlers;
+pub mod request_body;
 pub mod store;
+pub mod waiting;
 
 /// How far an execution has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -186,7 +186,10 @@ fn insert(
 
 /// The row of a deletion says what bytes a version had; now this one does. The first statement waits for who removes the
 /// pieces, and does not see this row yet. One that still has pieces is found by the next who removes some.
-fn forget_deleted(transaction: &mut Transaction<'_>, package: &NewPackage<'_>) -> Result<(), postgres::Error> {
+fn forget_deleted(
+    transaction: &mut Transaction<'_>,
+    package: &NewPackage<'_>,
+) -> Result<(), postgres::Error> {
     let (tenant, name) = (package.tenant.id(), package.manifest.name.as_str());
     let version = package.manifest.version.to_string();
     transaction.execute(
