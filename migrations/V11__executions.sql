@@ -47,7 +47,7 @@ CREATE INDEX IF NOT EXISTS cloacina_executions_by_status
     ON cloacina_executions (tenant, status, created_at DESC, id DESC) WHERE status <> 'Completed';
 -- How many of a workflow run; whether one of a version has not ended.
 CREATE INDEX IF NOT EXISTS cloacina_executions_not_ended
-    ON cloacina_executions (tenant, workflow, status) WHERE status IN ('Pending', 'Running');
+    ON cloacina_executions (tenant, status, workflow) WHERE status IN ('Pending', 'Running');
 -- What is kept for too long.
 CREATE INDEX IF NOT EXISTS cloacina_executions_ended
     ON cloacina_executions (tenant, completed_at) WHERE completed_at IS NOT NULL;

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What the scripts around it begin with: prints the script's head and ends where an argument asks for that, and goes to
-# the project's directory. Those that people copy alone (install.sh, keys.sh, quickstart.sh) do without it.
+# the project's directory. Those that people copy alone (install.sh, keys.sh, quickstart.sh, run.sh) do without it.
 
 usage() { sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$script"; }
 

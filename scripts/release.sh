@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Packs what a host needs that has no Rust: the static program, its man page and completions, install.sh with the units,
-# keys.sh, and the examples for proxies and containers.
+# keys.sh, run.sh, and the examples for proxies and containers.
 #
 #   cloacinactl-VERSION-x86_64-linux.tar.gz
 #   SHA256SUMS                                  for `sha256sum -c SHA256SUMS` in that directory
@@ -33,7 +33,7 @@ content=$scratch/$name
 install -D -m 755 -t "$content" "$binary"
 [ "$(basename "$binary")" = cloacinactl ] || mv "$content/$(basename "$binary")" "$content/cloacinactl"
 install -D -m 644 -t "$content" README.md LICENSE
-install -D -m 755 -t "$content/scripts" scripts/install.sh scripts/keys.sh
+install -D -m 755 -t "$content/scripts" scripts/install.sh scripts/keys.sh scripts/run.sh
 for file in $(cd scripts/deploy && find . -type f -printf '%P\n'); do
     # The examples' scripts are run.
     if [ -x "scripts/deploy/$file" ]; then mode=755; else mode=644; fi

@@ -11,6 +11,7 @@ use crate::http::request::Request;
 use crate::http::router::Parameters;
 use crate::http::server_status::ServerStatus;
 use crate::store::Store;
+use crate::warnings::Warnings;
 
 /// Made once at the start; lives as long as the server.
 pub struct App {
@@ -31,6 +32,8 @@ pub struct App {
     pub execution_changes: Arc<ExecutionChanges>,
     /// Wakes the thread that drops what removed tenants had.
     pub tenant_removal: Waker,
+    /// What `/ready` adds to its answer.
+    pub warnings: Warnings,
     /// What `GET /openapi.json` answers.
     pub openapi: &'static [u8],
 }

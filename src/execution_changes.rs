@@ -1,7 +1,8 @@
 //! Tells all who wait for it that executions have changed: the scheduler of this server, clients that wait here, and other
 //! servers.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::background::Waker;
 use crate::waiting_clients::WaitingClients;
@@ -9,8 +10,10 @@ use crate::waiting_clients::WaitingClients;
 /// What has to look again. Each of them looks from time to time as well.
 #[derive(Default)]
 pub struct ExecutionChanges {
-    /// Starts tasks.
-    pub scheduler: Waker,
+    /// Something may start.
+    has_news: AtomicBool,
+    /// Wakes the thread that starts tasks.
+    scheduler: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Answers clients that wait.
     pub waiting: Waker,
     /// Those that do.
@@ -20,10 +23,34 @@ pub struct ExecutionChanges {
 }
 
 impl ExecutionChanges {
-    /// Something has been committed: a new execution, the end of a task, a cancellation, a piece of a log.
+    /// Something has been committed here: a new execution, a cancellation, a retry.
     pub fn committed(&self) {
-        self.scheduler.wake();
+        self.announced();
+        self.announcer.wake();
+    }
+
+    /// The scheduler has committed something itself: the end of a task, a piece of a log.
+    pub fn recorded(&self) {
         self.waiting.wake();
         self.announcer.wake();
+    }
+
+    /// Another server has committed something.
+    pub fn announced(&self) {
+        self.has_news.store(true, Ordering::Release);
+        if let Some(wake) = self.scheduler.get() {
+            wake();
+        }
+        self.waiting.wake();
+    }
+
+    /// From now on the scheduler is woken by this.
+    pub fn wake_scheduler_by(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.scheduler.set(Box::new(wake));
+    }
+
+    /// Whether there has been news since this was last asked.
+    pub fn take_news(&self) -> bool {
+        self.has_news.swap(false, Ordering::AcqRel)
     }
 }

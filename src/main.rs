@@ -14,6 +14,7 @@ mod error;
 mod error_response;
 mod execution_changes;
 mod executions;
+mod hosts;
 mod http;
 mod json_body;
 mod json_text;
@@ -40,6 +41,7 @@ mod systemd;
 mod tenants;
 mod terminal;
 mod waiting_clients;
+mod warnings;
 mod workflows;
 
 use std::ffi::OsString;
@@ -107,6 +109,17 @@ fn run(invocation: cli::Invocation) -> Result<ExitCode, CommandError> {
             logging::start_without_file(invocation.verbose);
             let needs = config::Setting::is_for_tenants;
             return tenants::command::run(action, settings_of_command(invocation.home, flags, needs));
+        }
+        Command::Hosts(action, flags) => {
+            logging::start_without_file(invocation.verbose);
+            let needs = config::Setting::is_for_hosts;
+            // What becomes of them is not written yet.
+            let end_attempts = |_: &store::Store, running: &[hosts::RunningAttempt]| Ok(running.len());
+            return hosts::command::run(
+                action,
+                settings_of_command(invocation.home, flags, needs),
+                end_attempts,
+            );
         }
         Command::Workflow(action) => return workflows::command::run(action),
         Command::Health(url) => {

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use crate::app::App;
 use crate::auth::{invalidation, waiting_responses};
 use crate::background::Background;
-use crate::executions::waiting;
+use crate::executions;
+use crate::executions::{news, waiting};
+use crate::hosts;
+use crate::hosts::store::Silent;
 use crate::keys;
 use crate::tenants::removal;
 use crate::workflows::upload;
@@ -21,8 +24,10 @@ const CHECK_LIMIT: Duration = Duration::from_secs(1);
 const LOOKS_APART: Duration = Duration::from_millis(20);
 /// How often refused requests are summed up in a line of the log.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// How often the keys in the table are counted for the metrics.
+/// How often what is in tables is counted for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
+/// How often it is asked which hosts are silent.
+const ASK_FOR_SILENT_EVERY: Duration = Duration::from_secs(15);
 
 /// Starts them.
 ///
@@ -30,7 +35,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// The system has no thread left.
 pub fn start(app: &Arc<App>) -> io::Result<Background> {
     type Watch = fn(&App, &AtomicBool);
-    let watches: [(&str, Watch); 9] = [
+    let watches: [(&str, Watch); 11] = [
         ("invalidation", |app, stop| invalidation::watch(&app.auth, stop)),
         ("waiting-responses", |app, stop| waiting_responses::watch(&app.auth, stop)),
         ("waiting-clients", waiting::watch),
@@ -39,6 +44,8 @@ pub fn start(app: &Arc<App>) -> io::Result<Background> {
         ("maintenance", maintain),
         ("tenant-removal", removal::watch),
         ("package-store", upload::watch),
+        ("execution-announcer", news::announce),
+        ("execution-listener", news::listen),
         ("refusals", watch_refusals),
     ];
     let mut watchers = Background::default();
@@ -68,6 +75,8 @@ fn watch_readiness(app: &App, stop: &AtomicBool) {
 fn maintain(app: &App, stop: &AtomicBool) {
     let limit = app.database_timeout;
     let mut next_count = Instant::now();
+    let mut next_silent = Instant::now();
+    let mut silent = Silent::default();
     let mut stops = false;
     while !stops {
         // Looked at first: what was answered until then is in the last writing.
@@ -77,6 +86,11 @@ fn maintain(app: &App, stop: &AtomicBool) {
         if Instant::now() >= next_count && !stops {
             next_count = Instant::now() + COUNT_EVERY;
             count_keys(app, limit);
+            count_tasks(app, limit);
+        }
+        if Instant::now() >= next_silent && !stops {
+            next_silent = Instant::now() + ASK_FOR_SILENT_EVERY;
+            ask_for_silent_hosts(app, &mut silent, limit);
         }
         if !stops {
             thread::park_timeout(CHECK_EVERY);
@@ -90,6 +104,35 @@ fn count_keys(app: &App, limit: Duration) {
         Ok((active, revoked)) => app.status.metrics.set_keys(active, revoked),
         Err(error) => log::debug!("cannot count the keys: {error}"),
     }
+}
+
+/// Brings the metrics' figures of executions and tasks up to date.
+fn count_tasks(app: &App, limit: Duration) {
+    match executions::store::counts::count(&app.store, Instant::now() + limit) {
+        Ok(counts) => app.status.metrics.tasks.set_counts(&counts),
+        Err(error) => log::debug!("cannot count executions: {error}"),
+    }
+}
+
+/// Names hosts in the log that have become silent or are back, and counts them for `/ready` and the metrics.
+fn ask_for_silent_hosts(app: &App, before: &mut Silent, limit: Duration) {
+    let silent = match hosts::store::silent(&app.store, Instant::now() + limit) {
+        Ok(silent) => silent,
+        Err(error) => return log::debug!("cannot ask for silent hosts: {error}"),
+    };
+    app.warnings.set_silent_hosts(silent.count);
+    app.status.metrics.tasks.hosts_silent.set(i64::try_from(silent.count).unwrap_or(i64::MAX));
+    for host in silent.names.iter().filter(|name| !before.names.contains(name)) {
+        log::warn!(
+            host:%;
+            "the host {host} has been silent for a minute: what it runs stays its own until it is back, or until \
+             `cloacinactl hosts forget {host}` says that it is gone"
+        );
+    }
+    for host in before.names.iter().filter(|name| !silent.names.contains(name)) {
+        log::info!(host:%; "the host {host} is silent no longer, or was forgotten");
+    }
+    *before = silent;
 }
 
 /// One line for all that were refused since the last one: a flood of rubbish must not fill the disk.

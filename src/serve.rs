@@ -16,6 +16,7 @@ use crate::auth::lease::LONGEST_WAIT_FOR_SERVERS;
 use crate::background::{Background, Waker};
 use crate::command_error::{CommandError, runtime};
 use crate::config::{self, Settings, Wrong};
+use crate::engine::no_core::leave_no_core;
 use crate::http::completions::CompletionQueue;
 use crate::http::event_loop::{self, EventLoop, Limits};
 use crate::http::listener;
@@ -33,6 +34,7 @@ use crate::routes::ROUTES;
 use crate::signals;
 use crate::store::Store;
 use crate::systemd::SystemdNotifier;
+use crate::warnings::Warnings;
 
 /// Descriptors that are not clients: sessions, log, socket pairs, the poll itself, and some to spare.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -47,6 +49,10 @@ pub fn serve(
     load: impl Fn() -> Result<(Settings, Wrong), CommandError> + Send + 'static,
 ) -> Result<(), CommandError> {
     let settings = &load().and_then(config::all_right)?;
+    if settings.task_slots > 0 {
+        // Tasks may be of its own user.
+        leave_no_core().map_err(runtime("cannot keep this process's memory from others"))?;
+    }
     let passed = listener::passed()?;
     signals::set_mask()?;
     let ignores_hangups = signals::ignores_hangups();
@@ -86,6 +92,7 @@ pub fn serve(
         package_store: Arc::default(),
         execution_changes: Arc::default(),
         tenant_removal: Waker::default(),
+        warnings: Warnings::default(),
         openapi,
     });
 

@@ -13,6 +13,7 @@ use postgres::Client;
 use crate::cli;
 use crate::command_error::CommandError::{self, Runtime};
 use crate::config::{Flags, Settings};
+use crate::hosts;
 use crate::http::listener;
 use crate::keys::{self, bootstrap};
 use crate::store::migrations::State;
@@ -71,10 +72,29 @@ fn find(home: PathBuf, flags: Flags) -> Vec<Finding> {
     if let Some(settings) = settings.as_ref().filter(|_| is_right("database_url")) {
         findings.extend(database::database(
             settings,
-            &[keys::store::TABLE, tenants::store::TABLE, workflows::store::TABLE],
+            &[keys::store::TABLE, tenants::store::TABLE, workflows::store::TABLE, hosts::store::TABLE],
             look_at_rows,
         ));
     }
+    if let Some(settings) =
+        settings.as_ref().filter(|settings| is_wrong.is_empty() && settings.task_slots > 0)
+    {
+        findings.extend(look_at_tasks(settings));
+    }
+    findings
+}
+
+/// Whether tasks would run here. A server starts without that, and says it in its log.
+fn look_at_tasks(settings: &Settings) -> Vec<Finding> {
+    let open = match hosts::obstacle::obstacle(settings) {
+        Ok(open) => open,
+        Err(why) => return vec![Err(Runtime(format!("no task would run here: {why}")))],
+    };
+    let ends = if settings.stops_tasks() { "end with the server" } else { "outlive a server that stops" };
+    let mode = settings.sandbox.name();
+    let runs = format!("runs up to {} tasks at once, which {ends}; sandbox {mode}", settings.task_slots);
+    let mut findings = vec![Ok(runs)];
+    findings.extend(open.into_iter().map(|what| Ok(format!("open to tasks: {what}"))));
     findings
 }
 

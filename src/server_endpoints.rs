@@ -18,7 +18,10 @@ pub fn ready(app: &App) -> Response {
         false => app.store.status.trouble().map(Trouble::reason),
     };
     match reason {
-        None => Response::bytes(200, "application/json", &br#"{"status":"ready"}"#[..]),
+        None => {
+            let body = format!(r#"{{"status":"ready"{}}}"#, app.warnings.json_field());
+            Response::bytes(200, "application/json", body.into_bytes())
+        }
         Some(reason) => {
             let body = format!(r#"{{"status":"not ready","reason":"{reason}"}}"#);
             Response::bytes(503, "application/json", body.into_bytes()).header("Retry-After", "1")

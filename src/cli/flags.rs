@@ -64,7 +64,11 @@ impl Flag {
 
     /// The flag of a setting.
     pub fn of_setting(setting: &Setting) -> Flag {
-        let kind = if setting.file_for.is_some() { Kind::File } else { Kind::Free };
+        let kind = match setting.values {
+            [] if setting.file_for.is_some() => Kind::File,
+            [] => Kind::Free,
+            values => Kind::OneOf(values),
+        };
         let value = Value { placeholder: setting.placeholder, kind };
         let value = (setting.form != Form::Switch).then_some(value);
         Flag { name: setting.flag, short: None, value, repeats: false, help: setting.help }

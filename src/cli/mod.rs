@@ -6,6 +6,7 @@ pub mod config;
 mod flags;
 pub mod health;
 mod help;
+mod hosts;
 mod keys;
 pub mod table;
 mod tenants;
@@ -25,6 +26,7 @@ use crate::suggestion::did_you_mean;
 
 use crate::terminal;
 use flags::{Flag, Given};
+pub use hosts::HostsAction;
 pub use keys::KeysAction;
 pub use tenants::TenantsAction;
 pub use workflow::{RunFlags, WorkflowAction};
@@ -50,10 +52,10 @@ pub enum Command {
     /// `config unset KEY`.
     ConfigUnset(String),
     ConfigList,
-    /// The flags are those of settings.
+    /// The flags of this and the next two are those of settings.
     Keys(KeysAction, Flags),
-    /// The same.
     Tenants(TenantsAction, Flags),
+    Hosts(HostsAction, Flags),
     Workflow(WorkflowAction),
     /// The server's URL, if it is given.
     Health(Option<String>),
@@ -102,6 +104,10 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, CommandError> {
         Some("tenants") => {
             let (action, flags) = tenants::parse(arguments, literal)?;
             Command::Tenants(action, flags)
+        }
+        Some("hosts") => {
+            let (action, flags) = hosts::parse(arguments, literal)?;
+            Command::Hosts(action, flags)
         }
         Some("workflow") => Command::Workflow(workflow::parse(arguments, literal)?),
         Some("health") => {
@@ -420,7 +426,7 @@ mod tests {
         for (line, message) in [
             (
                 [].as_slice(),
-                "no command given; commands are serve, config, keys, tenants, workflow, health, completions, help",
+                "no command given; commands are serve, config, keys, tenants, hosts, workflow, health, completions, help",
             ),
             (&["srve"], "unknown command `srve` (did you mean `serve`?); commands are serve"),
             (&["srve", "--help"], "unknown command `srve`"),

@@ -15,10 +15,12 @@ use std::time::Duration;
 pub use file::{position, private_directory};
 pub use mask::mask_url;
 pub use sources::{secret_in, secret_text};
+use table::Secrecy;
 pub use table::{Form, SETTINGS, Setting, unknown_key};
 pub use values::{count, parse_digits, parse_duration, parse_size};
 
 use crate::command_error::CommandError::{self, Runtime, Usage};
+use crate::engine::sandbox::Mode;
 use crate::networks::Networks;
 use sources::Sources;
 
@@ -65,6 +67,17 @@ pub struct Settings {
     pub database_wait: Duration,
     /// A line of the log for every request.
     pub access_log: bool,
+    /// Tasks that run at the same time; 0 starts none.
+    pub task_slots: usize,
+    pub sandbox: Mode,
+    /// By name or number.
+    pub task_user: Option<String>,
+    /// Bytes of one attempt.
+    pub task_log_limit: usize,
+    /// `None`: as `stops_tasks` says.
+    pub stop_tasks: Option<bool>,
+    /// Flags whose values stand on this process's command line, where other users may read it, and are secret.
+    pub exposed: Vec<&'static str>,
 }
 
 /// An address to listen on.
@@ -130,6 +143,7 @@ impl Settings {
         flags: Flags,
         needs: fn(&Setting) -> bool,
     ) -> Result<(Settings, Wrong), CommandError> {
+        settings.exposed = exposed(&flags);
         let sources = Sources::open(settings.home.clone(), flags)?;
         let mut wrong = Wrong::new();
         for setting in SETTINGS.iter().filter(|setting| setting.file_for.is_none() && needs(setting)) {
@@ -144,11 +158,28 @@ impl Settings {
         Ok((settings, wrong))
     }
 
+    /// Whether tasks end with the server. With process 1 they would end anyway, and without their grace.
+    pub fn stops_tasks(&self) -> bool {
+        self.stop_tasks.unwrap_or_else(|| std::process::id() == 1)
+    }
+
     /// The keys of the settings that are otherwise in `new`.
     pub fn changed(&self, new: &Settings) -> Vec<&'static str> {
         let changed = SETTINGS.iter().filter(|setting| !setting.is_same(self, new));
         changed.map(|setting| setting.key).collect()
     }
+}
+
+/// The flags that have a secret in them.
+fn exposed(flags: &Flags) -> Vec<&'static str> {
+    let has_secret = |setting: &&Setting| match (setting.secrecy, flags.get(setting.key)) {
+        (_, None) | (Secrecy::Open, _) => false,
+        (Secrecy::Url, Some(url)) => {
+            database_url::parse(url).map_or(true, |url| url.config.get_password().is_some())
+        }
+        (Secrecy::Whole, Some(_)) => true,
+    };
+    SETTINGS.iter().filter(has_secret).map(|setting| setting.flag).collect()
 }
 
 /// The home directory: what `--home` says, else `~/.cloacina`. It need not exist.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::TenantDatabaseHost;
 use super::database_url::syntax::host_and_port;
+use crate::engine::sandbox::Mode;
 
 pub fn address(value: &str) -> Result<SocketAddr, String> {
     value
@@ -34,6 +35,21 @@ pub fn count<N: FromStr + PartialOrd + Display>(value: &str, range: RangeInclusi
 
 pub fn switch(value: &str) -> Result<bool, String> {
     value.parse().map_err(|_| "must be true or false".to_owned())
+}
+
+pub fn sandbox_mode(value: &str) -> Result<Mode, String> {
+    Mode::from_name(value).ok_or_else(|| {
+        let names = Mode::ALL.map(Mode::name).join(", ");
+        format!("must be one of {names}")
+    })
+}
+
+/// Whether there is such a user is looked at when tasks are to run.
+pub fn user(value: &str) -> Result<String, String> {
+    match value.is_empty() || value.contains(|c: char| c.is_control() || c == ':') {
+        true => Err("must be the name or the number of a user".to_owned()),
+        false => Ok(value.to_owned()),
+    }
 }
 
 /// `least` and `most` are written as a user would write them, because the message repeats them.

@@ -8,6 +8,7 @@ pub mod exec_task;
 pub mod graph;
 pub mod held_directory;
 pub mod log;
+pub mod no_core;
 pub mod remove_tree;
 pub mod retry;
 pub mod sandbox;

@@ -34,9 +34,14 @@ pub fn of_process(name: Option<&str>) -> Result<Option<TaskUser>, String> {
     }
 }
 
+/// By its name, or else by its number.
 fn find(name: &str) -> Result<User, String> {
-    let found =
-        User::from_name(name).map_err(|error| format!("`--task-user {}`: {error}", start_of(name)))?;
+    let number = name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok()).flatten();
+    let found = match (User::from_name(name), number) {
+        (Ok(None), Some(number)) => User::from_uid(Uid::from_raw(number)),
+        (found, _) => found,
+    };
+    let found = found.map_err(|error| format!("`--task-user {}`: {error}", start_of(name)))?;
     found.ok_or_else(|| format!("`--task-user {}`: there is no such user", start_of(name)))
 }
 

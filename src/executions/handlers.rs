@@ -83,6 +83,12 @@ fn refused(refusal: Refusal, new: &NewExecution<'_>) -> Error {
             let version = new.version.map_or("any release".to_owned(), ToString::to_string);
             Error::NotFound(format!("version '{version}' of workflow '{workflow}' not found").into())
         }
+        Refusal::NoRelease => Error::NotFound(
+            format!("workflow '{workflow}' has no release, only pre-releases: name one as `version`").into(),
+        ),
+        Refusal::Unreadable => Error::Internal(
+            format!("the manifest of workflow {workflow} of tenant {tenant} is not read any more").into(),
+        ),
         Refusal::NoHost(None) => {
             Error::Unable("no server runs tasks: start one with --task-slots".to_owned())
         }

@@ -66,6 +66,15 @@ impl Hosts {
         Hosts::of(url, self.tls.clone())
     }
 
+    /// Those of a URL, without what a password file has for them.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn without_password_file(url: DatabaseUrl) -> Result<Hosts, CommandError> {
+        let tls = Tls::new(&url)?;
+        Ok(Hosts { passwords: None, ..Hosts::of(url, tls)? })
+    }
+
     fn of(mut url: DatabaseUrl, tls: Tls) -> Result<Hosts, CommandError> {
         if url.config.get_user().is_none() {
             let user = whoami::username().map_err(|error| {
@@ -263,7 +272,7 @@ impl Hosts {
     }
 }
 
-fn parsed(url: &str) -> Result<DatabaseUrl, CommandError> {
+pub fn parsed(url: &str) -> Result<DatabaseUrl, CommandError> {
     database_url::parse(url).map_err(|reason| CommandError::Usage(format!("the database URL {reason}")))
 }
 

@@ -17,6 +17,7 @@ mod session_factory;
 mod stream;
 mod text_query;
 mod tls;
+mod without_password;
 
 pub use connect_error::ConnectError;
 pub use connector::Connector;
@@ -28,3 +29,4 @@ pub use role_sessions::end_sessions;
 pub use session_factory::{NewSession, SessionFactory, release};
 pub use stream::Limit;
 pub use text_query::{first_value, is_true, rows};
+pub use without_password::open_without_password;

@@ -1,37 +1,12 @@
 //! The attempts on this host: their directories, their supervisors, and what comes of them. Knows no table.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::engine::attempt::Outcome;
-use crate::engine::graph::Context;
 use crate::engine::log::Piece;
-use crate::workflows::manifest::Manifest;
-
-/// An attempt that this host has claimed, with all that it takes to start it.
-#[derive(Debug, Clone)]
-pub struct Claimed {
-    pub attempt: Uuid,
-    pub tenant: Uuid,
-    pub tenant_name: String,
-    pub execution: Uuid,
-    pub manifest: Arc<Manifest>,
-    /// Of the manifest.
-    pub task: usize,
-    /// Of this task in this execution, from 1.
-    pub number: u32,
-    pub context: Context,
-    /// The package's row, and the hash of its archive in hex.
-    pub package: Uuid,
-    pub package_sha256: String,
-    /// Further directories that the tenant's tasks may read, and those that they may write as well.
-    pub readable: Vec<PathBuf>,
-    pub writable: Vec<PathBuf>,
-    pub scratch_limit_bytes: Option<u64>,
-}
+use crate::executions::store::claim::Claimed;
 
 /// What has happened to an attempt.
 #[derive(Debug)]

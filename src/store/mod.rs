@@ -12,6 +12,7 @@ mod probe;
 mod row_types;
 pub mod schema;
 mod session;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ pub use error::{Cause, StoreError};
 use pool::Sessions;
 use probe::Probe;
 pub use session::{Session, TableStatements};
+pub use transaction::Transaction;
 
 /// For how long a read is tried again on other sessions when the database had been restarted under them.
 const READ_AGAIN_FOR: Duration = Duration::from_secs(2);
@@ -139,6 +141,19 @@ impl Store {
                 _ => return Err(StoreError::from(error)),
             }
         }
+    }
+
+    /// Runs a change in a transaction, as `write` does. What it refuses itself is rolled back.
+    ///
+    /// # Errors
+    /// As `write`.
+    pub fn transact<T, R>(
+        &self,
+        until: Instant,
+        mut work: impl FnMut(&mut Transaction<'_>) -> Result<Result<T, R>, postgres::Error>,
+    ) -> Result<Result<Committed<T>, R>, StoreError> {
+        let Committed { value, is_confirmed } = self.write(until, |session| session.transact(&mut work))?;
+        Ok(value.map(|value| Committed { value, is_confirmed }))
     }
 
     /// The database's clock, which decides when a key ends.

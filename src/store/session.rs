@@ -26,7 +26,7 @@ pub struct Session {
     pub cancel: Arc<CancelToken>,
     /// When it last answered.
     pub answered: Instant,
-    prepared: HashMap<&'static str, Statement>,
+    pub(super) prepared: HashMap<&'static str, Statement>,
     /// Until when the driver waits for an answer on it.
     pub limit: Limit,
     pub epoch: u64,
@@ -140,7 +140,7 @@ impl Session {
 
 /// Whether a prepared statement is gone, after DISCARD or DEALLOCATE, or its columns have changed since. PostgreSQL says
 /// so before it executes anything.
-fn is_stale(error: &postgres::Error) -> bool {
+pub(super) fn is_stale(error: &postgres::Error) -> bool {
     [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::FEATURE_NOT_SUPPORTED]
         .iter()
         .any(|stale| error.code() == Some(stale))

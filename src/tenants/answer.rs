@@ -49,7 +49,7 @@ pub struct Counts {
     #[serde(flatten)]
     packages: workflows::store::Counts,
     #[serde(flatten)]
-    executions: executions::store::counts::Counts,
+    executions: executions::store::tenant_counts::Counts,
 }
 
 impl Counts {
@@ -58,7 +58,7 @@ impl Counts {
     pub fn of(store: &Store, tenant: &Tenant, until: Instant) -> Result<Counts, StoreError> {
         Ok(Counts {
             packages: workflows::store::count(store, tenant, until)?,
-            executions: executions::store::counts::count(store, tenant, until)?,
+            executions: executions::store::tenant_counts::count(store, tenant, until)?,
         })
     }
 }

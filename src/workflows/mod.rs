@@ -7,6 +7,7 @@ pub mod command;
 pub mod handlers;
 mod local_run;
 pub mod manifest;
+pub mod manifest_cache;
 mod multipart;
 pub mod names;
 mod package;

@@ -43,11 +43,14 @@ fn wrong_usage_is_exit_code_2_and_one_line() {
     let scratch = Scratch::new();
     scratch.run(&[]).failed(
         2,
-        &["no command given", "serve, config, keys, tenants, workflow, health, completions, help"],
+        &["no command given", "serve, config, keys, tenants, hosts, workflow, health, completions, help"],
     );
     scratch.run(&["start"]).failed(
         2,
-        &["unknown command `start`", "serve, config, keys, tenants, workflow, health, completions, help"],
+        &[
+            "unknown command `start`",
+            "serve, config, keys, tenants, hosts, workflow, health, completions, help",
+        ],
     );
     scratch.run(&["serve", "--prot", "1"]).failed(2, &["`--prot`", "--bind"]);
     scratch.run(&["srve"]).failed(2, &["unknown command `srve` (did you mean `serve`?)"]);

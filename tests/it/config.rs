@@ -86,7 +86,7 @@ fn every_setting_is_checked_wherever_it_comes_from() {
         scratch.run(&["config", "get", key]).printed(&format!("{default}\n"));
         seen += 1;
     }
-    assert_eq!(seen, 16);
+    assert_eq!(seen, 19);
 }
 
 #[test]

@@ -97,12 +97,12 @@ fn every_command_stands_in_it_as_it_is_used() {
     for (place, help) in places() {
         let begins =
             |line: &&str| line.split(" [").next() == Some(&place) || line.starts_with(&format!("{place} "));
-        let is_there =
-            lines.iter().any(begins) || ["config", "keys", "tenants", "workflow"].contains(&place.as_str());
+        let is_there = lines.iter().any(begins)
+            || ["config", "keys", "tenants", "hosts", "workflow"].contains(&place.as_str());
         assert!(is_there, "no {place} in {page}");
         // What the help of a command says in short says that of its action in full.
         for usage in usages(&help).into_iter().filter(|usage| {
-            !["keys", "tenants", "workflow"].contains(&place.as_str()) && usage.starts_with(&place)
+            !["keys", "tenants", "hosts", "workflow"].contains(&place.as_str()) && usage.starts_with(&place)
         }) {
             assert!(lines.contains(&usage), "no line {usage:?} in {page}");
         }

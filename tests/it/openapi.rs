@@ -172,7 +172,11 @@ fn expect_fit(document: &Value, schema: &Value, value: &Value, place: &str) {
             "anyOf" => {
                 let required = |schema: &Value| resolved(document, schema)["required"].clone();
                 let has_all = |schema: &&Value| {
-                    required(schema).as_array().unwrap().iter().all(|name| value.get(name.as_str().unwrap()).is_some())
+                    required(schema)
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .all(|name| value.get(name.as_str().unwrap()).is_some())
                 };
                 let fitting = expected.as_array().unwrap().iter().find(has_all);
                 let fitting = fitting.unwrap_or_else(|| panic!("{place}: {value} is none of {expected}"));

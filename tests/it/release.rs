@@ -48,6 +48,7 @@ fn an_archive_is_checked_unpacked_and_installed() {
         "LICENSE",
         "scripts/install.sh",
         "scripts/keys.sh",
+        "scripts/run.sh",
         "scripts/deploy/cloacinactl.1",
         "scripts/deploy/cloacinactl.service",
         "scripts/deploy/nginx-verify.conf",

@@ -75,6 +75,17 @@ impl Condition {
         }
     }
 
+    /// The keys of the context that it names.
+    pub fn context_keys(&self) -> Vec<&str> {
+        match self {
+            Condition::All(conditions) | Condition::Any(conditions) | Condition::None(conditions) => {
+                conditions.iter().flat_map(Condition::context_keys).collect()
+            }
+            Condition::Succeeded(_) | Condition::Failed(_) | Condition::Skipped(_) => Vec::new(),
+            Condition::Context { key, .. } => vec![key],
+        }
+    }
+
     /// Whether the context matters to it.
     pub fn reads_context(&self) -> bool {
         match self {

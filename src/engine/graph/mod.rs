@@ -162,6 +162,11 @@ impl Graph {
         self.nodes[task].run_if.as_ref().is_some_and(Condition::reads_context)
     }
 
+    /// The keys of the context that the decision on a task asks for.
+    pub fn context_keys(&self, task: usize) -> Vec<&str> {
+        self.nodes[task].run_if.as_ref().map_or(Vec::new(), Condition::context_keys)
+    }
+
     /// Whether a task runs whose dependencies have ended. Where it has a `run_if`, that alone decides; else
     /// every dependency has to count as a success. `context` is what the task would read.
     pub fn decide(&self, task: usize, state_of: impl Fn(usize) -> TaskState, context: &Context) -> Decision {

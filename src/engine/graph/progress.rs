@@ -162,7 +162,6 @@ impl Progress {
     /// Begins an execution again that has failed or was cancelled; any other stays as it is. What failed, was
     /// skipped or cancelled, and everything downstream of it, has not started then. Gives these tasks, in
     /// topological order.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the server does, which runs no tasks yet"))]
     pub fn retry(&mut self) -> Option<Vec<usize>> {
         if matches!(self.outcome(), None | Some(ExecutionOutcome::Completed)) {
             return None;

@@ -17,10 +17,11 @@ pub use attempts::main as probe_main;
 pub use error::SandboxError;
 
 /// How much of the sandbox has to be there for a task to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// All of it.
+    #[default]
     Required,
     /// As much as the kernel has.
     Partial,

@@ -21,12 +21,12 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{OFlag, openat};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 
 use super::attempt::{Attempt, End, FORMAT, LOCK_NAME, Outcome, SPEC_NAME, Spec, TASK_NAME};
 use super::held_directory::HeldDirectory;
 use super::log::LogWriter;
+use super::no_core::leave_no_core;
 use super::remove_tree::remove_tree_in;
 use outcome_file::OutcomeFile;
 use signals::Signals;
@@ -134,15 +134,6 @@ fn run(attempt: &Attempt, directory: &HeldDirectory, spec: &Spec, signals: &Sign
     if let Some((lost, error)) = log.lost() {
         outcome.warnings.push(format!("{lost} bytes of the log could not be written: {error}"));
     }
-}
-
-/// Before there are secrets in its memory, which no process of its user reads either from now on. What it starts has the
-/// limit, and is like any other process once it is executed.
-fn leave_no_core() -> io::Result<()> {
-    // 0 would still hand a core to a program that /proc/sys/kernel/core_pattern names.
-    let (_, most) = getrlimit(Resource::RLIMIT_CORE)?;
-    setrlimit(Resource::RLIMIT_CORE, most.min(1), most.min(1))?;
-    Ok(nix::sys::prctl::set_dumpable(false)?)
 }
 
 /// Leaves the parent's session, its descriptors and its signals behind; children of children will be children.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::locked::{IfLocked, LockedRow};
 use crate::auth::Tenant;
 use crate::executions::ExecutionStatus;
 use crate::store::{Committed, Store, StoreError};
@@ -18,6 +19,9 @@ pub enum NotChanged {
     NoVersion,
 }
 
+/// Attempts that run are ended by their hosts.
+const CANCEL_ATTEMPTS: &str = "UPDATE cloacina_attempts SET is_cancelled = true WHERE execution = $1 AND ended_at IS NULL AND NOT is_cancelled";
+
 /// Cancels an execution that has not ended. Its status afterwards is Cancelled where no attempt ran, else Running until those
 /// that do have ended. Cancelled twice, it is as cancelled once.
 ///
@@ -29,6 +33,17 @@ pub fn cancel(
     execution: Uuid,
     until: Instant,
 ) -> Result<Result<Committed<ExecutionStatus>, NotChanged>, StoreError> {
-    let _ = (store, tenant, execution, until);
-    todo!()
+    store.transact(until, |transaction| {
+        let row = LockedRow::lock(transaction, execution, Some(tenant.id()), IfLocked::Wait)?;
+        let Some(row) = row else { return Ok(Err(NotChanged::NotFound)) };
+        if row.status.has_ended() {
+            return Ok(Err(NotChanged::Status(row.status)));
+        }
+        let Some(mut execution) = row.load(transaction)? else { return Ok(Err(NotChanged::NoVersion)) };
+        execution.cancel();
+        let (id, status) = (execution.row.id, execution.row.status);
+        execution.save(transaction)?;
+        transaction.execute(CANCEL_ATTEMPTS, &[&id])?;
+        Ok(Ok(status))
+    })
 }

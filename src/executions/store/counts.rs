@@ -1,38 +1,42 @@
-//! How many executions a tenant has, and what their logs take.
+//! What is counted for the metrics: of large tables only what indexes tell, and no more rows than a bound.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde::Serialize;
-
-use crate::auth::Tenant;
-use crate::executions::ExecutionStatus;
+use crate::metrics::TaskCounts;
 use crate::store::{Store, StoreError};
 
-#[derive(Debug, Serialize)]
-pub struct Counts {
-    /// By their status, all of which are there.
-    pub executions: BTreeMap<&'static str, i64>,
-    /// What is kept of what all tasks printed.
-    pub log_bytes: i64,
-}
+/// Beyond this many rows a figure does not grow.
+const MOST_ROWS: i64 = 1_000_000;
 
-const BY_STATUS: &str = "SELECT status, count(*) FROM cloacina_executions WHERE tenant = $1 GROUP BY status";
-const LOG_BYTES: &str =
-    "SELECT COALESCE(sum(log_kept_bytes), 0)::bigint FROM cloacina_attempts WHERE tenant = $1";
+const EXECUTIONS: &str = "
+    SELECT count(*) FILTER (WHERE status = 'Pending'), count(*) FILTER (WHERE status = 'Running')
+    FROM (SELECT status FROM cloacina_executions WHERE status IN ('Pending', 'Running') LIMIT $1) AS counted";
+const QUEUE: &str = "
+    SELECT count(*), count(*) FILTER (WHERE NOT is_start),
+           coalesce(greatest(extract(epoch FROM clock_timestamp() - min(greatest(ready_at, due_at))), 0), 0)::float8
+    FROM (SELECT is_start, ready_at, due_at FROM cloacina_queue
+          WHERE due_at IS NULL OR due_at <= clock_timestamp() LIMIT $1) AS counted";
+const RUNNING: &str = "
+    SELECT count(*), pg_total_relation_size('cloacina_log_pieces')
+    FROM (SELECT FROM cloacina_attempts WHERE ended_at IS NULL LIMIT $1) AS counted";
 
+/// Counts what has not ended.
+///
 /// # Errors
 /// See `StoreError`.
-pub fn count(store: &Store, tenant: &Tenant, until: Instant) -> Result<Counts, StoreError> {
+pub fn count(store: &Store, until: Instant) -> Result<TaskCounts, StoreError> {
     store.read(until, |session| {
-        let mut executions: BTreeMap<_, _> =
-            ExecutionStatus::ALL.into_iter().map(|status| (status.name(), 0)).collect();
-        for row in session.query(BY_STATUS, &[&tenant.id()])? {
-            if let Some(status) = ExecutionStatus::from_name(row.try_get(0)?) {
-                executions.insert(status.name(), row.try_get(1)?);
-            }
-        }
-        let log_bytes = session.query_one(LOG_BYTES, &[&tenant.id()])?.try_get(0)?;
-        Ok(Counts { executions, log_bytes })
+        let executions = session.query_one(EXECUTIONS, &[&MOST_ROWS])?;
+        let queue = session.query_one(QUEUE, &[&MOST_ROWS])?;
+        let running = session.query_one(RUNNING, &[&MOST_ROWS])?;
+        Ok(TaskCounts {
+            executions_pending: executions.try_get(0)?,
+            executions_running: executions.try_get(1)?,
+            queue_length: queue.try_get(0)?,
+            tasks_ready: queue.try_get(1)?,
+            queue_oldest_seconds: queue.try_get(2)?,
+            tasks_running: running.try_get(0)?,
+            log_bytes: running.try_get(1)?,
+        })
     })
 }

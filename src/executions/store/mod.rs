@@ -1,13 +1,27 @@
-//! The statements on executions.
+//! The statements on executions. Whatever changes one does so by `locked`, under the lock of its row.
 
+pub mod attempt_end;
 pub mod cancel;
+pub mod claim;
+mod context;
 pub mod counts;
 pub mod create;
 pub mod events;
 pub mod listing;
+mod locked;
 pub mod log;
-pub mod merge;
+mod merge;
 pub mod removal;
 pub mod retry;
+mod save;
 pub mod show;
+pub mod tenant_counts;
 pub mod waiting;
+
+/// The timeline of the database, which a failover changes.
+macro_rules! timeline {
+    () => {
+        "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint"
+    };
+}
+pub(crate) use timeline;

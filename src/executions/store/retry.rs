@@ -5,9 +5,14 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::cancel::NotChanged;
+use super::locked::{IfLocked, LockedRow};
 use crate::auth::Tenant;
 use crate::executions::ExecutionStatus;
 use crate::store::{Committed, Store, StoreError};
+
+/// The version may not be deleted before the end of the transaction.
+const VERSION: &str = "SELECT FROM cloacina_packages
+     WHERE tenant = $1 AND name = $2 AND version = $3 AND deleted_at IS NULL FOR KEY SHARE";
 
 /// Has what failed, was cancelled or skipped, and all that is downstream of it, run again. Its status is Pending then.
 ///
@@ -19,6 +24,22 @@ pub fn retry(
     execution: Uuid,
     until: Instant,
 ) -> Result<Result<Committed<ExecutionStatus>, NotChanged>, StoreError> {
-    let _ = (store, tenant, execution, until);
-    todo!()
+    store.transact(until, |transaction| {
+        let row = LockedRow::lock(transaction, execution, Some(tenant.id()), IfLocked::Wait)?;
+        let Some(row) = row else { return Ok(Err(NotChanged::NotFound)) };
+        if !matches!(row.status, ExecutionStatus::Failed | ExecutionStatus::Cancelled) {
+            return Ok(Err(NotChanged::Status(row.status)));
+        }
+        let version = transaction.query_opt(VERSION, &[&tenant.id(), &row.workflow, &row.version])?;
+        if version.is_none() {
+            return Ok(Err(NotChanged::NoVersion));
+        }
+        let status = row.status;
+        let Some(mut execution) = row.load(transaction)? else { return Ok(Err(NotChanged::NoVersion)) };
+        if !execution.retry() {
+            return Ok(Err(NotChanged::Status(status)));
+        }
+        execution.save(transaction)?;
+        Ok(Ok(ExecutionStatus::Pending))
+    })
 }

@@ -43,7 +43,6 @@ pub struct Manifest {
     pub version: Version,
     pub description: Option<String>,
     /// How many executions of it may run at once; `None` is any number.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no server runs executions yet"))]
     pub max_running: Option<u32>,
     /// Environment variables of every task.
     pub env: BTreeMap<String, String>,

@@ -323,6 +323,11 @@ impl Server {
         http::exchange(self.address, &http::request("POST", path, Some(key), Some(json)))
     }
 
+    #[track_caller]
+    pub fn patch(&self, path: &str, key: &str, json: &str) -> Response {
+        http::exchange(self.address, &http::request("PATCH", path, Some(key), Some(json)))
+    }
+
     /// Makes a key from this body and hands back what was answered.
     #[track_caller]
     pub fn make_key(&self, admin: &str, body: &str) -> Made {

@@ -1,23 +1,10 @@
-//! Every command, and every action of one: what may stand behind it, and where its help text is.
+//! The rows: commands, each with its actions behind it.
 
-use super::completions::SHELLS;
-use super::flags::{Flag, Kind, Value};
-use super::workflow::{PACK_FLAGS, RUN_FLAGS};
-use crate::config::{SETTINGS, Setting};
-
-/// A command or an action of one.
-pub struct Topic {
-    /// An action's begins with its command's and a space.
-    pub name: &'static str,
-    /// In the overview and in completions.
-    pub summary: &'static str,
-    /// Its own help but for what `of` adds; empty for an action whose command says it all.
-    pub text: &'static str,
-    /// Those that are neither settings nor of every command.
-    pub flags: &'static [Flag],
-    settings: fn(&Setting) -> bool,
-    pub operands: &'static [Value],
-}
+use super::Topic;
+use crate::cli::completions::SHELLS;
+use crate::cli::flags::{Flag, Kind, Value};
+use crate::cli::workflow::{PACK_FLAGS, RUN_FLAGS};
+use crate::config::Setting;
 
 /// What commands have in common that have neither flags nor operands.
 const PLAIN: Topic =
@@ -26,6 +13,8 @@ const PLAIN: Topic =
 const KEYS: Topic = Topic { settings: Setting::is_for_keys, ..PLAIN };
 
 const TENANTS: Topic = Topic { settings: Setting::is_for_tenants, ..PLAIN };
+
+const HOSTS: Topic = Topic { settings: Setting::is_for_hosts, ..PLAIN };
 
 const ID: Value = Value { placeholder: "ID", kind: Kind::Free };
 
@@ -40,12 +29,11 @@ const PASSWORD_FILE: Flag = Flag::with_value(
 
 const KEY: Value = Value { placeholder: "KEY", kind: Kind::Setting };
 
-/// Commands, each with its actions behind it.
 pub const TOPICS: &[Topic] = &[
     Topic {
         name: "serve",
         summary: "run the API server",
-        text: include_str!("help/serve.txt"),
+        text: include_str!("../help/serve.txt"),
         flags: &[Flag::switch(
             "--check",
             "\
@@ -58,7 +46,7 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "config",
         summary: "show and change config.toml: get KEY, set KEY VALUE, unset KEY, list",
-        text: include_str!("help/config.txt"),
+        text: include_str!("../help/config.txt"),
         ..PLAIN
     },
     Topic { name: "config get", summary: "print the value that counts", operands: &[KEY], ..PLAIN },
@@ -73,13 +61,13 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "keys",
         summary: "create, list, revoke, rotate, explain, apply: keys straight on the database",
-        text: include_str!("help/keys.txt"),
+        text: include_str!("../help/keys.txt"),
         ..KEYS
     },
     Topic {
         name: "keys create",
         summary: "make a key and print it",
-        text: include_str!("help/keys-create.txt"),
+        text: include_str!("../help/keys-create.txt"),
         flags: &[
             Flag::with_value("--name", "NAME", Kind::Free, "What to call it: 1 to 255 characters."),
             Flag::with_value(
@@ -106,7 +94,7 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "keys list",
         summary: "print all keys",
-        text: include_str!("help/keys-list.txt"),
+        text: include_str!("../help/keys-list.txt"),
         flags: &[
             Flag::with_value("--tenant", "NAME", Kind::Free, "Only keys of this tenant. [default: all keys]"),
             Flag::switch("--active", "Leave out keys that are revoked or expired."),
@@ -117,14 +105,14 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "keys revoke",
         summary: "revoke a key for good",
-        text: include_str!("help/keys-revoke.txt"),
+        text: include_str!("../help/keys-revoke.txt"),
         operands: &[ID],
         ..KEYS
     },
     Topic {
         name: "keys rotate",
         summary: "replace a key by a new one and print that",
-        text: include_str!("help/keys-rotate.txt"),
+        text: include_str!("../help/keys-rotate.txt"),
         flags: &[Flag::with_value(
             "--grace",
             "D",
@@ -137,13 +125,13 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "keys explain",
         summary: "say what is the matter with a key, read from stdin",
-        text: include_str!("help/keys-explain.txt"),
+        text: include_str!("../help/keys-explain.txt"),
         ..KEYS
     },
     Topic {
         name: "keys apply",
         summary: "make the keys those that a file declares",
-        text: include_str!("help/keys-apply.txt"),
+        text: include_str!("../help/keys-apply.txt"),
         flags: &[Flag::switch("--dry-run", "Say what would be done, and do nothing.")],
         operands: &[Value { placeholder: "FILE", kind: Kind::File }],
         ..KEYS
@@ -151,13 +139,13 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "tenants",
         summary: "create, list, show, password, remove: tenants straight on the database",
-        text: include_str!("help/tenants.txt"),
+        text: include_str!("../help/tenants.txt"),
         ..TENANTS
     },
     Topic {
         name: "tenants create",
         summary: "make a tenant, if wished with a database role and a schema",
-        text: include_str!("help/tenants-create.txt"),
+        text: include_str!("../help/tenants-create.txt"),
         flags: &[
             Flag::with_value(
                 "--username",
@@ -173,7 +161,7 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "tenants list",
         summary: "print all tenants",
-        text: include_str!("help/tenants-list.txt"),
+        text: include_str!("../help/tenants-list.txt"),
         flags: &[Flag::switch(
             "--json",
             "Print one JSON array instead, of objects as GET /tenants has them.",
@@ -183,14 +171,14 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "tenants show",
         summary: "print a tenant with its limits",
-        text: include_str!("help/tenants-show.txt"),
+        text: include_str!("../help/tenants-show.txt"),
         operands: &[NAME],
         ..TENANTS
     },
     Topic {
         name: "tenants password",
         summary: "give a tenant's role another password",
-        text: include_str!("help/tenants-password.txt"),
+        text: include_str!("../help/tenants-password.txt"),
         flags: &[PASSWORD_FILE],
         operands: &[NAME],
         ..TENANTS
@@ -198,7 +186,7 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "tenants remove",
         summary: "remove a tenant with its keys, role and schema",
-        text: include_str!("help/tenants-remove.txt"),
+        text: include_str!("../help/tenants-remove.txt"),
         flags: &[Flag::switch(
             "--force",
             "Cancel its executions that have not ended, which keep it from being removed.",
@@ -207,22 +195,45 @@ Do not serve: say what a start would find in configuration, files and database, 
         ..TENANTS
     },
     Topic {
+        name: "hosts",
+        summary: "list, forget: the machines whose servers run tasks, straight on the database",
+        text: include_str!("../help/hosts.txt"),
+        ..HOSTS
+    },
+    Topic {
+        name: "hosts list",
+        summary: "print all hosts",
+        text: include_str!("../help/hosts-list.txt"),
+        flags: &[Flag::switch(
+            "--json",
+            "Print one JSON array instead, with all that is known of each host.",
+        )],
+        ..HOSTS
+    },
+    Topic {
+        name: "hosts forget",
+        summary: "say that a host is gone, and abandon what it ran",
+        text: include_str!("../help/hosts-forget.txt"),
+        operands: &[NAME],
+        ..HOSTS
+    },
+    Topic {
         name: "workflow",
         summary: "check, pack, run, schema: packages of tasks, here, without server or database",
-        text: include_str!("help/workflow.txt"),
+        text: include_str!("../help/workflow.txt"),
         ..PLAIN
     },
     Topic {
         name: "workflow check",
         summary: "say all that is wrong with a package",
-        text: include_str!("help/workflow-check.txt"),
+        text: include_str!("../help/workflow-check.txt"),
         operands: &[Value { placeholder: "DIR|FILE", kind: Kind::File }],
         ..PLAIN
     },
     Topic {
         name: "workflow pack",
         summary: "make the archive that is uploaded",
-        text: include_str!("help/workflow-pack.txt"),
+        text: include_str!("../help/workflow-pack.txt"),
         flags: PACK_FLAGS,
         operands: &[Value { placeholder: "DIR", kind: Kind::Directory }],
         ..PLAIN
@@ -230,7 +241,7 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "workflow run",
         summary: "run a package's tasks here, as a server would",
-        text: include_str!("help/workflow-run.txt"),
+        text: include_str!("../help/workflow-run.txt"),
         flags: RUN_FLAGS,
         operands: &[Value { placeholder: "DIR|FILE", kind: Kind::File }],
         ..PLAIN
@@ -238,13 +249,13 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "workflow schema",
         summary: "print the JSON schema of package.toml, for editors",
-        text: include_str!("help/workflow-schema.txt"),
+        text: include_str!("../help/workflow-schema.txt"),
         ..PLAIN
     },
     Topic {
         name: "health",
         summary: "ask a running server whether it is ready",
-        text: include_str!("help/health.txt"),
+        text: include_str!("../help/health.txt"),
         flags: &[Flag::with_value(
             "--url",
             "URL",
@@ -257,7 +268,7 @@ Do not serve: say what a start would find in configuration, files and database, 
     Topic {
         name: "completions",
         summary: "print a script that lets a shell complete commands: bash, zsh or fish",
-        text: include_str!("help/completions.txt"),
+        text: include_str!("../help/completions.txt"),
         operands: &[Value { placeholder: "SHELL", kind: Kind::OneOf(SHELLS) }],
         ..PLAIN
     },
@@ -268,52 +279,3 @@ Do not serve: say what a start would find in configuration, files and database, 
         ..PLAIN
     },
 ];
-
-pub const HOME: Flag = Flag::with_value(
-    "--home",
-    "DIR",
-    Kind::Directory,
-    "Holds config.toml, bootstrap-key and logs/. [default: ~/.cloacina]",
-);
-
-/// Those of every command.
-pub const GLOBAL: &[Flag] = &[
-    HOME,
-    Flag { short: Some("-v"), ..Flag::switch("--verbose", "Log debug lines.") },
-    Flag { short: Some("-h"), ..Flag::switch("--help", "Print help, of the command if there is one.") },
-    Flag { short: Some("-V"), ..Flag::switch("--version", "Print the version.") },
-];
-
-/// All commands, without their actions.
-pub fn commands() -> impl Iterator<Item = &'static Topic> {
-    TOPICS.iter().filter(|topic| !topic.name.contains(' '))
-}
-
-/// The actions of a command, by their own names.
-pub fn actions(command: &str) -> Vec<(&'static str, &'static Topic)> {
-    let action = |topic: &'static Topic| Some((topic.name.strip_prefix(command)?.strip_prefix(' ')?, topic));
-    TOPICS.iter().filter_map(action).collect()
-}
-
-/// The command or the action of one that has this name.
-pub fn topic(name: &str) -> Option<&'static Topic> {
-    TOPICS.iter().find(|topic| topic.name == name)
-}
-
-impl Topic {
-    /// The settings whose flags it takes.
-    pub fn settings(&self) -> impl Iterator<Item = &'static Setting> {
-        SETTINGS.iter().filter(|setting| (self.settings)(setting))
-    }
-}
-
-/// All flags that may stand behind a command, or before any.
-pub fn flags(command: &str) -> Vec<Flag> {
-    let mut flags = Vec::new();
-    if let Some(topic) = topic(command) {
-        flags.extend(topic.flags);
-        flags.extend(topic.settings().map(Flag::of_setting));
-    }
-    flags.extend(GLOBAL);
-    flags
-}

@@ -1,5 +1,7 @@
 //! The registry of what Prometheus is told, and the names in it.
 
+mod tasks;
+
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
@@ -8,6 +10,7 @@ use prometheus::{
 };
 
 use crate::command_error::{CommandError, runtime};
+pub use tasks::{TaskCounts, TaskMetrics};
 
 /// Upper bounds of the duration histogram, in seconds: from an answer out of the cache to the request deadline.
 const SECONDS: &[f64] =
@@ -35,6 +38,7 @@ pub struct Metrics {
     /// Seconds that a worker waited for a session, one observation for each checkout.
     pub pool_wait_seconds: Histogram,
     keys: IntGaugeVec,
+    pub tasks: TaskMetrics,
 }
 
 /// Why a request was not let in. Each is a value of the label `reason`.
@@ -143,6 +147,7 @@ impl Metrics {
             pool_idle: gauge("cloacina_db_pool_idle", "Database sessions that nobody uses.")?,
             pool_wait_seconds: added(&registry, Histogram::with_opts(pool_wait_seconds)?)?,
             keys: gauges("cloacina_api_keys", "Keys in the database.", "state")?,
+            tasks: TaskMetrics::new(&registry)?,
             registry,
         })
     }

@@ -1,41 +1,11 @@
-//! Every setting once: its names, its default, its help line, what it takes, and which field of `Settings` it fills.
+//! The rows: every setting with its names, its default and its help, in the order in which people see them.
 
-use super::mask::mask_url;
-use super::values::{
-    address, count, database_url, duration, path, secret, size, switch, tenant_database_host,
+use super::{Field, Form, Secrecy, Setting};
+use crate::config::Bind;
+use crate::config::values::{
+    address, count, database_url, duration, path, sandbox_mode, secret, size, switch, tenant_database_host,
+    user,
 };
-use super::{Bind, Settings};
-use crate::command_error::CommandError::{self, Usage};
-use crate::suggestion::did_you_mean;
-use crate::terminal::shown;
-
-/// A row of the table. Parsing, `serve --help`, `config list` and the checks of `config set` all read it.
-pub struct Setting {
-    /// In `config.toml` and for `config get`.
-    pub key: &'static str,
-    pub flag: &'static str,
-    /// In the environment.
-    pub variable: &'static str,
-    /// What stands for the value in a help text.
-    pub placeholder: &'static str,
-    pub default: Option<&'static str>,
-    pub help: &'static str,
-    /// What `config.toml` may hold.
-    pub form: Form,
-    pub secrecy: Secrecy,
-    /// The setting whose value is in the file that this one names.
-    pub file_for: Option<&'static str>,
-    field: Field,
-}
-
-/// The field of `Settings` that a setting fills.
-struct Field {
-    /// Checks a value and puts it there. The error says what would be right and never repeats the value.
-    take: fn(&mut Settings, &str) -> Result<(), String>,
-    is_same: fn(&Settings, &Settings) -> bool,
-    /// The first one's becomes what the second one's is.
-    copy: fn(&mut Settings, &Settings),
-}
 
 macro_rules! field {
     ($field:ident, |$value:ident| $parsed:expr) => {
@@ -47,100 +17,6 @@ macro_rules! field {
     };
 }
 
-/// The TOML types of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// A string.
-    Text,
-    /// An integer.
-    Number,
-    /// A string such as `30s`, or an integer of seconds.
-    Duration,
-    /// A string such as `100M`, or an integer of bytes.
-    Size,
-    /// A boolean; its flag has no value.
-    Switch,
-}
-
-/// How much of a value may be shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secrecy {
-    Open,
-    /// All but the password in it.
-    Url,
-    /// Nothing.
-    Whole,
-}
-
-impl Setting {
-    /// The row of a key in `config.toml`.
-    pub fn of_key(key: &str) -> Option<&'static Setting> {
-        SETTINGS.iter().find(|setting| setting.key == key)
-    }
-
-    /// The setting that names a file with this one's value in it.
-    pub fn file(&self) -> Option<&'static Setting> {
-        SETTINGS.iter().find(|setting| setting.file_for == Some(self.key))
-    }
-
-    /// Whether the `keys` commands know it: where the database is, and how long a new key may live.
-    pub fn is_for_keys(&self) -> bool {
-        ["database_url", "database_url_file", "database_wait", "max_key_lifetime"].contains(&self.key)
-    }
-
-    /// Whether the `tenants` commands know it: where the database is, and where tenants find it.
-    pub fn is_for_tenants(&self) -> bool {
-        ["database_url", "database_url_file", "tenant_database_host", "database_wait"].contains(&self.key)
-    }
-
-    /// Whether `take` would take the value that was given under this name.
-    ///
-    /// # Errors
-    /// `Usage` that names it and says what would be right.
-    pub fn check(&self, value: &str, name: &str) -> Result<(), CommandError> {
-        self.put(&mut Settings::default(), value, name)
-    }
-
-    /// Takes the value that was given under this name.
-    ///
-    /// # Errors
-    /// `Usage` that names it and says what would be right, and repeats it unless it is secret.
-    pub fn put(&self, settings: &mut Settings, value: &str, name: &str) -> Result<(), CommandError> {
-        (self.field.take)(settings, value).map_err(|why| {
-            Usage(match self.secrecy {
-                Secrecy::Open => format!("invalid value `{}` for {name}: {why}", shown(value)),
-                Secrecy::Url | Secrecy::Whole => format!("invalid value for {name}: {why}"),
-            })
-        })
-    }
-
-    pub fn is_same(&self, one: &Settings, other: &Settings) -> bool {
-        (self.field.is_same)(one, other)
-    }
-
-    /// The first one's value becomes what the second one's is.
-    pub fn copy(&self, to: &mut Settings, from: &Settings) {
-        (self.field.copy)(to, from);
-    }
-
-    /// The value as it may stand in a listing or in a log line.
-    pub fn shown(&self, value: &str) -> String {
-        match self.secrecy {
-            Secrecy::Open => value.to_owned(),
-            Secrecy::Url => mask_url(value),
-            Secrecy::Whole => "***".to_owned(),
-        }
-    }
-}
-
-/// What is said of a key that is none.
-pub fn unknown_key(key: &str) -> String {
-    let known: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
-    let meant = did_you_mean(key, known.iter().copied());
-    format!("unknown key `{}`{meant}; known keys are {}", shown(key), known.join(", "))
-}
-
-/// In the order in which people see them.
 pub static SETTINGS: &[Setting] = &[
     Setting {
         key: "bind",
@@ -292,6 +168,40 @@ pub static SETTINGS: &[Setting] = &[
         field: field!(access_log, |value| switch(value)),
         ..setting(Form::Switch, "--access-log", "CLOACINA_ACCESS_LOG", "true|false")
     },
+    Setting {
+        key: "task_slots",
+        default: Some("0"),
+        help: "Tasks of workflows that run here at the same time. 0: this server starts none.",
+        field: field!(task_slots, |value| count(value, 0..=1000)),
+        ..setting(Form::Number, "--task-slots", "CLOACINA_TASK_SLOTS", "N")
+    },
+    Setting {
+        key: "sandbox",
+        default: Some("required"),
+        help: "What keeps tasks from the rest of the host: required, partial or off. Where required cannot be held no task starts; partial is as much as there is, and the log lists what stays open.",
+        values: &["required", "partial", "off"],
+        field: field!(sandbox, |value| sandbox_mode(value)),
+        ..setting(Form::Text, "--sandbox", "CLOACINA_SANDBOX", "MODE")
+    },
+    Setting {
+        key: "task_user",
+        help: "The user that tasks run as, by name or number; only a server that is root can, and has to.",
+        field: field!(task_user, |value| user(value).map(Some)),
+        ..setting(Form::Text, "--task-user", "CLOACINA_TASK_USER", "USER")
+    },
+    Setting {
+        key: "task_log_limit",
+        default: Some("1M"),
+        help: "How much is kept of what one attempt of a task prints, its beginning and its end, in bytes, or such as 1M (MiB).",
+        field: field!(task_log_limit, |value| size(value, "4K", "1G")),
+        ..setting(Form::Size, "--task-log-limit", "CLOACINA_TASK_LOG_LIMIT", "SIZE")
+    },
+    Setting {
+        key: "stop_tasks",
+        help: "End tasks when the server stops, rather than let them go on: so it is anyway for a server that is process 1, as in a container.",
+        field: field!(stop_tasks, |value| switch(value).map(Some)),
+        ..setting(Form::Switch, "--stop-tasks", "CLOACINA_STOP_TASKS", "true|false")
+    },
 ];
 
 /// A row but for what it says and does. Its field is that of a setting that names a file: the file's content goes into
@@ -310,37 +220,9 @@ const fn setting(
         default: None,
         help: "",
         form,
+        values: &[],
         secrecy: Secrecy::Open,
         file_for: None,
         field: Field { take: |_, value| path(value), is_same: |_, _| true, copy: |_, _| () },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_follow_from_the_key() {
-        for setting in SETTINGS {
-            // A flag that mostly has one value reads better in the singular.
-            let flag = setting.key.replace('_', "-").replace("proxies", "proxy");
-            assert_eq!(setting.flag, format!("--{flag}"));
-            let upper = setting.key.to_uppercase();
-            let variable =
-                if upper.starts_with("DATABASE_URL") { upper } else { format!("CLOACINA_{upper}") };
-            assert_eq!(setting.variable, variable);
-            assert!(setting.help.ends_with('.') && !setting.placeholder.is_empty());
-            assert_eq!(SETTINGS.iter().filter(|other| other.key == setting.key).count(), 1);
-        }
-    }
-
-    #[test]
-    fn defaults_are_valid() {
-        for setting in SETTINGS {
-            if let Some(default) = setting.default {
-                (setting.field.take)(&mut Settings::default(), default).unwrap();
-            }
-        }
     }
 }

@@ -1,0 +1,237 @@
+//! What becomes of a task when an attempt of it has ended: written once, and only for the attempt that the task has.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::locked::{IfLocked, LockedExecution, LockedRow};
+use crate::engine::attempt::{End, Outcome};
+use crate::engine::graph::{AttemptOutcome, TaskState};
+use crate::executions::ExecutionStatus;
+use crate::store::{Store, StoreError, Transaction};
+
+/// How often a task that is `restart_safe` runs again after its host died, whatever its retries.
+const MOST_ABANDONED: i32 = 5;
+/// Of an error's text.
+const MOST_ERROR_BYTES: usize = 4096;
+
+/// How an attempt ended, as its host saw it.
+#[derive(Debug)]
+pub enum AttemptEnd {
+    Ended(Outcome),
+    /// It is gone without an outcome: why.
+    Abandoned(String),
+    /// Nothing of it has ever run.
+    NeverStarted,
+}
+
+/// What came of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// The status of its execution since then.
+    Done(ExecutionStatus),
+    /// The task has another attempt by now, or none, or is not there any more: nothing was written.
+    Void,
+}
+
+const ATTEMPT: &str = "SELECT execution, task FROM cloacina_attempts WHERE id = $1 AND ended_at IS NULL";
+const END_ATTEMPT: &str = "UPDATE cloacina_attempts
+     SET ended_at = clock_timestamp(), exit_code = $2, error = $3,
+         started_at = COALESCE(started_at, clock_timestamp() - make_interval(secs => $4)),
+         log_bytes = GREATEST(log_bytes, $5), log_kept_bytes = GREATEST(log_kept_bytes, $6)
+     WHERE id = $1 AND ended_at IS NULL RETURNING (SELECT started_at IS NOT NULL FROM cloacina_attempts WHERE id = $1)";
+const FORGET_ATTEMPT: &str = "DELETE FROM cloacina_attempts WHERE id = $1 AND ended_at IS NULL";
+const START_ATTEMPT: &str =
+    "UPDATE cloacina_attempts SET started_at = clock_timestamp() - make_interval(secs => $2)
+     WHERE id = $1 AND ended_at IS NULL AND started_at IS NULL";
+
+/// Writes down how an attempt ended, what becomes of its task, and what may start after it. `random` is at least 0 and below 1.
+///
+/// # Errors
+/// See `StoreError`. Written down twice, it is void the second time.
+pub fn record(
+    store: &Store,
+    attempt: Uuid,
+    end: &AttemptEnd,
+    random: f64,
+    until: Instant,
+) -> Result<Recorded, StoreError> {
+    let outcome = store.transact(until, |transaction| {
+        let Some((mut execution, task)) = lock(transaction, attempt)? else { return Ok(Err(())) };
+        let is_written = match end {
+            AttemptEnd::Ended(outcome) => ended(transaction, &mut execution, task, attempt, outcome, random)?,
+            AttemptEnd::Abandoned(reason) => {
+                let is_written = end_attempt(transaction, attempt, None, Some(reason), None)?.is_some();
+                execution.abandoned(task, reason, random);
+                is_written
+            }
+            AttemptEnd::NeverStarted => {
+                execution.never_started(task);
+                transaction.execute(FORGET_ATTEMPT, &[&attempt])? > 0
+            }
+        };
+        if !is_written {
+            return Ok(Err(()));
+        }
+        execution.decide(transaction)?;
+        let status = execution.row.status;
+        execution.save(transaction)?;
+        Ok(Ok(status))
+    })?;
+    Ok(outcome.map_or(Recorded::Void, |status| Recorded::Done(status.value)))
+}
+
+/// Writes down that the command of an attempt has been running for so long.
+///
+/// # Errors
+/// See `StoreError`.
+pub fn record_start(store: &Store, attempt: Uuid, ago: Duration, until: Instant) -> Result<(), StoreError> {
+    let outcome = store.transact(until, |transaction| {
+        let Some((mut execution, task)) = lock(transaction, attempt)? else { return Ok(Err(())) };
+        if transaction.execute(START_ATTEMPT, &[&attempt, &ago.as_secs_f64()])? == 0 {
+            return Ok(Err(()));
+        }
+        execution.started(task, ago);
+        execution.save(transaction)?;
+        Ok(Ok(()))
+    })?;
+    let _ = outcome;
+    Ok(())
+}
+
+/// The execution and the task whose attempt this is now.
+fn lock(
+    transaction: &mut Transaction<'_>,
+    attempt: Uuid,
+) -> Result<Option<(LockedExecution, usize)>, postgres::Error> {
+    let Some(row) = transaction.query_opt(ATTEMPT, &[&attempt])? else { return Ok(None) };
+    let (execution, task): (Uuid, i32) = (row.try_get(0)?, row.try_get(1)?);
+    let Some(row) = LockedRow::lock(transaction, execution, None, IfLocked::Wait)? else { return Ok(None) };
+    let Some(execution) = row.load(transaction)? else { return Ok(None) };
+    let task = task as usize;
+    let is_current = task < execution.manifest.tasks.len()
+        && execution.task(task).attempt == Some(attempt)
+        && execution.state(task) == TaskState::Running;
+    Ok(is_current.then_some((execution, task)))
+}
+
+/// Whether the command had been written down as started comes back; nothing, if the attempt had ended.
+fn end_attempt(
+    transaction: &mut Transaction<'_>,
+    attempt: Uuid,
+    exit_code: Option<i32>,
+    error: Option<&str>,
+    outcome: Option<&Outcome>,
+) -> Result<Option<bool>, postgres::Error> {
+    let ran = outcome.map(|outcome| ran(outcome).as_secs_f64());
+    let log_bytes = outcome.map(|outcome| outcome.log_bytes as i64);
+    let kept_bytes = outcome.map(|outcome| outcome.log_kept_bytes as i64);
+    let row =
+        transaction.query_opt(END_ATTEMPT, &[&attempt, &exit_code, &error, &ran, &log_bytes, &kept_bytes])?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
+/// By its host's clock.
+fn ran(outcome: &Outcome) -> Duration {
+    Duration::from_millis(outcome.ended_at_ms.saturating_sub(outcome.started_at_ms))
+}
+
+fn ended(
+    transaction: &mut Transaction<'_>,
+    execution: &mut LockedExecution,
+    task: usize,
+    attempt: Uuid,
+    outcome: &Outcome,
+    random: f64,
+) -> Result<bool, postgres::Error> {
+    let exit_code = match outcome.end {
+        End::Exited(code) => Some(code),
+        _ => None,
+    };
+    let error = (outcome.end != End::Exited(0)).then(|| storable(&outcome.end.to_string()));
+    let was_started = end_attempt(transaction, attempt, exit_code, error.as_deref(), Some(outcome))?;
+    let Some(was_started) = was_started else { return Ok(false) };
+    // One that could not be started has no time of its start.
+    if !was_started && outcome.started_at_ms > 0 {
+        execution.started(task, ran(outcome));
+    }
+    match error {
+        None => execution.completed(task, outcome.output.clone()),
+        // Its server was told to stop it, and nobody else asked for that.
+        Some(_) if outcome.end == End::Cancelled && !execution.row.is_cancelled => {
+            execution.abandoned(task, "its server was stopped", random);
+        }
+        Some(error) => execution.failed(task, exit_code, error, random),
+    }
+    Ok(true)
+}
+
+/// Text that PostgreSQL takes: no more of it than is of use, and no zero byte.
+fn storable(text: &str) -> String {
+    text[..text.floor_char_boundary(MOST_ERROR_BYTES)].replace('\0', "\u{fffd}")
+}
+
+impl LockedExecution {
+    fn started(&mut self, task: usize, ago: Duration) {
+        let data = json!({ "task": self.id_of(task), "attempt": self.task(task).attempts });
+        self.event_ago("task_started", data, ago);
+    }
+
+    fn completed(&mut self, task: usize, output: Option<String>) {
+        let row = &mut self.tasks[task];
+        (row.exit_code, row.error, row.output) = (Some(0), None, output);
+        self.task_ended(task, AttemptOutcome::Completed, "task_completed");
+    }
+
+    fn failed(&mut self, task: usize, exit_code: Option<i32>, error: String, random: f64) {
+        let row = &mut self.tasks[task];
+        (row.exit_code, row.error) = (exit_code, Some(error));
+        let attempt = row.attempts - row.earlier_attempts;
+        let wait = self.manifest.tasks[task].retries.wait_after(attempt.unsigned_abs(), random);
+        match wait.filter(|_| !self.row.is_cancelled) {
+            Some(wait) => {
+                let row = &self.tasks[task];
+                let data = json!({ "task": self.id_of(task), "attempt": row.attempts, "error": row.error, "exit_code": exit_code });
+                self.event("task_failed", data);
+                self.runs_again(task, Some(wait));
+            }
+            None => self.task_ended(task, AttemptOutcome::Failed, "task_failed"),
+        }
+    }
+
+    fn abandoned(&mut self, task: usize, reason: &str, random: f64) {
+        let row = &mut self.tasks[task];
+        row.abandoned += 1;
+        (row.exit_code, row.error) = (None, Some(storable(reason)));
+        let (attempt, abandoned) = (row.attempts - row.earlier_attempts, row.abandoned);
+        let data =
+            json!({ "task": self.id_of(task), "attempt": self.tasks[task].attempts, "reason": reason });
+        self.event("task_abandoned", data);
+        let manifest = &self.manifest.tasks[task];
+        let by_retries = manifest.retries.wait_after(attempt.unsigned_abs(), random);
+        let is_again = by_retries.is_some() || manifest.restart_safe && abandoned <= MOST_ABANDONED;
+        match is_again && !self.row.is_cancelled {
+            true => self.runs_again(task, by_retries),
+            false => self.task_ended(task, AttemptOutcome::Failed, "task_failed"),
+        }
+    }
+
+    fn runs_again(&mut self, task: usize, wait: Option<Duration>) {
+        let wait_ms = wait.map_or(0, |wait| wait.as_millis() as u64);
+        let data =
+            json!({ "task": self.id_of(task), "attempt": self.task(task).attempts + 1, "delay_ms": wait_ms });
+        self.event("task_retry_scheduled", data);
+        self.task_runs_again(task, wait.filter(|wait| !wait.is_zero()));
+    }
+
+    /// It is as if it had never been claimed.
+    fn never_started(&mut self, task: usize) {
+        let row = &mut self.tasks[task];
+        row.attempts -= 1;
+        row.attempt = None;
+        let data = json!({ "task": self.id_of(task) });
+        self.event("task_marked_ready", data);
+        self.task_runs_again(task, None);
+    }
+}

@@ -1,0 +1,147 @@
+//! Writes what has changed of a locked execution: its tasks, its events, what it has in the queue, and its own row.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::locked::LockedExecution;
+use super::timeline;
+use crate::engine::graph::TaskState;
+use crate::executions::TaskStatus;
+use crate::store::Transaction;
+
+/// An event that has no number yet.
+#[derive(Debug)]
+pub struct NewEvent {
+    pub event_type: &'static str,
+    pub data: Option<Value>,
+    /// Before it is written.
+    pub ago: Duration,
+}
+
+const TASKS: &str = "UPDATE cloacina_tasks AS task
+     SET status = new.status, attempts = new.attempts, earlier_attempts = new.earlier_attempts, abandoned = new.abandoned,
+         attempt = new.attempt, exit_code = new.exit_code, error = new.error, output = new.output,
+         started_at = CASE WHEN new.is_reset THEN NULL
+                           WHEN new.status = 'Running' THEN COALESCE(task.started_at, clock_timestamp())
+                           ELSE task.started_at END,
+         completed_at = CASE WHEN new.has_ended THEN clock_timestamp() END
+     FROM unnest($2::int[], $3::text[], $4::int[], $5::int[], $6::int[], $7::uuid[], $8::int[], $9::text[], $10::text[],
+                 $11::bool[], $12::bool[])
+          AS new (number, status, attempts, earlier_attempts, abandoned, attempt, exit_code, error, output, is_reset, has_ended)
+     WHERE task.execution = $1 AND task.number = new.number";
+const EVENTS: &str = "INSERT INTO cloacina_events (execution, number, event_type, event_data, created_at)
+     SELECT $1, $2 + position::int - 1, event_type, event_data, clock_timestamp() - make_interval(secs => ago)
+     FROM unnest($3::text[], $4::text[], $5::float8[]) WITH ORDINALITY AS new (event_type, event_data, ago, position)";
+const LEAVE_QUEUE: &str = "DELETE FROM cloacina_queue WHERE execution = $1";
+const QUEUE: &str = concat!(
+    "INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, due_at, timeline)
+     SELECT $2, $3, false, $4, $1, task, clock_timestamp() + make_interval(secs => wait), ",
+    timeline!(),
+    " FROM unnest($5::int[], $6::float8[]) AS new (task, wait)"
+);
+const QUEUE_START: &str = concat!(
+    "INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, max_running, timeline)
+     VALUES ($2, $3, true, $4, $1, -1, $5, ",
+    timeline!(),
+    ")"
+);
+const EXECUTION: &str = "UPDATE cloacina_executions
+     SET status = $2, is_cancelled = $3, last_event = $4, error = $5,
+         started_at = CASE WHEN $6 THEN NULL WHEN $2 = 'Running' THEN COALESCE(started_at, clock_timestamp()) ELSE started_at END,
+         completed_at = CASE WHEN $7 THEN clock_timestamp() END
+     WHERE id = $1";
+/// What changes while it runs changes no index.
+const EXECUTION_GOES_ON: &str = "UPDATE cloacina_executions SET last_event = $2 WHERE id = $1";
+
+impl LockedExecution {
+    /// Writes it, in the transaction that has locked it.
+    pub fn save(self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+        let id = self.row.id;
+        self.save_tasks(transaction)?;
+        self.save_events(transaction)?;
+        if self.leaves_queue {
+            transaction.execute(LEAVE_QUEUE, &[&id])?;
+        }
+        let (tenant, workflow, created_at) = (&self.row.tenant, &self.row.workflow, &self.row.created_at);
+        if !self.ready.is_empty() {
+            let tasks: Vec<i32> = self.ready.iter().map(|(task, _)| *task as i32).collect();
+            let waits: Vec<_> =
+                self.ready.iter().map(|(_, wait)| wait.map(|wait| wait.as_secs_f64())).collect();
+            transaction.execute(QUEUE, &[&id, tenant, workflow, created_at, &tasks, &waits])?;
+        }
+        if self.is_retried {
+            let max_running = self.max_running();
+            transaction.execute(QUEUE_START, &[&id, tenant, workflow, created_at, &max_running])?;
+        }
+        if !self.changes_row && !self.is_retried && !self.row.status.has_ended() {
+            transaction.execute(EXECUTION_GOES_ON, &[&id, &self.last_event()])?;
+            return Ok(());
+        }
+        let (status, has_ended) = (self.row.status.name(), self.row.status.has_ended());
+        let values: &[&(dyn postgres::types::ToSql + Sync)] = &[
+            &id,
+            &status,
+            &self.row.is_cancelled,
+            &self.last_event(),
+            &self.error,
+            &self.is_retried,
+            &has_ended,
+        ];
+        transaction.execute(EXECUTION, values)?;
+        Ok(())
+    }
+
+    /// Of its version's workflow.
+    pub(super) fn max_running(&self) -> Option<i32> {
+        self.manifest.max_running.map(|most| i32::try_from(most).unwrap_or(i32::MAX))
+    }
+
+    fn save_tasks(&self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+        if self.changed.is_empty() {
+            return Ok(());
+        }
+        let changed = || self.changed.iter().map(|task| (*task, &self.tasks[*task]));
+        let numbers: Vec<i32> = changed().map(|(number, _)| number as i32).collect();
+        let states: Vec<TaskState> = changed().map(|(number, _)| self.progress.state(number)).collect();
+        let statuses: Vec<&str> = states.iter().map(|state| TaskStatus::from(*state).name()).collect();
+        let attempts: Vec<i32> = changed().map(|(_, task)| task.attempts).collect();
+        let earlier: Vec<i32> = changed().map(|(_, task)| task.earlier_attempts).collect();
+        let abandoned: Vec<i32> = changed().map(|(_, task)| task.abandoned).collect();
+        let attempt: Vec<Option<Uuid>> = changed().map(|(_, task)| task.attempt).collect();
+        let exit_codes: Vec<Option<i32>> = changed().map(|(_, task)| task.exit_code).collect();
+        let errors: Vec<Option<&str>> = changed().map(|(_, task)| task.error.as_deref()).collect();
+        let outputs: Vec<Option<&str>> = changed().map(|(_, task)| task.output.as_deref()).collect();
+        let resets: Vec<bool> = changed().map(|(_, task)| task.is_reset).collect();
+        let ended: Vec<bool> = states.iter().map(|state| matches!(state, TaskState::Ended(_))).collect();
+        let values: &[&(dyn postgres::types::ToSql + Sync)] = &[
+            &self.row.id,
+            &numbers,
+            &statuses,
+            &attempts,
+            &earlier,
+            &abandoned,
+            &attempt,
+            &exit_codes,
+            &errors,
+            &outputs,
+            &resets,
+            &ended,
+        ];
+        transaction.execute(TASKS, values)?;
+        Ok(())
+    }
+
+    fn save_events(&self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+        if self.events.is_empty() {
+            return Ok(());
+        }
+        let types: Vec<&str> = self.events.iter().map(|event| event.event_type).collect();
+        let data: Vec<Option<String>> =
+            self.events.iter().map(|event| event.data.as_ref().map(Value::to_string)).collect();
+        let ago: Vec<f64> = self.events.iter().map(|event| event.ago.as_secs_f64()).collect();
+        transaction.execute(EVENTS, &[&self.row.id, &self.first_new_event(), &types, &data, &ago])?;
+        Ok(())
+    }
+}

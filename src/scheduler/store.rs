@@ -1,0 +1,150 @@
+//! What a host asks the database about itself, and the logs that it copies there.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::executions::store::claim::ClaimingHost;
+use crate::executions::store::timeline;
+use crate::store::{Store, StoreError};
+
+/// How things stand with this host.
+#[derive(Debug)]
+pub struct State {
+    /// Its row is there, and another server speaks for it by now.
+    pub has_successor: bool,
+    /// Its row is gone, or a person said that the host is.
+    pub is_forgotten: bool,
+    /// Of the database.
+    pub timeline: i64,
+    /// Every host has said what it runs since the database got this timeline.
+    pub all_have_said: bool,
+    /// Running attempts of this host that are to be ended.
+    pub cancelled: Vec<Uuid>,
+    /// Whether anything may start.
+    pub has_work: bool,
+    /// How long until something more may start; `None`: nothing waits for its time.
+    pub until_due: Option<Duration>,
+}
+
+/// A running attempt of this host, as the database has it.
+#[derive(Debug)]
+pub struct Known {
+    pub attempt: Uuid,
+    pub tenant: Uuid,
+    /// Of the system that it was claimed on.
+    pub boot: Uuid,
+    /// Of what it printed, so many bytes are in the database.
+    pub log_bytes: u64,
+    pub was_started: bool,
+}
+
+const LOOK: &str = concat!(
+    "WITH host AS (SELECT session, forgotten_at FROM cloacina_hosts WHERE id = $1),
+          line AS (SELECT ",
+    timeline!(),
+    " AS timeline)
+     SELECT (SELECT session <> $2 FROM host), NOT EXISTS (SELECT FROM host WHERE forgotten_at IS NULL), line.timeline,
+            NOT EXISTS (SELECT FROM cloacina_hosts
+                        WHERE forgotten_at IS NULL AND slots > 0 AND cloacina_hosts.timeline <> line.timeline),
+            ARRAY(SELECT id FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL AND is_cancelled),
+            EXISTS (SELECT FROM cloacina_queue WHERE due_at IS NULL),
+            (SELECT EXTRACT(epoch FROM min(due_at) - clock_timestamp())::float8 FROM cloacina_queue WHERE due_at IS NOT NULL)
+     FROM line"
+);
+const SEEN: &str = "UPDATE cloacina_hosts SET seen_at = clock_timestamp()
+     WHERE id = $1 AND session = $2 AND forgotten_at IS NULL";
+const SAID: &str = "UPDATE cloacina_hosts SET timeline = $3, seen_at = clock_timestamp()
+     WHERE id = $1 AND session = $2 AND forgotten_at IS NULL";
+const KNOWN: &str = "SELECT id, tenant, boot, log_bytes, started_at IS NOT NULL
+     FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL";
+const DUE: &str =
+    "UPDATE cloacina_queue SET due_at = NULL, ready_at = due_at WHERE due_at <= clock_timestamp()";
+/// Only for an attempt that runs.
+const COPY: &str = "WITH attempt AS (
+         UPDATE cloacina_attempts SET log_bytes = GREATEST(log_bytes, $2::bigint + octet_length($3::bytea)),
+                                      log_kept_bytes = GREATEST(log_kept_bytes, LEAST($2::bigint + octet_length($3::bytea), $4))
+         WHERE id = $1 AND ended_at IS NULL RETURNING id
+     ), gone AS (
+         -- Of what came behind the beginning, as much is kept as of the beginning.
+         DELETE FROM cloacina_log_pieces AS piece USING attempt
+         WHERE piece.attempt = attempt.id AND piece.at >= $4::bigint / 2
+           AND piece.at + octet_length(piece.bytes) <= $2::bigint + octet_length($3::bytea) - $4::bigint / 2
+     )
+     INSERT INTO cloacina_log_pieces (attempt, at, bytes)
+     SELECT id, $2::bigint, $3::bytea FROM attempt ON CONFLICT DO NOTHING";
+
+/// Looks at everything that this host has to know, in one statement.
+///
+/// # Errors
+/// See `StoreError`; so for all of these.
+pub fn look(store: &Store, host: &ClaimingHost, until: Instant) -> Result<State, StoreError> {
+    store.read(until, |session| {
+        let row = session.query_one(LOOK, &[&host.id, &host.session])?;
+        let has_successor: Option<bool> = row.try_get(0)?;
+        let due: Option<f64> = row.try_get(6)?;
+        Ok(State {
+            has_successor: has_successor.unwrap_or(false),
+            is_forgotten: row.try_get(1)?,
+            timeline: row.try_get(2)?,
+            all_have_said: row.try_get(3)?,
+            cancelled: row.try_get(4)?,
+            has_work: row.try_get(5)?,
+            // Some may be due in a thousand years.
+            until_due: due.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))),
+        })
+    })
+}
+
+/// The host lives: whether it is one that the database knows.
+pub fn seen(store: &Store, host: &ClaimingHost, until: Instant) -> Result<bool, StoreError> {
+    store
+        .write(until, |session| session.client.execute(SEEN, &[&host.id, &host.session]))
+        .map(|changed| changed.value > 0)
+}
+
+/// The host has said what it runs, since the database got this timeline.
+pub fn said(store: &Store, host: &ClaimingHost, timeline: i64, until: Instant) -> Result<bool, StoreError> {
+    store
+        .write(until, |session| session.client.execute(SAID, &[&host.id, &host.session, &timeline]))
+        .map(|changed| changed.value > 0)
+}
+
+/// What the database takes to run on this host.
+pub fn known(store: &Store, host: Uuid, until: Instant) -> Result<Vec<Known>, StoreError> {
+    store.read(until, |session| {
+        let rows = session.query(KNOWN, &[&host])?;
+        let known = |row: &postgres::Row| {
+            Ok(Known {
+                attempt: row.try_get(0)?,
+                tenant: row.try_get(1)?,
+                boot: row.try_get(2)?,
+                log_bytes: row.try_get::<_, i64>(3)?.unsigned_abs(),
+                was_started: row.try_get(4)?,
+            })
+        };
+        rows.iter().map(known).collect()
+    })
+}
+
+/// What is due may start.
+pub fn make_due_ready(store: &Store, until: Instant) -> Result<(), StoreError> {
+    store.write(until, |session| session.client.execute(DUE, &[])).map(drop)
+}
+
+/// Adds a piece to the log of a running attempt. `limit`: of all that is kept.
+pub fn copy_log(
+    store: &Store,
+    attempt: Uuid,
+    at: u64,
+    bytes: &[u8],
+    limit: u64,
+    until: Instant,
+) -> Result<(), StoreError> {
+    let (at, limit) = (at as i64, limit as i64);
+    store
+        .transact(until, |transaction| {
+            transaction.execute(COPY, &[&attempt, &at, &bytes, &limit]).map(Ok::<_, std::convert::Infallible>)
+        })
+        .map(drop)
+}
