@@ -28,6 +28,8 @@ pub enum Error {
     Invalid(String),
     /// The path is right, and the thing is not there.
     NotFound(Cow<'static, str>),
+    /// As many as there may be are there, with how many that is; another comes once one of them is gone.
+    TooMany(String),
     /// What was asked for has been done before and is done once, or something else stands in its way.
     Conflict(Cow<'static, str>),
     /// The database is down or too slow; nothing was changed.

@@ -31,6 +31,7 @@ impl From<Error> for Response {
                     .header("Accept-Encoding", "identity")
             }
             Error::Invalid(line) => Response::error(422, &line),
+            Error::TooMany(line) => Response::error(429, &line),
             Error::Internal(_) => Response::error(500, "internal error"),
             Error::Unavailable(_) => Response::error(503, "database unavailable"),
             Error::Unable(line) => Response::error(503, &line),

@@ -1,10 +1,11 @@
 //! Tells all who wait for it that executions have changed: the scheduler of this server, clients that wait here, and other
 //! servers.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::background::Waker;
+use crate::waiting_clients::WaitingClients;
 
 /// What has to look again. Each of them looks from time to time as well.
 #[derive(Default)]
@@ -15,6 +16,8 @@ pub struct ExecutionChanges {
     scheduler: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Answers clients that wait.
     pub waiting: Waker,
+    /// Those that do.
+    pub clients: Arc<WaitingClients>,
     /// Notifies other servers.
     pub announcer: Waker,
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::http::request::Request;
+use crate::json_text;
 use crate::terminal::start_of;
 
 /// The body as a JSON object. `example` is one that the route takes, for a client that sent something else.
@@ -14,6 +15,33 @@ use crate::terminal::start_of;
 /// # Errors
 /// 415 for another type, 400 for what is no JSON, 422 for what is no object or has a field twice.
 pub fn object(request: &Request<'_>, example: &str) -> Result<Map<String, Value>, Error> {
+    expect_json(request)?;
+    // Whether it is JSON at all comes first, whatever its first fault of meaning may be.
+    serde_json::from_slice::<IgnoredAny>(request.body)
+        .and_then(|_| Fields { example }.deserialize(&mut serde_json::Deserializer::from_slice(request.body)))
+        .map_err(refusal)
+}
+
+/// The fields of a body that is a JSON object, by name, with the text of each value.
+///
+/// # Errors
+/// As `object`.
+pub fn texts<'b>(
+    request: &Request<'_>,
+    body: &'b [u8],
+    example: &str,
+) -> Result<Vec<(String, &'b str)>, Error> {
+    expect_json(request)?;
+    serde_json::from_slice::<IgnoredAny>(body)
+        .and_then(|_| json_text::check(body, example))
+        .map_err(refusal)?;
+    let fields = std::str::from_utf8(body).ok().and_then(json_text::fields);
+    fields.ok_or_else(|| Error::Internal("the fields of a body are not found".into()))
+}
+
+/// # Errors
+/// 415.
+fn expect_json(request: &Request<'_>) -> Result<(), Error> {
     let media_type =
         request.content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
@@ -22,13 +50,14 @@ pub fn object(request: &Request<'_>, example: &str) -> Result<Map<String, Value>
     if request.has_content_coding {
         return Err(Error::UnsupportedContentCoding);
     }
-    // Whether it is JSON at all comes first, whatever its first fault of meaning may be.
-    serde_json::from_slice::<IgnoredAny>(request.body)
-        .and_then(|_| Fields { example }.deserialize(&mut serde_json::Deserializer::from_slice(request.body)))
-        .map_err(|error| match error.is_data() {
-            true => Error::Invalid(plain_cause(&error)),
-            false => Error::Malformed(format!("request body is not valid JSON: {error}")),
-        })
+    Ok(())
+}
+
+fn refusal(error: serde_json::Error) -> Error {
+    match error.is_data() {
+        true => Error::Invalid(plain_cause(&error)),
+        false => Error::Malformed(format!("request body is not valid JSON: {error}")),
+    }
 }
 
 /// serde_json's own text without its position, which means nothing for a fault of meaning.
@@ -186,6 +215,7 @@ mod tests {
             authorization: None,
             content_type: Some("Application/JSON; charset=utf-8"),
             if_none_match: None,
+            idempotency_key: None,
             has_content_coding: false,
             body: body.as_bytes(),
             upload: Default::default(),

@@ -3,6 +3,7 @@
 mod app;
 mod auth;
 mod background;
+mod change_log;
 mod cli;
 mod command_error;
 mod config;
@@ -16,6 +17,7 @@ mod executions;
 mod hosts;
 mod http;
 mod json_body;
+mod json_text;
 mod keys;
 mod logging;
 mod maintenance;
@@ -38,6 +40,7 @@ mod suggestion;
 mod systemd;
 mod tenants;
 mod terminal;
+mod waiting_clients;
 mod warnings;
 mod workflows;
 

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::auth::{invalidation, waiting_responses};
 use crate::background::Background;
 use crate::executions;
-use crate::executions::news;
+use crate::executions::{news, waiting};
 use crate::hosts;
 use crate::hosts::store::Silent;
 use crate::keys;
@@ -35,9 +35,10 @@ const ASK_FOR_SILENT_EVERY: Duration = Duration::from_secs(15);
 /// The system has no thread left.
 pub fn start(app: &Arc<App>) -> io::Result<Background> {
     type Watch = fn(&App, &AtomicBool);
-    let watches: [(&str, Watch); 10] = [
+    let watches: [(&str, Watch); 11] = [
         ("invalidation", |app, stop| invalidation::watch(&app.auth, stop)),
         ("waiting-responses", |app, stop| waiting_responses::watch(&app.auth, stop)),
+        ("waiting-clients", waiting::watch),
         ("readiness", watch_readiness),
         ("same-server", |app, stop| invalidation::watch_server(&app.auth, stop)),
         ("maintenance", maintain),

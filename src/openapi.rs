@@ -13,6 +13,7 @@ const PARTS: &[&str] = &[
     include_str!("keys/openapi.json"),
     include_str!("tenants/openapi.json"),
     include_str!("workflows/openapi.json"),
+    include_str!("executions/openapi.json"),
 ];
 
 /// A response that operations have in common, as its part of the document says it. An operation's own one of the same

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::app::{App, Call};
 use crate::auth::{Permission, Principal, Scope, Tenant};
 use crate::error::Error;
+use crate::executions::{handlers as executions, request_body};
 use crate::http::error::Error as HttpError;
 use crate::http::request::Request;
 use crate::http::response::Response;
@@ -71,6 +72,11 @@ const fn row(
 /// A row whose body is a stream.
 const fn stream(row: Route<Endpoint>) -> Route<Endpoint> {
     Route { body: BodyKind::Stream, ..row }
+}
+
+/// A row whose body may be larger than others'.
+const fn large(row: Route<Endpoint>) -> Route<Endpoint> {
+    Route { body: BodyKind::LargeJson, ..row }
 }
 
 /// The first row that matches counts.
@@ -168,6 +174,48 @@ pub const ROUTES: &[Route<Endpoint>] = &[
         Handler::Tenant(TENANT_WRITE, workflows::resume),
         "resume a workflow",
     ),
+    large(row(
+        "POST",
+        "/tenants/{tenant}/workflows/{name}/execute",
+        Handler::Tenant(TENANT_WRITE, executions::execute),
+        "execute a workflow",
+    )),
+    row(
+        "GET",
+        "/tenants/{tenant}/executions",
+        Handler::Tenant(TENANT_READ, executions::list),
+        "list executions",
+    ),
+    row(
+        "GET",
+        "/tenants/{tenant}/executions/{id}",
+        Handler::Tenant(TENANT_READ, executions::show),
+        "describe an execution",
+    ),
+    row(
+        "GET",
+        "/tenants/{tenant}/executions/{id}/events",
+        Handler::Tenant(TENANT_READ, executions::events),
+        "list what has happened to an execution",
+    ),
+    row(
+        "GET",
+        "/tenants/{tenant}/executions/{id}/tasks/{task}/log",
+        Handler::Tenant(TENANT_READ, executions::log),
+        "show what a task has printed",
+    ),
+    row(
+        "POST",
+        "/tenants/{tenant}/executions/{id}/cancel",
+        Handler::Tenant(TENANT_WRITE, executions::cancel),
+        "cancel an execution",
+    ),
+    row(
+        "POST",
+        "/tenants/{tenant}/executions/{id}/retry",
+        Handler::Tenant(TENANT_WRITE, executions::retry),
+        "run what failed of an execution again",
+    ),
 ];
 
 impl Service for App {
@@ -175,8 +223,11 @@ impl Service for App {
         router::find(ROUTES, method, path)
     }
 
-    fn stream_limit(&self, _routed: Routed, content_type: Option<&str>) -> StreamLimit {
-        upload::body_limit(self.max_package_size, content_type)
+    fn stream_limit(&self, routed: Routed, content_type: Option<&str>) -> StreamLimit {
+        match routed.body {
+            BodyKind::LargeJson => request_body::body_limit(),
+            BodyKind::Json | BodyKind::Stream => upload::body_limit(self.max_package_size, content_type),
+        }
     }
 
     fn may_be_stored(&self, path: &str) -> bool {

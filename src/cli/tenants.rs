@@ -13,7 +13,7 @@ pub enum TenantsAction {
     List { json: bool },
     Show { name: String },
     Password { name: String, password_file: Option<String> },
-    Remove { name: String },
+    Remove { name: String, force: bool },
 }
 
 /// Reads what follows `tenants`: an action, and flags of settings.
@@ -40,7 +40,7 @@ pub fn parse(arguments: Arguments, literal: Vec<String>) -> Result<(TenantsActio
             name: given.operand("NAME")?,
             password_file: given.flags.value("--password-file"),
         },
-        _ => TenantsAction::Remove { name: given.operand("NAME")? },
+        _ => TenantsAction::Remove { name: given.operand("NAME")?, force: given.flags.switch("--force") },
     };
     Ok((action, settings))
 }

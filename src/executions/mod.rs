@@ -1,7 +1,11 @@
 //! Executions: runs of workflows. Their tables are the queue, and the only truth about what has run.
 
+mod answer;
+pub mod handlers;
 pub mod news;
+pub mod request_body;
 pub mod store;
+pub mod waiting;
 
 use crate::engine::graph::{TaskOutcome, TaskState};
 

@@ -28,6 +28,12 @@ impl Once {
     pub fn single(self) -> Option<String> {
         self.value.filter(|_| !self.spoiled)
     }
+
+    /// The same for a field that may not be overlooked: one that is spoiled is empty.
+    pub fn single_or_empty(self) -> Option<String> {
+        let spoiled = self.spoiled;
+        self.value.map(|value| if spoiled { String::new() } else { value })
+    }
 }
 
 /// What the field lines say that matters here.
@@ -46,6 +52,7 @@ pub struct Fields {
     pub authorization: Once,
     pub content_type: Once,
     pub if_none_match: Once,
+    pub idempotency_key: Once,
 }
 
 impl Fields {
@@ -85,6 +92,9 @@ impl Fields {
                 self.hosts += 1;
             }
             Some(b'i') if is("if-none-match") => self.if_none_match.set(value, text),
+            Some(b'i') if is("idempotency-key") => {
+                self.idempotency_key.set(value, |byte| byte.is_ascii_graphic());
+            }
             Some(b't') if is("transfer-encoding") => {
                 self.has_coding = true;
                 self.codings.extend(elements(value).map(|coding| coding.to_ascii_lowercase()));

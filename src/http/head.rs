@@ -46,6 +46,8 @@ pub struct Head {
     pub authorization: Option<String>,
     pub content_type: Option<String>,
     pub if_none_match: Option<String>,
+    /// Empty where it came twice, or has more than visible ASCII.
+    pub idempotency_key: Option<String>,
     /// The body has a coding (RFC 9110, 8.4), which no handler undoes.
     pub has_content_coding: bool,
 }
@@ -67,6 +69,7 @@ impl Head {
             has_content_coding: self.has_content_coding,
             body,
             if_none_match: self.if_none_match.as_deref(),
+            idempotency_key: self.idempotency_key.as_deref(),
             upload: Cell::new(None),
             client: info.client,
             deadline: info.deadline,
@@ -266,6 +269,7 @@ fn check(
         authorization: seen.authorization.single(),
         content_type: seen.content_type.single(),
         if_none_match: seen.if_none_match.single(),
+        idempotency_key: seen.idempotency_key.single_or_empty(),
         has_content_coding: seen.has_content_coding,
     })
 }

@@ -20,7 +20,7 @@ impl ParkedResponse {
     /// Hands an answer to the one it waits for, unless the event loop has answered in the worker's stead.
     pub fn park(server: &Arc<ServerContext>, peer: Arc<Peer>, info: RequestInfo, mut response: Response) {
         let Some(park) = response.park.take() else { return };
-        if peer.park() {
+        if peer.park(response.parked_until) {
             park(ParkedResponse { server: Arc::clone(server), peer, info, response });
         }
     }

@@ -35,8 +35,9 @@ pub enum Stage {
     Queued,
     /// A worker has begun with it: taken back, it may be carried out all the same.
     Begun,
-    /// Its answer is ready, and waits for something that needs no worker.
-    Parked,
+    /// Its answer waits for something that needs no worker, if need be until this moment; `None`: for as long as answers of
+    /// its kind may.
+    Parked(Option<Instant>),
 }
 
 impl Peer {
@@ -93,9 +94,9 @@ impl Peer {
         self.move_to(Stage::Begun)
     }
 
-    /// The answer is ready and waits. `false`: the event loop has answered in the worker's stead.
-    pub fn park(&self) -> bool {
-        self.move_to(Stage::Parked)
+    /// The answer waits. `false`: the event loop has answered in the worker's stead.
+    pub fn park(&self, until: Option<Instant>) -> bool {
+        self.move_to(Stage::Parked(until))
     }
 
     fn move_to(&self, next: Stage) -> bool {

@@ -20,6 +20,7 @@ pub struct Job {
     pub authorization: Option<String>,
     pub content_type: Option<String>,
     pub if_none_match: Option<String>,
+    pub idempotency_key: Option<String>,
     pub has_content_coding: bool,
     /// `None` for the server's own probe.
     pub routed: Option<Routed>,

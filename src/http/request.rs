@@ -20,6 +20,8 @@ pub struct Request<'a> {
     pub content_type: Option<&'a str>,
     /// What the client has already (RFC 9110, 13.1.2).
     pub if_none_match: Option<&'a str>,
+    /// What makes a request that is sent twice one; empty where it came twice, or has more than visible ASCII.
+    pub idempotency_key: Option<&'a str>,
     /// The body has a content coding, which no handler undoes.
     pub has_content_coding: bool,
     pub body: &'a [u8],

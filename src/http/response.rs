@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use serde_json::json;
@@ -24,6 +24,8 @@ pub struct Response {
     pub download: Option<Download>,
     /// Where the answer may not be given yet: who takes it, and completes it later.
     pub park: Option<Park>,
+    /// Until when it may wait then; `None`: for as long as answers of its kind may.
+    pub parked_until: Option<Instant>,
     /// What has to be done where the client cannot be given this answer.
     pub if_undelivered: Option<IfUndelivered>,
     /// The key that asked, for the access log, where there is a valid one.
@@ -81,6 +83,15 @@ impl Response {
     pub fn parked(mut self, park: impl FnOnce(ParkedResponse) + Send + 'static) -> Response {
         self.park = Some(Box::new(park));
         self
+    }
+
+    /// The same, where it may have to wait until this moment, whatever answers of its kind may.
+    pub fn parked_until(
+        self,
+        until: Instant,
+        park: impl FnOnce(ParkedResponse) + Send + 'static,
+    ) -> Response {
+        Response { parked_until: Some(until), ..self.parked(park) }
     }
 
     /// The same answer, with what has to be done where the client cannot be given it.

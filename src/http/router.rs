@@ -24,6 +24,8 @@ pub struct Route<E> {
 pub enum BodyKind {
     /// None, or one of at most `head::BODY_LIMIT`, which handlers get in memory.
     Json,
+    /// The same, and a larger one or one in chunks as a stream.
+    LargeJson,
     /// One within `Service::stream_limit`, which handlers get as a file. The client is authorized before it sends
     /// any of it.
     Stream,

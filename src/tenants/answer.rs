@@ -1,5 +1,7 @@
 //! The JSON objects that show a tenant, over HTTP and on the command line.
 
+use std::time::Instant;
+
 use serde::Serialize;
 
 use super::connection_string::ConnectionString;
@@ -7,8 +9,10 @@ use super::role::removed_name;
 use super::store::{Removal, TenantRow};
 use super::{Limits, Password};
 use crate::auth::Tenant;
+use crate::executions;
 use crate::keys::expiry::format_rfc3339;
-use crate::workflows::store::Counts;
+use crate::store::{Store, StoreError};
+use crate::workflows;
 
 /// How a tenant's role logs in: this is all null where it has none.
 #[derive(Serialize)]
@@ -36,6 +40,26 @@ impl<'a> Made<'a> {
             password: Some(password.reveal()),
             connection_string: Some(string.reveal()),
         }
+    }
+}
+
+/// What a tenant has.
+#[derive(Serialize)]
+pub struct Counts {
+    #[serde(flatten)]
+    packages: workflows::store::Counts,
+    #[serde(flatten)]
+    executions: executions::store::tenant_counts::Counts,
+}
+
+impl Counts {
+    /// # Errors
+    /// See `StoreError`.
+    pub fn of(store: &Store, tenant: &Tenant, until: Instant) -> Result<Counts, StoreError> {
+        Ok(Counts {
+            packages: workflows::store::count(store, tenant, until)?,
+            executions: executions::store::tenant_counts::count(store, tenant, until)?,
+        })
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::answer::{Made, Removed, Shown};
+use super::answer::{Counts, Made, Removed, Shown};
 use super::creation::{self, Creation};
 use super::first_login::{FirstLogin, connection_string, first_login};
 use super::removal::{self, Left};
 use super::store::{self, PasswordChange, TABLE, TenantRow};
-use super::{NewTenant, OwnNames, Password, TenantName, no_role, role};
+use super::{NewTenant, OwnNames, Password, TenantName, no_role, role, unfinished};
 use crate::auth::Tenant;
 use crate::cli::table::{Fit, json_array, shown_json, table, terminal_width, timestamp};
 use crate::cli::{self, TenantsAction};
@@ -61,7 +61,9 @@ fn carry_out(action: &TenantsAction, settings: Load) -> Result<(), CommandError>
         TenantsAction::Password { name, password_file } => {
             set_password(settings, name, password_file.as_deref())
         }
-        TenantsAction::Remove { name } => remove(&Store::to_change(&settings()?, &[TABLE])?, name),
+        TenantsAction::Remove { name, force } => {
+            remove(&Store::to_change(&settings()?, &[TABLE])?, name, *force)
+        }
     }
 }
 
@@ -181,7 +183,7 @@ fn tenants_table(rows: &[TenantRow]) -> String {
 fn show(store: &Store, name: &str) -> Result<(), CommandError> {
     let tenant = find_tenant(store, name)?;
     let row = store::show(store, &tenant, until()).map_err(failed)?.ok_or_else(|| tenant_not_found(name))?;
-    let counts = workflows::store::count(store, &tenant, until()).map_err(failed)?;
+    let counts = Counts::of(store, &tenant, until()).map_err(failed)?;
     print(&Shown::with_counts(&row, &counts))
 }
 
@@ -204,9 +206,12 @@ fn set_password(settings: Load, name: &str, file: Option<&str>) -> Result<(), Co
     show_login("has another password", &Made::new(name, &username, &password, &string), name)
 }
 
-fn remove(store: &Store, name: &str) -> Result<(), CommandError> {
+fn remove(store: &Store, name: &str, force: bool) -> Result<(), CommandError> {
     let tenant = find_tenant(store, name)?;
-    let removal = store::remove(store, &tenant, until()).map_err(failed)?;
+    let removal = store::remove(store, &tenant, force, until()).map_err(failed)?;
+    if removal.value.has_unfinished {
+        return Err(Runtime(unfinished(&tenant, "--force")));
+    }
     tell_servers(store);
     if !removal.value.was_there {
         return Err(tenant_not_found(name));
@@ -230,6 +235,9 @@ fn drop_what_it_had(store: &Store, tenant: &Tenant) {
             format!("the role {} stays, without login: {}", role::removed_name(tenant.id()), shown(&why))
         }
         Ok(Left::Role { databases, .. }) => stays(&role::removed_name(tenant.id()), &databases),
+        Ok(Left::Running) => {
+            format!("{STILL_THERE}: tasks of it run; a server that runs ends them, and goes on with it")
+        }
         Ok(Left::More | Left::Taken) => format!("{STILL_THERE}; a server that runs goes on with it"),
         Err(error) => format!("{STILL_THERE}; a server that runs goes on with it ({error})"),
     };

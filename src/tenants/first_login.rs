@@ -70,7 +70,7 @@ fn take_back(store: &Store, new: &NewTenant, until: Instant) -> Result<(), Store
     // Another request may have removed it meanwhile, and a third one made another of its name.
     let found = find_tenant(store, new.name.as_str(), until)?.filter(|found| found.id() == new.id);
     if let Some(tenant) = found {
-        store::remove(store, &tenant, until)?;
+        store::remove(store, &tenant, true, until)?;
     }
     Ok(())
 }

@@ -5,21 +5,20 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::answer::{Made, Removed, Shown};
+use super::answer::{Counts, Made, Removed, Shown};
 use super::creation::{self, Creation};
 use super::first_login::{FirstLogin, connection_string, first_login};
 use super::store::{self, PasswordChange, TenantRow};
-use super::{LimitsChange, NewTenant, OwnNames, Password, TenantName, no_role};
+use super::{LimitsChange, NewTenant, OwnNames, Password, TenantName, no_role, unfinished};
 use crate::app::{App, Call};
 use crate::auth::Tenant;
 use crate::error::Error;
 use crate::http::response::Response;
 use crate::json_body::{know, object, text, wrong};
 use crate::keys::handlers::once_servers_know;
-use crate::paging::{self, cursor};
+use crate::paging::{self, cursor, given};
 use crate::postgres_link::describe;
 use crate::store::{Cause, StoreError};
-use crate::workflows;
 
 /// `POST /tenants`: makes a tenant, and shows its role's password, this once.
 pub fn create(app: &App, call: &Call<'_>) -> Result<Response, Error> {
@@ -93,7 +92,7 @@ pub fn change(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, E
 
 fn shown(app: &App, call: &Call<'_>, row: Option<TenantRow>, tenant: &Tenant) -> Result<Response, Error> {
     let row = row.ok_or_else(|| not_found(tenant))?;
-    let counts = workflows::store::count(&app.store, tenant, call.request.deadline)?;
+    let counts = Counts::of(&app.store, tenant, call.request.deadline)?;
     Ok(Response::json(200, &Shown::with_counts(&row, &counts))?)
 }
 
@@ -128,16 +127,25 @@ pub fn set_password(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Respo
 /// `DELETE /tenants/{tenant}`: once this has answered, no server lets one of its keys in, its role does not log in, and
 /// its names are free.
 pub fn remove(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
-    let removal = store::remove(&app.store, tenant, call.request.deadline);
+    let force = match given(call.request.query, "force", "true or false")? {
+        Some((value, wrong)) => value.parse().map_err(|_| wrong)?,
+        None => false,
+    };
+    let removal = store::remove(&app.store, tenant, force, call.request.deadline);
     // Also when it failed: it may have been carried out all the same.
     app.auth.cache.clear();
     let removal = removal.map_err(unable)?;
+    if removal.value.has_unfinished {
+        return Err(Error::Conflict(unfinished(tenant, "?force=true").into()));
+    }
     if !removal.value.was_there {
         // The client that removed it may still be waiting.
         return Ok(once_servers_know(app, call, not_found(tenant).into()));
     }
     log_change(call, tenant.name(), "tenant removed");
     app.tenant_removal.wake();
+    // Who waits for an execution of it hears that it is gone.
+    app.execution_changes.committed();
     // A failover may bring it back.
     if !removal.is_confirmed {
         return Err(Error::OutcomeUnknown(None));

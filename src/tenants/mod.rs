@@ -32,6 +32,12 @@ pub struct NewTenant {
     pub login: Option<(TenantName, Password)>,
 }
 
+/// Why it cannot be removed, unless with what makes it so all the same.
+fn unfinished(tenant: &Tenant, force: &str) -> String {
+    let name = tenant.name();
+    format!("executions of tenant '{name}' have not ended: wait for them, or cancel them with {force}")
+}
+
 /// Why there is no password to change.
 fn no_role(tenant: &Tenant) -> String {
     format!("tenant '{}' has no database role: it was made without username", tenant.name())

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::role::{has_role, has_schema, one_at_a_time, other_databases, removed_name};
 use super::role_lock::roll_back_prepared;
 use crate::app::App;
+use crate::executions::store::removal as executions;
 use crate::postgres_link::{end_sessions, quote_identifier};
 use crate::store::{Cause, Store, StoreError};
 use crate::workflows::store::removal::remove_some;
@@ -43,6 +44,8 @@ pub enum Left {
     },
     /// Another server is at it, or was.
     Taken,
+    /// Tasks that run, which their hosts are to end first.
+    Running,
 }
 
 /// A removed tenant of which something is left.
@@ -96,6 +99,10 @@ fn finish_all(app: &App, stop: &AtomicBool, known: &mut Known) -> Result<bool, S
                 tenant = name, role = removed_name(id), why = why;
                 "the role of a removed tenant stays, without login, since something depends on it"
             ),
+            Ok(Left::Running) => {
+                is_done = false;
+                app.execution_changes.committed();
+            }
             Ok(Left::Role { .. } | Left::More | Left::Taken) => {}
             Err(error @ StoreError::Unavailable(Cause::NoSession(..))) => return Err(error),
             Err(error) => {
@@ -142,9 +149,9 @@ pub fn unfinished(store: &Store, until: Instant) -> Result<Vec<Unfinished>, Stor
 /// Takes step after step of what is left of a tenant, as long as there is time.
 pub fn finish_until(store: &Store, id: Uuid, until: Instant) -> Result<Left, StoreError> {
     let mut left = Left::More;
-    while matches!(left, Left::More | Left::Taken) && Instant::now() < until {
+    while matches!(left, Left::More | Left::Taken | Left::Running) && Instant::now() < until {
         left = finish(store, id, until)?;
-        if left == Left::Taken {
+        if let Left::Taken | Left::Running = left {
             if is_gone(store, id, until)? {
                 return Ok(Left::Nothing);
             }
@@ -206,6 +213,11 @@ fn drop_next(transaction: &mut Transaction<'_>, id: Uuid, role: &str) -> Result<
     let keys = "DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE tenant = $1 LIMIT $2)";
     if transaction.execute(keys, &[&id, &ROWS_AT_ONCE])? > 0 {
         return Ok(Left::More);
+    }
+    match executions::remove_some(transaction, id)? {
+        executions::Left::Nothing => {}
+        executions::Left::More => return Ok(Left::More),
+        executions::Left::Running => return Ok(Left::Running),
     }
     if remove_some(transaction, id)? {
         return Ok(Left::More);

@@ -15,7 +15,7 @@ const MOST_CONNECTIONS: u32 = 10;
 
 const VIEWS: &str = include_str!("views.sql");
 /// What the comment on their schema is once they are as `VIEWS` makes them.
-const VIEWS_COMMENT: &str = "cloacinactl: views of V9";
+const VIEWS_COMMENT: &str = "cloacinactl: views of V11";
 
 /// Why the database would not give a tenant what it needs.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use super::role_lock::alone_with_role;
 use super::{Limits, LimitsChange, Password};
 use crate::auth::announcement::{notify, write_notifying};
 use crate::auth::{FIND_TENANT, Tenant};
+use crate::executions::store::removal::has_unfinished;
 use crate::paging::Position;
 use crate::postgres_link::end_sessions;
 use crate::store::{Committed, Store, StoreError, TableStatements};
@@ -44,10 +45,12 @@ pub enum PasswordChange {
 }
 
 /// What a removal came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Removal {
-    /// Another request had removed it before.
+    /// `false`: another request had removed it before.
     pub was_there: bool,
+    /// It stays, since executions of it have not ended.
+    pub has_unfinished: bool,
     /// Databases of the cluster in which its role still owns something.
     pub other_databases: Vec<String>,
 }
@@ -196,14 +199,21 @@ pub fn set_password(
 
 /// Removes a tenant: when this has returned, its keys are revoked, its role logs in no more, and both names are free.
 /// What was its own is dropped later; see `removal`.
-pub fn remove(store: &Store, tenant: &Tenant, until: Instant) -> Result<Committed<Removal>, StoreError> {
+///
+/// Executions that have not ended keep it from that, unless it is forced; then they are cancelled.
+pub fn remove(
+    store: &Store,
+    tenant: &Tenant,
+    is_forced: bool,
+    until: Instant,
+) -> Result<Committed<Removal>, StoreError> {
     write_notifying(store, until, |session, is_notifying| {
         if session.query_opt(SHOW, &[&tenant.id()])?.is_none() {
-            return Ok(Removal { was_there: false, other_databases: Vec::new() });
+            return Ok(Removal::default());
         }
         let role = role::find_role(&mut session.client, tenant.id())?;
         alone_with_role(&mut session.client, role.as_deref(), until, |transaction| {
-            remove_in(transaction, tenant, role.as_deref(), is_notifying)
+            remove_in(transaction, tenant, role.as_deref(), is_forced, is_notifying)
         })
     })
 }
@@ -212,14 +222,19 @@ fn remove_in(
     transaction: &mut Transaction<'_>,
     tenant: &Tenant,
     role: Option<&str>,
+    is_forced: bool,
     is_notifying: bool,
 ) -> Result<Removal, postgres::Error> {
     // A rotation that is under way and has made a key refers to the row: this waits for it, which the update would not.
     transaction.query_opt("SELECT FROM cloacina_tenants WHERE id = $1 FOR UPDATE", &[&tenant.id()])?;
+    // Nor is an execution made that it does not see.
+    if !is_forced && has_unfinished(transaction, tenant.id())? {
+        return Ok(Removal { was_there: true, has_unfinished: true, ..Removal::default() });
+    }
     let gone = "UPDATE cloacina_tenants SET removed_at = now() WHERE id = $1 AND removed_at IS NULL";
     let was_there = transaction.execute(gone, &[&tenant.id()])? == 1;
     if !was_there {
-        return Ok(Removal { was_there, other_databases: Vec::new() });
+        return Ok(Removal::default());
     }
     transaction.execute(
         "UPDATE api_keys SET revoked_at = now() WHERE tenant = $1 AND revoked_at IS NULL",
@@ -234,5 +249,5 @@ fn remove_in(
     }
     role::disable(transaction, tenant.id())?;
     let other_databases = role::other_databases(transaction, &role::removed_name(tenant.id()))?;
-    Ok(Removal { was_there, other_databases })
+    Ok(Removal { was_there, has_unfinished: false, other_databases })
 }

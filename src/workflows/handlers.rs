@@ -4,17 +4,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use uuid::Uuid;
-
 use super::answer::{Deleted, Detail, Item, Listing, Paused};
 use super::manifest::{Found, Manifest};
 use super::names::{Version, WorkflowName};
-use super::store::{self, Archive};
+use super::store::{self, Archive, Deletion};
 use crate::app::{App, Call};
 use crate::auth::Tenant;
+use crate::change_log::ChangeLog;
 use crate::error::Error;
 use crate::http::download::Download;
-use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::paging::{self, cursor, given};
 use crate::terminal::start_of;
@@ -112,8 +110,15 @@ pub fn delete(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, E
     let (name, version) = named(call)?;
     let deleted = store::delete(&app.store, tenant, &name, &version, call.request.deadline)?;
     let version = version.to_string();
-    if !deleted.value {
-        return Err(version_not_found(name.as_str(), &version));
+    match deleted.value {
+        Deletion::Deleted => {}
+        Deletion::NotFound => return Err(version_not_found(name.as_str(), &version)),
+        Deletion::Used => {
+            let line = format!(
+                "an execution of version {version} of workflow '{name}' has not ended: wait for it, or cancel it"
+            );
+            return Err(Error::Conflict(line.into()));
+        }
     }
     ChangeLog::of(call).log(tenant, "package deleted", name.as_str(), Some(&version));
     // Which removes the bytes.
@@ -141,6 +146,9 @@ fn set_paused(app: &App, call: &Call<'_>, tenant: &Tenant, paused: bool) -> Resu
     if !changed.value {
         return Err(workflow_not_found(text));
     }
+    if !paused {
+        app.execution_changes.committed();
+    }
     let what = if paused { "workflow paused" } else { "workflow resumed" };
     ChangeLog::of(call).log(tenant, what, name.as_str(), None);
     if !changed.is_confirmed {
@@ -164,45 +172,6 @@ fn workflow_not_found(name: &str) -> Error {
 fn version_not_found(name: &str, version: &str) -> Error {
     let (name, version) = (start_of(name), start_of(version));
     Error::NotFound(format!("version '{version}' of workflow '{name}' not found").into())
-}
-
-/// Who asks for a change, for its line in the log, which may come after the request's own time.
-pub struct ChangeLog {
-    by: Uuid,
-    by_name: String,
-    client: std::net::IpAddr,
-    request_id: String,
-}
-
-impl ChangeLog {
-    pub fn of(call: &Call<'_>) -> ChangeLog {
-        let Request { client, id, .. } = call.request;
-        let principal = &call.principal;
-        ChangeLog {
-            by: principal.id,
-            by_name: principal.name.clone(),
-            client: *client,
-            request_id: (*id).to_owned(),
-        }
-    }
-
-    pub fn request_id(&self) -> &str {
-        &self.request_id
-    }
-
-    /// Who did what to which workflow, and to which version where it was one.
-    pub fn log(&self, tenant: &Tenant, what: &str, workflow: &str, version: Option<&str>) {
-        log::info!(
-            tenant = tenant.name(),
-            workflow = workflow,
-            version = version,
-            by:% = self.by,
-            by_name = &*self.by_name,
-            client:% = self.client,
-            request_id = &*self.request_id;
-            "{what}"
-        );
-    }
 }
 
 #[cfg(test)]

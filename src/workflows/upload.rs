@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::answer::{Refused, Uploaded};
 use super::check::{Body, Checked, Form, check, check_limit, too_large};
-use super::handlers::ChangeLog;
 use super::multipart;
 use super::store::removal::clear_deleted;
 use super::store::upload::{Kept, MOST_VERSIONS, NewPackage, Refusal, keep};
 use crate::app::{App, Call};
 use crate::auth::Tenant;
+use crate::change_log::ChangeLog;
 use crate::error::Error;
 use crate::http::error::Error as HttpError;
 use crate::http::parked_response::ParkedResponse;

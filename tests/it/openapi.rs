@@ -81,7 +81,7 @@ const NOTHING: &str = "00000000-0000-4000-8000-000000000000";
 fn path_of(pattern: &str, id: &str) -> String {
     let (tenant, id) = id.split_once('/').unwrap_or(("acme", id));
     let (name, version) = id.split_once('@').unwrap_or((id, "1.0.0"));
-    let path = pattern.replace("{tenant}", tenant).replace("{id}", id);
+    let path = pattern.replace("{tenant}", tenant).replace("{id}", id).replace("{task}", "only");
     path.replace("{name}", name).replace("{version}", version)
 }
 
@@ -169,6 +169,20 @@ fn expect_fit(document: &Value, schema: &Value, value: &Value, place: &str) {
                 })
             }
             "const" => value == expected,
+            "anyOf" => {
+                let required = |schema: &Value| resolved(document, schema)["required"].clone();
+                let has_all = |schema: &&Value| {
+                    required(schema)
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .all(|name| value.get(name.as_str().unwrap()).is_some())
+                };
+                let fitting = expected.as_array().unwrap().iter().find(has_all);
+                let fitting = fitting.unwrap_or_else(|| panic!("{place}: {value} is none of {expected}"));
+                expect_fit(document, fitting, value, place);
+                true
+            }
             "enum" => expected.as_array().unwrap().contains(value),
             "minLength" => length() >= expected.as_u64().unwrap(),
             "maxLength" => length() <= expected.as_u64().unwrap(),

@@ -187,6 +187,10 @@ Do not serve: say what a start would find in configuration, files and database, 
         name: "tenants remove",
         summary: "remove a tenant with its keys, role and schema",
         text: include_str!("../help/tenants-remove.txt"),
+        flags: &[Flag::switch(
+            "--force",
+            "Cancel its executions that have not ended, which keep it from being removed.",
+        )],
         operands: &[NAME],
         ..TENANTS
     },

@@ -6,9 +6,17 @@ pub mod claim;
 mod context;
 pub mod counts;
 pub mod create;
+pub mod events;
+pub mod listing;
 mod locked;
+pub mod log;
+mod merge;
+pub mod removal;
 pub mod retry;
 mod save;
+pub mod show;
+pub mod tenant_counts;
+pub mod waiting;
 
 /// The timeline of the database, which a failover changes.
 macro_rules! timeline {

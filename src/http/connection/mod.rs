@@ -187,7 +187,7 @@ impl Connection {
             // They are few, and end when their client stalls.
             Phase::Uploading | Phase::Storing(_) | Phase::Fetching(_) => None,
             // A client that has finished sending may be gone, and an answer that waits would keep its place for it.
-            Phase::Serving if self.client_finished && self.peer.stage() == Some(Stage::Parked) => {
+            Phase::Serving if self.client_finished && matches!(self.peer.stage(), Some(Stage::Parked(_))) => {
                 self.serving.as_ref().map(|info| (true, info.read_at))
             }
             Phase::Serving => self.peer.idle_since().map(|since| (true, since)),

@@ -99,11 +99,18 @@ impl Connection {
                 Some((head, length)) => {
                     self.start += length;
                     let receiving = Receiving::new(context, &self.peer, head, now);
-                    if let Ok(Some(routed @ Routed { body: BodyKind::Stream, .. })) = receiving.routed {
+                    let fits = matches!(receiving.head.body, Body::Length(length) if length <= BODY_LIMIT);
+                    if let Ok(Some(routed)) = receiving.routed
+                        && match routed.body {
+                            BodyKind::Json => false,
+                            BodyKind::LargeJson => !fits,
+                            BodyKind::Stream => true,
+                        }
+                    {
                         self.ask_for_authorization(context, receiving, routed);
                         return Ok(true);
                     }
-                    if matches!(receiving.head.body, Body::Length(length) if length > BODY_LIMIT) {
+                    if !fits && receiving.head.body != Body::Chunked {
                         self.receiving = Some(Box::new(receiving));
                         return Err(Error::ContentTooLarge(BODY_LIMIT));
                     }

@@ -72,10 +72,13 @@ impl Connection {
         let Some(info) = &self.serving else { return NextAction::Wait };
         let waited = now.saturating_duration_since(info.read_at);
         let is_over = |stage| {
+            if let Stage::Parked(Some(until)) = stage {
+                return now >= until;
+            }
             waited
                 >= match info {
                     RequestInfo { route: PROBE, .. } => PROBE_PATIENCE,
-                    upload if upload.is_upload && stage == Stage::Parked => {
+                    upload if upload.is_upload && matches!(stage, Stage::Parked(_)) => {
                         context.rules.deadlines.answer_to_upload
                     }
                     change if change.is_change && stage != Stage::Queued => {
@@ -91,7 +94,7 @@ impl Connection {
         context.server.status.metrics.requests_in_flight.dec();
         if let Some(info) = self.serving.take() {
             let error = match stage {
-                Stage::Begun | Stage::Parked if info.is_change => Error::OutcomeUnknown,
+                Stage::Begun | Stage::Parked(_) if info.is_change => Error::OutcomeUnknown,
                 _ => Error::NoAnswer,
             };
             self.respond(context, &error.response(), &RequestInfo { keep_alive: false, ..info }, false);

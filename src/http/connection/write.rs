@@ -64,6 +64,7 @@ impl Connection {
             authorization: head.authorization.clone(),
             content_type: head.content_type.clone(),
             if_none_match: head.if_none_match.clone(),
+            idempotency_key: head.idempotency_key.clone(),
             has_content_coding: head.has_content_coding,
             routed,
             step,

@@ -23,9 +23,12 @@ fn a_task_is_tried_again_as_often_as_it_may_be() {
     let ended = lab.ended(&id);
     assert_eq!(ended["status"], "Failed");
     assert_eq!(ended["error"], "task `never` failed: exit code 7");
-    for (task, status, attempts) in
-        [("third", "Completed", 3), ("never", "Failed", 3), ("allowed", "Failed", 1), ("after", "Completed", 1)]
-    {
+    for (task, status, attempts) in [
+        ("third", "Completed", 3),
+        ("never", "Failed", 3),
+        ("allowed", "Failed", 1),
+        ("after", "Completed", 1),
+    ] {
         let found = find(&ended, task);
         assert_eq!((&found["status"], &found["attempts"]), (&json!(status), &json!(attempts)), "{found}");
     }
@@ -129,7 +132,8 @@ fn a_retry_runs_what_failed_and_what_is_behind_it() {
     lab.post(&format!("executions/{id}/retry"), "").expect_status(202);
     wait_for("it to complete", || (lab.execution(&id)["status"] == "Completed").then_some(()));
     let ended = lab.execution(&id);
-    let attempts: Vec<_> = ["good", "bad", "last"].iter().map(|id| find(&ended, id)["attempts"].clone()).collect();
+    let attempts: Vec<_> =
+        ["good", "bad", "last"].iter().map(|id| find(&ended, id)["attempts"].clone()).collect();
     assert_eq!(attempts, [1, 2, 1]);
     assert_eq!(lab.written("context"), "{\"from\":\"good\"}\n");
     assert_eq!(lab.written("good"), "x\n");

@@ -56,7 +56,10 @@ fn a_host_that_was_forgotten_ends_what_it_ran_before_it_claims() {
     wait_for("the first one to be ended", || (!fs::exists(format!("/proc/{first}")).unwrap()).then_some(()));
     lab.allow("go");
     let ended = lab.ended(&id);
-    assert_eq!((ended["status"].as_str(), find(&ended, "only")["attempts"].as_u64()), (Some("Completed"), Some(2)));
+    assert_eq!(
+        (ended["status"].as_str(), find(&ended, "only")["attempts"].as_u64()),
+        (Some("Completed"), Some(2))
+    );
     wait_for("both hosts", || (hosts(&lab).len() == 2).then_some(()));
     assert!(!lab.written("ledger").contains("end only 1"));
     drop(other);

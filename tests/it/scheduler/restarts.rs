@@ -24,14 +24,19 @@ fn supervisors(lab: &Lab) -> Vec<String> {
 #[test]
 fn tasks_outlive_a_server_that_is_killed() {
     let lab = Lab::start(4);
-    lab.upload("long", "", &[("a", WAITS, ""), ("b", WAITS, ""), ("after", "true", "dependencies = [\"a\", \"b\"]")]);
+    lab.upload(
+        "long",
+        "",
+        &[("a", WAITS, ""), ("b", WAITS, ""), ("after", "true", "dependencies = [\"a\", \"b\"]")],
+    );
     let id = lab.execute("long", "");
     wait_for("both to run", || (lab.written("ledger").lines().count() == 2).then_some(()));
     let lab = lab.restart(4);
     lab.allow("go");
     let ended = lab.ended(&id);
     assert_eq!(ended["status"], "Completed", "{ended:#}");
-    let mut ledger: Vec<_> = lab.written("ledger").lines().map(|line| line[..line.len().min(10)].to_owned()).collect();
+    let mut ledger: Vec<_> =
+        lab.written("ledger").lines().map(|line| line[..line.len().min(10)].to_owned()).collect();
     ledger.sort();
     assert_eq!(ledger.len(), 4, "{ledger:?}");
     for task in ["a", "b", "after"] {
@@ -42,7 +47,11 @@ fn tasks_outlive_a_server_that_is_killed() {
 #[test]
 fn what_ended_without_a_server_is_taken_over() {
     let lab = Lab::start(4);
-    lab.upload("long", "", &[("a", &format!("{WAITS}; echo '{{\"x\":1}}' >$CLOACINA_OUTPUT; echo done"), "")]);
+    lab.upload(
+        "long",
+        "",
+        &[("a", &format!("{WAITS}; echo '{{\"x\":1}}' >$CLOACINA_OUTPUT; echo done"), "")],
+    );
     let id = lab.execute("long", "");
     lab.written("ledger");
     let mut lab = lab;

@@ -72,7 +72,11 @@ fn many_executions_of_a_wide_workflow_end() {
 #[test]
 fn an_output_that_is_none_fails_the_task() {
     let lab = Lab::start(2);
-    lab.upload("out", "", &[("bad", "echo '[1]' >\"$CLOACINA_OUTPUT\"", ""), ("after", "true", "dependencies = [\"bad\"]")]);
+    lab.upload(
+        "out",
+        "",
+        &[("bad", "echo '[1]' >\"$CLOACINA_OUTPUT\"", ""), ("after", "true", "dependencies = [\"bad\"]")],
+    );
     let ended = lab.run("out", "");
     assert_eq!(ended["status"], "Failed", "{ended:#}");
     assert!(find(&ended, "bad")["error"].as_str().unwrap().contains("object"), "{ended:#}");
@@ -86,7 +90,10 @@ fn a_context_that_grows_too_large_fails_its_task() {
     let parts = ["a", "b", "c", "d", "e"].map(|id| (id, script, ""));
     let all: Vec<_> = parts
         .into_iter()
-        .chain([("few", "true", "dependencies = [\"a\", \"b\", \"c\", \"d\"]"), ("all", "true", "dependencies = [\"a\", \"b\", \"c\", \"d\", \"e\"]")])
+        .chain([
+            ("few", "true", "dependencies = [\"a\", \"b\", \"c\", \"d\"]"),
+            ("all", "true", "dependencies = [\"a\", \"b\", \"c\", \"d\", \"e\"]"),
+        ])
         .collect();
     lab.upload("large", "", &all);
     let ended = lab.run("large", "");
