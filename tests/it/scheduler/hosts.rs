@@ -9,7 +9,9 @@ use crate::support::wait_for;
 
 fn forget(lab: &Lab, host: &str) {
     let url = lab.site.database.url();
-    let command = cloacinactl(["hosts", "forget", host, "--database-url", &url]);
+    let home = Directory::new();
+    let home = home.path().to_str().unwrap();
+    let command = cloacinactl(["--home", home, "hosts", "forget", host, "--database-url", &url]);
     Process::start(command).ended().expect_code(0);
 }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::engine::task::{is_root, made_up_user};
+use crate::engine::task::is_root;
 use crate::support::directory::Directory;
 use crate::support::http::Response;
 use crate::support::package::{archive, upload};
@@ -43,9 +43,8 @@ pub fn start_with<const N: usize>(
     arguments: [&str; N],
 ) -> Server {
     let slots = slots.to_string();
-    let user = made_up_user().to_string();
     let start = Start::on(database).home(home).arguments(["--task-slots", &slots, "--sandbox", "partial"]);
-    let start = if is_root() { start.arguments(["--task-user", &user]) } else { start };
+    let start = if is_root() { start.arguments(["--task-user", "nobody"]) } else { start };
     start.arguments(arguments).serving()
 }
 
