@@ -247,7 +247,8 @@ pub fn left_of_forgotten(
     })
 }
 
-/// Whether any host starts what is to be executed.
+/// Whether any host starts what is to be executed. An obstacle names paths and addresses of the server's, which are for its
+/// admins alone.
 pub fn who_runs_tasks(store: &Store, until: Instant) -> Result<Runners, StoreError> {
     store.read(until, |session| {
         let row = session.query_opt(RUNNERS, &[])?;
