@@ -5,6 +5,10 @@
 # usage: scripts/install.sh [--dry-run] [--root DIR] [--database-url-file FILE] BINARY
 #        scripts/install.sh --uninstall [--purge] [--dry-run] [--root DIR]
 #
+# The first time, the service is set to run tasks of workflows, as many at once as there are processors, and to do so with
+# --sandbox partial where the whole sandbox cannot be held: it says then what stays open. `cloacinactl config set task_slots 0`
+# turns that off; later runs leave it as it is.
+#
 # BINARY                    the program to install, such as target/release/cloacinactl
 # --database-url-file FILE  the file that holds the database's URL; else the one of the last time is kept, or asked for
 # --uninstall               removes program and units; data, secrets, settings and the user stay
@@ -208,6 +212,8 @@ if ! is_ours "$secret" 600 || [ "$(cat "$secret")" != "$url" ]; then
         mv -f "$new" "$secret"
     fi
 fi
+is_first=no
+[ -e "$program" ] || is_first=yes
 before=$changes
 place "$binary" "$program" 755
 program_changed=$((changes - before))
@@ -222,6 +228,33 @@ if systemd_runs; then
             systemctl enable --quiet "$unit"
         fi
     done
+fi
+
+# --- tasks of workflows ---------------------------------------------------------------------------------------------
+
+# Runs the program as the service does, with the database's URL where only the service's user can see it.
+as_service() {
+    DATABASE_URL=$url setpriv --reuid="$user" --regid="$user" --clear-groups -- "$program" --home "$data" "$@" </dev/null
+}
+
+# Why the service would run no task with these flags.
+obstacle() {
+    as_service serve --check --task-slots 1 "$@" 2>&1 >/dev/null | sed -n 's/^cloacinactl: no task would run here: //p' || :
+}
+
+if systemd_runs && [ "$is_first" = yes ] && ! grep -qs '^ *task_slots' "$data/config.toml" &&
+    act "let the service run tasks, $(nproc) at a time"; then
+    install -d -m 700 -o "$user" -g "$user" "$data"
+    as_service config set task_slots "$(nproc)"
+    why=$(obstacle)
+    if [ -n "$why" ] && [ -z "$(obstacle --sandbox partial)" ]; then
+        as_service config set sandbox partial
+        say "with --sandbox partial, since the whole sandbox cannot be held: $why"
+        as_service serve --check --task-slots 1 --sandbox partial 2>/dev/null |
+            sed -n 's/^ok: open to tasks: /install: open to tasks: /p' || :
+    elif [ -n "$why" ]; then
+        say "but none will run: $why"
+    fi
 fi
 
 # --- what to do next ------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@
 # usage: scripts/quickstart.sh [flags of `cloacinactl serve`]
 #
 # The private PostgreSQL's URL is written into config.toml of the server's home, unless a URL is there already, so that
-# other commands of cloacinactl find it.
+# other commands of cloacinactl find it. Tasks of workflows run, as many at the same time as there are processors, and end
+# with the server; where the sandbox cannot be held whole, it says what stays open.
 #
 # DATABASE_URL              use that PostgreSQL; nothing else is started
 # CLOACINACTL_BIN           use that binary instead of building one
@@ -181,6 +182,50 @@ fi
 
 # --- the server -----------------------------------------------------------------------------------------------------
 
+# Whether the caller gave a flag.
+has_flag() {
+    local flag
+    for flag in "${given[@]}"; do
+        case $flag in
+        --) return 1 ;;
+        "$1" | "$1"=*) return 0 ;;
+        esac
+    done
+    return 1
+}
+
+# Whether a setting has this default, which neither a flag nor a variable nor config.toml changes.
+is_default() {
+    local value
+    if has_flag "--${1//_/-}"; then return 1; fi
+    value=$("$binary" "${home[@]}" config get "$1" 2>/dev/null) || value=
+    [ "$value" = "$2" ]
+}
+
+# Why no task would run with the flags so far and these.
+obstacle() {
+    "$binary" serve --check "${flags[@]}" "$@" "${given[@]}" 2>&1 >/dev/null </dev/null |
+        sed -n 's/^cloacinactl: no task would run here: //p' || :
+}
+
+# What the server runs tasks with, where the caller says nothing of it: as many as there are processors, which end with it.
+flags=()
+choose_flags() {
+    local why
+    if is_default task_slots 0; then flags+=(--task-slots "$(nproc)"); fi
+    if is_default stop_tasks ''; then flags+=(--stop-tasks); fi
+    if [ "$(id -u)" = 0 ] && is_default task_user ''; then flags+=(--task-user nobody); fi
+    why=$(obstacle)
+    if [ -n "$why" ] && is_default sandbox required && [ -z "$(obstacle --sandbox partial)" ]; then
+        flags+=(--sandbox partial)
+        say "tasks run with --sandbox partial, which leaves open to them:"
+        "$binary" serve --check "${flags[@]}" "${given[@]}" 2>/dev/null </dev/null | sed -n 's/^ok: open to tasks: /  /p' >&2 || :
+    elif [ -n "$why" ]; then
+        say "no task will run here: $why"
+    fi
+}
+choose_flags
+
 # Hands on what the server prints, and says what to type once all its endpoints are listed.
 narrate() {
     # Goes when the server goes, not before it.
@@ -236,7 +281,7 @@ server=
 stop_server() { [ -z "$server" ] || kill -s TERM "$server" 2>/dev/null || :; }
 trap stop_server INT TERM HUP
 # The private PostgreSQL's URL is for the environment alone; a flag of the caller's comes before it.
-"$binary" serve "$@" </dev/null > >(narrate) &
+"$binary" serve "${flags[@]}" "$@" </dev/null > >(narrate) &
 server=$!
 status=0
 wait "$server" || status=$?

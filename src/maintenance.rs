@@ -76,7 +76,7 @@ fn maintain(app: &App, stop: &AtomicBool) {
     let limit = app.database_timeout;
     let mut next_count = Instant::now();
     let mut next_silent = Instant::now();
-    let mut silent = Silent::default();
+    let mut silent = SilentHosts::default();
     let mut stops = false;
     while !stops {
         // Looked at first: what was answered until then is in the last writing.
@@ -114,14 +114,29 @@ fn count_tasks(app: &App, limit: Duration) {
     }
 }
 
+/// What was last known of them.
+#[derive(Default)]
+struct SilentHosts {
+    known: Silent,
+    /// The database could not be asked the last time: hosts could not be heard of either.
+    was_away: bool,
+}
+
 /// Names hosts in the log that have become silent or are back, and counts them for `/ready` and the metrics.
-fn ask_for_silent_hosts(app: &App, before: &mut Silent, limit: Duration) {
+fn ask_for_silent_hosts(app: &App, last: &mut SilentHosts, limit: Duration) {
     let silent = match hosts::store::silent(&app.store, Instant::now() + limit) {
         Ok(silent) => silent,
-        Err(error) => return log::debug!("cannot ask for silent hosts: {error}"),
+        Err(error) => {
+            last.was_away = true;
+            return log::debug!("cannot ask for silent hosts: {error}");
+        }
     };
+    if std::mem::take(&mut last.was_away) {
+        return;
+    }
     app.warnings.set_silent_hosts(silent.count);
     app.status.metrics.tasks.hosts_silent.set(i64::try_from(silent.count).unwrap_or(i64::MAX));
+    let before = &mut last.known;
     for host in silent.names.iter().filter(|name| !before.names.contains(name)) {
         log::warn!(
             host:%;

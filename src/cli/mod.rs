@@ -480,6 +480,9 @@ mod tests {
             (&["keys", "create", "x"], "unexpected argument `x`; see `cloacinactl keys create --help`"),
             (&["keys", "rotate", "a", "b"], "unexpected argument `b`"),
             (&["keys", "rotate", ""], "`keys rotate` takes one ID"),
+            (&["hosts"], "`hosts` needs an action, one of list, forget"),
+            (&["hosts", "forget"], "`hosts forget` takes one NAME"),
+            (&["hosts", "forgte", "a"], "unknown action `forgte` (did you mean `forget`?)"),
             (&["tenants"], "`tenants` needs an action, one of create, list, show, password, remove"),
             (&["tenants", "create"], "`tenants create` takes one NAME"),
             (

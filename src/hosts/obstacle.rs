@@ -1,8 +1,12 @@
 //! What keeps a host from running tasks, and what tasks could reach on it that they should not.
 
 use std::fmt::Write as _;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::config::Settings;
+use crate::engine::attempt::TaskUser;
 use crate::engine::sandbox::{self, Mode, Sandbox};
 use crate::engine::task_user;
 use crate::postgres_link::open_without_password;
@@ -17,6 +21,14 @@ const INSTEAD: &str = "`--sandbox partial` runs tasks all the same, and lists wh
 /// Why no task may run here, and what to change.
 pub fn obstacle(settings: &Settings) -> Result<Vec<String>, String> {
     let user = task_user::of_process(settings.task_user.as_deref())?;
+    if let Some(directory) = user.as_ref().and_then(|user| closed_above(&settings.home, user)) {
+        return Err(format!(
+            "the user of tasks cannot pass through {} to what the server keeps for them in its home {}: put that elsewhere \
+             with --home, such as below /var/lib",
+            directory.display(),
+            settings.home.display()
+        ));
+    }
     let mode = settings.sandbox;
     let mut open = sandbox::probe(mode)?;
     if mode == Mode::Off {
@@ -48,6 +60,21 @@ pub fn tell(mode: Mode, open: &[String]) {
         (_, []) => log::info!("--sandbox {}: tasks are kept to what is theirs", mode.name()),
         (_, open) => log::warn!("--sandbox {}: open to tasks: {}", mode.name(), open.join("; ")),
     }
+}
+
+/// The directory above the home that lets this user not pass, by its mode. The home itself is the server's to open.
+fn closed_above(home: &Path, user: &TaskUser) -> Option<PathBuf> {
+    let home = fs::canonicalize(home).unwrap_or_else(|_| home.to_owned());
+    let lets_pass = |metadata: &Metadata| {
+        let bit = match (metadata.uid(), metadata.gid()) {
+            (owner, _) if owner == user.uid => 0o100,
+            (_, group) if group == user.gid || user.groups.contains(&group) => 0o010,
+            _ => 0o001,
+        };
+        metadata.mode() & bit != 0
+    };
+    let is_closed = |path: &&Path| fs::metadata(path).is_ok_and(|metadata| !lets_pass(&metadata));
+    home.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).find(is_closed).map(Path::to_owned)
 }
 
 fn secrets_on_command_line(settings: &Settings) -> Option<(String, String)> {
@@ -102,5 +129,25 @@ mod tests {
         let at = |home: &str| readable_home(&Settings { home: home.into(), ..Settings::default() });
         assert!(at("/opt/cloacina").unwrap().0.contains("/opt/cloacina"));
         assert_eq!(at("/var/lib/cloacina"), None);
+    }
+
+    #[test]
+    fn a_directory_that_the_user_of_tasks_cannot_pass_is_found() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let top = std::env::temp_dir().join(format!("cloacina-closed-{}", std::process::id()));
+        let home = top.join("closed/home");
+        fs::create_dir_all(&home).unwrap();
+        let set = |mode| fs::set_permissions(top.join("closed"), fs::Permissions::from_mode(mode)).unwrap();
+        let metadata = fs::metadata(&home).unwrap();
+        let stranger = TaskUser { uid: metadata.uid() + 1, gid: metadata.gid() + 1, groups: Vec::new() };
+        let of_group = TaskUser { groups: vec![metadata.gid()], ..stranger.clone() };
+        set(0o711);
+        assert_eq!(closed_above(&home, &stranger), None);
+        set(0o710);
+        assert_eq!(closed_above(&home, &stranger), Some(fs::canonicalize(top.join("closed")).unwrap()));
+        assert_eq!(closed_above(&home, &of_group), None);
+        set(0o700);
+        assert!(closed_above(&home, &of_group).is_some());
+        fs::remove_dir_all(&top).unwrap();
     }
 }

@@ -10,9 +10,23 @@ use uuid::Uuid;
 use super::{Forgotten, NewHost, Registered, Runners, RunningAttempt, Standing, plain_name};
 use crate::store::{Committed, Store, StoreError, TableStatements};
 
-/// What a start tries on the table.
-pub const TABLE: TableStatements =
-    TableStatements { table: "cloacina_hosts", statements: &[SEEN, STANDING, LIST, SILENT, RUNNERS] };
+/// What a check tries on the table, and the commands before they begin.
+pub const TABLE: TableStatements = TableStatements {
+    table: "cloacina_hosts",
+    statements: &[
+        REGISTER,
+        TAKE_OVER,
+        RETIRE,
+        SEEN,
+        STANDING,
+        LIST,
+        SILENT,
+        FORGET,
+        RUNNING,
+        RUNNING_OF_FORGOTTEN,
+        RUNNERS,
+    ],
+};
 
 /// A host that is not forgotten.
 #[derive(Debug, Clone)]
@@ -48,12 +62,14 @@ macro_rules! is_silent {
 
 const REGISTER: &str = "
     INSERT INTO cloacina_hosts AS host (id, name, slots, obstacle, session, timeline)
-    VALUES ($1, CASE WHEN EXISTS (SELECT FROM cloacina_hosts WHERE name = $2 AND id <> $1 AND forgotten_at IS NULL)
-                     THEN $2::text || '-' || left($1::text, 8) ELSE $2::text END, $3, $4, $5, $6)
+    VALUES ($1::uuid,
+            CASE WHEN EXISTS (SELECT FROM cloacina_hosts WHERE name = $2::text AND id <> $1 AND forgotten_at IS NULL)
+                 THEN $2::text || '-' || left($1::uuid::text, 8) ELSE $2::text END,
+            $3, $4, $5, $6)
     ON CONFLICT (id) DO UPDATE
     SET name = excluded.name, slots = excluded.slots, obstacle = excluded.obstacle, session = excluded.session,
         timeline = excluded.timeline, seen_at = clock_timestamp(), forgotten_at = NULL
-    WHERE host.forgotten_at IS NULL OR $7
+    WHERE host.forgotten_at IS NULL OR $7::boolean
     RETURNING name, xmax = 0";
 /// From now on no other server speaks for it, though it is forgotten.
 const TAKE_OVER: &str = "UPDATE cloacina_hosts SET session = $2 WHERE id = $1";
@@ -231,7 +247,8 @@ pub fn left_of_forgotten(
     })
 }
 
-/// Whether any host starts what is to be executed.
+/// Whether any host starts what is to be executed. An obstacle names paths and addresses of the server's, which are for its
+/// admins alone.
 pub fn who_runs_tasks(store: &Store, until: Instant) -> Result<Runners, StoreError> {
     store.read(until, |session| {
         let row = session.query_opt(RUNNERS, &[])?;

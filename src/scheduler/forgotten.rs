@@ -16,7 +16,7 @@ pub fn abandon_forgotten(store: &Store, running: &[RunningAttempt]) -> Result<us
     for RunningAttempt { attempt, .. } in running {
         let recorded = record(store, *attempt, &end(), super::running::random(), Instant::now() + COMMAND_LIMIT)
             .map_err(runtime("cannot write down that what it ran is abandoned"))?;
-        abandoned += usize::from(matches!(recorded, Recorded::Done(_)));
+        abandoned += usize::from(matches!(recorded.value, Recorded::Done(_)));
     }
     Ok(abandoned)
 }

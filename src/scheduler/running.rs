@@ -14,11 +14,11 @@ use super::{disk, forgotten};
 use crate::app::App;
 use crate::config::Settings;
 use crate::executions::store::attempt_end::{AttemptEnd, Recorded, record, record_start};
-use crate::executions::store::claim::{Candidate, Claim, ClaimingHost, candidates, claim};
+use crate::executions::store::claim::{Candidate, Claim, ClaimingHost, Wanted, candidates, claim};
 use crate::hosts;
 use crate::hosts::{NewHost, RunningAttempt};
 use crate::rate_limit::RateLimit;
-use crate::store::StoreError;
+use crate::store::{Committed, StoreError};
 
 /// Behind all news there is a look, which finds what they missed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -52,6 +52,8 @@ pub struct Scheduler<'a> {
     /// Attempts whose end is not written down.
     running: HashMap<Uuid, Running>,
     ends: Vec<(Uuid, AttemptEnd)>,
+    /// Ends that a synchronous standby may not have yet: a failover would take them back.
+    unconfirmed: HashMap<Uuid, AttemptEnd>,
     candidates: Vec<Candidate>,
     /// The tenant whose task was started last.
     last_tenant: Option<Uuid>,
@@ -114,6 +116,7 @@ impl<'a> Scheduler<'a> {
             attempts,
             running: HashMap::new(),
             ends: Vec::new(),
+            unconfirmed: HashMap::new(),
             candidates: Vec::new(),
             last_tenant: None,
             has_to_compare: true,
@@ -204,6 +207,9 @@ impl<'a> Scheduler<'a> {
         if let Err(error) = seen {
             self.failed("say that this host lives", &error);
         }
+        if !self.unconfirmed.is_empty() {
+            self.has_to_compare = true;
+        }
         if let Err(error) = self.end_what_forgotten_hosts_ran() {
             self.failed("end what forgotten hosts ran", &error);
         }
@@ -273,7 +279,8 @@ impl<'a> Scheduler<'a> {
                 return self.failed("look for tasks", &error);
             }
         };
-        if self.timeline != Some(state.timeline) {
+        // A claim whose outcome was not known may have been committed since.
+        if self.timeline != Some(state.timeline) || state.running != self.running.len() {
             self.has_to_compare = true;
         }
         if state.is_forgotten && !self.has_to_compare {
@@ -334,9 +341,11 @@ impl<'a> Scheduler<'a> {
             if self.running.contains_key(&known.attempt) {
                 continue;
             }
-            let end = match known.boot == self.host.boot {
-                true => AttemptEnd::NeverStarted,
-                false => AttemptEnd::Abandoned("its host was restarted while it ran".to_owned()),
+            let end = match self.unconfirmed.remove(&known.attempt) {
+                // The server that had it written down is not the one that there is now.
+                Some(end) => end,
+                None if known.boot == self.host.boot => AttemptEnd::NeverStarted,
+                None => AttemptEnd::Abandoned("its host was restarted while it ran".to_owned()),
             };
             self.running.insert(known.attempt, Running::new(Some(known.tenant)));
             self.ends.push((known.attempt, end));
@@ -353,13 +362,23 @@ impl<'a> Scheduler<'a> {
             }
         }
         match store::said(&self.app.store, &self.host, timeline, self.until()) {
-            Ok(true) => {
+            Ok(said) if said.value => {
                 self.timeline = Some(timeline);
                 self.has_to_compare = false;
                 self.next_look = Instant::now();
+                if said.is_confirmed {
+                    self.forget_unconfirmed();
+                }
             }
-            Ok(false) => {}
+            Ok(_) => {}
             Err(error) => self.failed("say what runs here", &error),
+        }
+    }
+
+    /// What was written before a statement that a standby has confirmed is there as well.
+    fn forget_unconfirmed(&mut self) {
+        for (attempt, _) in mem::take(&mut self.unconfirmed) {
+            self.attempts.remove(attempt);
         }
     }
 
@@ -371,9 +390,12 @@ impl<'a> Scheduler<'a> {
         let mut left = Vec::new();
         for (attempt, end) in mem::take(&mut self.ends) {
             match self.record_end(attempt, &end) {
-                Ok(_) => {
+                Ok(recorded) => {
                     self.running.remove(&attempt);
-                    self.attempts.remove(attempt);
+                    match recorded.is_confirmed {
+                        true => self.attempts.remove(attempt),
+                        false => drop(self.unconfirmed.insert(attempt, end)),
+                    }
                 }
                 Err(error) => {
                     self.failed("write down how a task ended", &error);
@@ -394,9 +416,9 @@ impl<'a> Scheduler<'a> {
         self.app.execution_changes.recorded();
     }
 
-    fn record_end(&mut self, attempt: Uuid, end: &AttemptEnd) -> Result<Recorded, StoreError> {
+    fn record_end(&mut self, attempt: Uuid, end: &AttemptEnd) -> Result<Committed<Recorded>, StoreError> {
         if self.running.get(&attempt).is_some_and(|running| running.is_void) {
-            return Ok(Recorded::Void);
+            return Ok(Committed { value: Recorded::Void, is_confirmed: true });
         }
         if let AttemptEnd::Ended(outcome) = end {
             self.copy_log(attempt, Some(outcome.log_bytes))?;
@@ -484,7 +506,7 @@ impl<'a> Scheduler<'a> {
                 return;
             }
             let (timeline, all_have_said) = (state.timeline, state.all_have_said);
-            match candidates(&self.app.store, timeline, all_have_said, self.until()) {
+            match candidates(&self.app.store, timeline, all_have_said, self.settings.task_slots, self.until()) {
                 Ok(found) => self.candidates = found,
                 Err(error) => return self.failed("look for tasks that are ready", &error),
             }
@@ -507,8 +529,10 @@ impl<'a> Scheduler<'a> {
             candidate.execution != pick.execution
                 || candidate.task.is_some_and(|task| !pick.tasks.contains(&task))
         });
+        let Some(timeline) = self.timeline else { return };
         let most = pick.tasks.len().max(1);
-        match claim(&self.app.store, &self.host, pick.execution, &pick.tasks, most, self.until()) {
+        let wanted = Wanted { execution: pick.execution, tasks: &pick.tasks, most, timeline };
+        match claim(&self.app.store, &self.host, &wanted, self.until()) {
             Ok(Claim::Locked) => {
                 self.next_claim = Instant::now() + LOCKED_WAIT;
                 self.next_look = self.next_look.min(self.next_claim);

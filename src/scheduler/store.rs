@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::executions::store::claim::ClaimingHost;
 use crate::executions::store::timeline;
-use crate::store::{Store, StoreError};
+use crate::store::{Committed, Store, StoreError};
 use crate::workflows::store::PIECE_BYTES;
 
 /// How things stand with this host.
@@ -22,6 +22,8 @@ pub struct State {
     pub all_have_said: bool,
     /// Running attempts of this host that are to be ended.
     pub cancelled: Vec<Uuid>,
+    /// How many attempts of this host the database takes to run.
+    pub running: usize,
     /// Whether anything may start.
     pub has_work: bool,
     /// How long until something more may start; `None`: nothing waits for its time.
@@ -50,7 +52,8 @@ const LOOK: &str = concat!(
                         WHERE forgotten_at IS NULL AND slots > 0 AND cloacina_hosts.timeline <> line.timeline),
             ARRAY(SELECT id FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL AND is_cancelled),
             EXISTS (SELECT FROM cloacina_queue WHERE due_at IS NULL),
-            (SELECT EXTRACT(epoch FROM min(due_at) - clock_timestamp())::float8 FROM cloacina_queue WHERE due_at IS NOT NULL)
+            (SELECT EXTRACT(epoch FROM min(due_at) - clock_timestamp())::float8 FROM cloacina_queue WHERE due_at IS NOT NULL),
+            (SELECT count(*) FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL)
      FROM line"
 );
 const SAID: &str = "UPDATE cloacina_hosts SET timeline = $3, seen_at = clock_timestamp()
@@ -91,6 +94,7 @@ pub fn look(store: &Store, host: &ClaimingHost, until: Instant) -> Result<State,
             timeline: row.try_get(2)?,
             all_have_said: row.try_get(3)?,
             cancelled: row.try_get(4)?,
+            running: usize::try_from(row.try_get::<_, i64>(7)?).unwrap_or(0),
             has_work: row.try_get(5)?,
             // Some may be due in a thousand years.
             until_due: due.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))),
@@ -99,10 +103,15 @@ pub fn look(store: &Store, host: &ClaimingHost, until: Instant) -> Result<State,
 }
 
 /// The host has said what it runs, since the database got this timeline.
-pub fn said(store: &Store, host: &ClaimingHost, timeline: i64, until: Instant) -> Result<bool, StoreError> {
-    store
-        .write(until, |session| session.client.execute(SAID, &[&host.id, &host.session, &timeline]))
-        .map(|changed| changed.value > 0)
+pub fn said(
+    store: &Store,
+    host: &ClaimingHost,
+    timeline: i64,
+    until: Instant,
+) -> Result<Committed<bool>, StoreError> {
+    store.write(until, |session| {
+        Ok(session.client.execute(SAID, &[&host.id, &host.session, &timeline])? > 0)
+    })
 }
 
 /// What the database takes to run on this host.

@@ -78,6 +78,7 @@ fn offers_values_where_they_are_known(name: &str) {
         ("keys create --permissions=", "admin read write"),
         ("keys create --permissions=r", "read"),
         ("completions ", "bash fish zsh"),
+        ("serve --sandbox ", "off partial required"),
         ("config get bi", "bind"),
         ("keys apply e", "etc extra.toml"),
         ("tenants rem", "remove"),

@@ -67,6 +67,7 @@ mod release;
 mod revocation;
 mod rotation;
 mod rotation_rules;
+mod run_script;
 mod scheduler;
 mod scripts;
 mod secrets;

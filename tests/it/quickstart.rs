@@ -8,6 +8,7 @@ use std::process::Command;
 
 use crate::scratch::{Outcome, outcome};
 use crate::support::directory::Directory;
+use crate::support::postgres::Database;
 use crate::support::program::{Ended, Process, binary, children, send_signal};
 use crate::support::server::Server;
 use crate::support::wait_for;
@@ -235,6 +236,24 @@ fn variables_of_another_database_do_not_matter() {
     let outcome = newcomer.types(&list, &[("PGPORT", "5544"), ("PGHOST", "/nowhere")]);
     assert!(outcome.code == Some(0) && outcome.stdout.contains("bootstrap"), "{outcome:?}");
     press_ctrl_c(server).expect_code(0);
+}
+
+#[test]
+fn it_says_what_stays_open_to_tasks() {
+    let newcomer = Newcomer::new();
+    // As root the user of tasks has to pass through it.
+    fs::set_permissions(newcomer.home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // It lets everybody in over TCP.
+    let database = Database::new();
+    let server = newcomer.start_with(&[("DATABASE_URL", &database.url())]);
+    let said = server.stderr_with("which leaves open to them:");
+    assert!(said.contains("tasks run with --sandbox partial"), "{said}");
+    server.stderr_with("  the database, which lets the server's user in without a password at");
+    press_ctrl_c(server).expect_code(0);
+    // What the caller says counts.
+    let server = newcomer.start_with(&[("DATABASE_URL", &database.url()), ("CLOACINA_SANDBOX", "off")]);
+    let ended = press_ctrl_c(server).expect_code(0);
+    assert!(!ended.stderr.contains("partial"), "{ended:#?}");
 }
 
 #[test]

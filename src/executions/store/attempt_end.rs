@@ -1,5 +1,6 @@
 //! What becomes of a task when an attempt of it has ended: written once, and only for the attempt that the task has.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -9,7 +10,7 @@ use super::locked::{IfLocked, LockedExecution, LockedRow};
 use crate::engine::attempt::{End, Outcome};
 use crate::engine::graph::{AttemptOutcome, TaskState};
 use crate::executions::ExecutionStatus;
-use crate::store::{Store, StoreError, Transaction};
+use crate::store::{Committed, Store, StoreError, Transaction};
 
 /// How often a task that is `restart_safe` runs again after its host died, whatever its retries.
 const MOST_ABANDONED: i32 = 5;
@@ -27,7 +28,7 @@ pub enum AttemptEnd {
 }
 
 /// What came of it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
     /// The status of its execution since then.
     Done(ExecutionStatus),
@@ -46,6 +47,10 @@ const START_ATTEMPT: &str =
     "UPDATE cloacina_attempts SET started_at = clock_timestamp() - make_interval(secs => $2)
      WHERE id = $1 AND ended_at IS NULL AND started_at IS NULL";
 
+/// Whatever its task is by now, it is over.
+const END_VOID: &str = "UPDATE cloacina_attempts SET ended_at = clock_timestamp(), error = 'it counted no more'
+     WHERE id = $1 AND ended_at IS NULL";
+
 /// Writes down how an attempt ended, what becomes of its task, and what may start after it. `random` is at least 0 and below 1.
 ///
 /// # Errors
@@ -56,9 +61,12 @@ pub fn record(
     end: &AttemptEnd,
     random: f64,
     until: Instant,
-) -> Result<Recorded, StoreError> {
+) -> Result<Committed<Recorded>, StoreError> {
     let outcome = store.transact(until, |transaction| {
-        let Some((mut execution, task)) = lock(transaction, attempt)? else { return Ok(Err(())) };
+        let Some((mut execution, task)) = lock(transaction, attempt)? else {
+            transaction.execute(END_VOID, &[&attempt])?;
+            return Ok(Ok::<_, Infallible>(Recorded::Void));
+        };
         let is_written = match end {
             AttemptEnd::Ended(outcome) => ended(transaction, &mut execution, task, attempt, outcome, random)?,
             AttemptEnd::Abandoned(reason) => {
@@ -72,14 +80,14 @@ pub fn record(
             }
         };
         if !is_written {
-            return Ok(Err(()));
+            return Ok(Ok(Recorded::Void));
         }
         execution.decide(transaction)?;
         let status = execution.row.status;
         execution.save(transaction)?;
-        Ok(Ok(status))
+        Ok(Ok(Recorded::Done(status)))
     })?;
-    Ok(outcome.map_or(Recorded::Void, |status| Recorded::Done(status.value)))
+    Ok(outcome.unwrap_or_else(|never| match never {}))
 }
 
 /// Writes down that the command of an attempt has been running for so long.

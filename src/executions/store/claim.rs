@@ -9,13 +9,11 @@ use uuid::Uuid;
 
 use super::context;
 use super::locked::{IfLocked, LockedExecution, LockedRow};
+use super::timeline;
 use crate::engine::graph::{AttemptOutcome, Context, TaskState};
 use crate::executions::ExecutionStatus;
 use crate::store::{Store, StoreError, Transaction};
 use crate::workflows::manifest::Manifest;
-
-/// Entries of one workflow that are looked at at once.
-const MOST_OF_WORKFLOW: i64 = 64;
 
 /// An entry of the queue whose time has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +36,17 @@ pub struct ClaimingHost {
     pub boot: Uuid,
     /// Of its server, whose claims end where another one speaks for the host.
     pub session: Uuid,
+}
+
+/// What is to be claimed of one execution.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    pub execution: Uuid,
+    /// Those of them that are still to be had; of an execution that has not started its first ones instead.
+    pub tasks: &'a [usize],
+    pub most: usize,
+    /// Of the database, when that was decided.
+    pub timeline: i64,
 }
 
 /// An attempt that a host has claimed, with all that it takes to start it.
@@ -101,8 +110,13 @@ const CANDIDATES: &str = "WITH RECURSIVE head AS (
              WHERE running.tenant = head.tenant AND running.workflow = head.workflow AND running.status = 'Running'
              LIMIT entry.max_running) AS counted)
      ORDER BY entry.created_at, entry.execution, entry.task";
-const HOST: &str =
-    "SELECT FROM cloacina_hosts WHERE id = $1 AND session = $2 AND forgotten_at IS NULL FOR SHARE";
+/// It has said what it runs, on the timeline that the claim was decided on, which is still the database's.
+const HOST: &str = concat!(
+    "SELECT FROM cloacina_hosts
+     WHERE id = $1 AND session = $2 AND forgotten_at IS NULL AND timeline = $3 AND $3 = ",
+    timeline!(),
+    " FOR SHARE"
+);
 const START: &str =
     "SELECT max_running FROM cloacina_queue WHERE execution = $1 AND task = -1 AND due_at IS NULL";
 const IS_PAUSED: &str = "SELECT is_paused FROM cloacina_workflows WHERE tenant = $1 AND name = $2";
@@ -133,10 +147,11 @@ pub fn candidates(
     store: &Store,
     timeline: i64,
     all_have_said: bool,
+    most_of_workflow: usize,
     until: Instant,
 ) -> Result<Vec<Candidate>, StoreError> {
     store.read(until, |session| {
-        let rows = session.query(CANDIDATES, &[&MOST_OF_WORKFLOW, &all_have_said, &timeline])?;
+        let rows = session.query(CANDIDATES, &[&(most_of_workflow as i64), &all_have_said, &timeline])?;
         let candidate = |row: &postgres::Row| {
             let task: Option<i32> = row.try_get(2)?;
             Ok(Candidate {
@@ -151,24 +166,21 @@ pub fn candidates(
     })
 }
 
-/// Takes tasks of an execution: its first ones, where it has not started, else those of these that are still to be had; no
-/// more than `most`.
+/// Takes tasks of an execution.
 ///
 /// # Errors
 /// See `StoreError`.
 pub fn claim(
     store: &Store,
     host: &ClaimingHost,
-    execution: Uuid,
-    tasks: &[usize],
-    most: usize,
+    wanted: &Wanted<'_>,
     until: Instant,
 ) -> Result<Claim, StoreError> {
     let outcome = store.transact(until, |transaction| {
-        let Some(row) = LockedRow::lock(transaction, execution, None, IfLocked::Skip)? else {
+        let Some(row) = LockedRow::lock(transaction, wanted.execution, None, IfLocked::Skip)? else {
             return Ok(Err(Claim::Locked));
         };
-        claim_locked(transaction, host, row, tasks, most)
+        claim_locked(transaction, host, row, wanted)
     })?;
     Ok(outcome.map_or_else(|none| none, |claimed| Claim::Claimed(claimed.value)))
 }
@@ -177,14 +189,13 @@ fn claim_locked(
     transaction: &mut Transaction<'_>,
     host: &ClaimingHost,
     row: LockedRow,
-    tasks: &[usize],
-    most: usize,
+    wanted: &Wanted<'_>,
 ) -> Result<Result<Vec<Claimed>, Claim>, postgres::Error> {
     let nothing = Ok(Err(Claim::Nothing));
     if row.status.has_ended() || row.is_cancelled {
         return nothing;
     }
-    if transaction.query_opt(HOST, &[&host.id, &host.session])?.is_none() {
+    if transaction.query_opt(HOST, &[&host.id, &host.session, &wanted.timeline])?.is_none() {
         return nothing;
     }
     let paused = transaction.query_opt(IS_PAUSED, &[&row.tenant, &row.workflow])?;
@@ -192,7 +203,7 @@ fn claim_locked(
         return nothing;
     }
     let Some(of_tenant) = OfTenant::read(transaction, row.tenant)? else { return nothing };
-    let most = of_tenant.free.map_or(most, |free| most.min(free));
+    let most = of_tenant.free.map_or(wanted.most, |free| wanted.most.min(free));
     if most == 0 || row.status == ExecutionStatus::Pending && !may_start(transaction, &row)? {
         return nothing;
     }
@@ -200,15 +211,15 @@ fn claim_locked(
     let Some(package) = package else { return nothing };
     let package = (package.try_get(0)?, package.try_get(1)?);
     let Some(mut execution) = row.load(transaction)? else { return nothing };
-    let wanted = match execution.row.status {
+    let tasks = match execution.row.status {
         ExecutionStatus::Pending => {
             execution.start(transaction)?;
             execution.ready.iter().map(|(task, _)| *task).take(most).collect()
         }
-        _ => take(transaction, &execution, &tasks[..most.min(tasks.len())])?,
+        _ => take(transaction, &execution, &wanted.tasks[..most.min(wanted.tasks.len())])?,
     };
     let mut claimed = Vec::new();
-    for task in wanted {
+    for task in tasks {
         claimed.extend(claim_task(transaction, host, &mut execution, task, &of_tenant, &package)?);
     }
     insert(transaction, host, &execution, &claimed)?;
