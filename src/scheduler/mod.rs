@@ -48,17 +48,52 @@ pub fn run(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) {
     if settings.task_slots == 0 && !settings.home.join(host::NAME).exists() {
         return;
     }
-    let host = match Host::open(&settings.home) {
-        Ok(host) => host,
-        Err(why) => return log::error!("this server runs no tasks: {why}"),
-    };
-    let session = Uuid::new_v4();
-    if settings.task_slots == 0 {
-        let retired = || retire(&app.store, host.id, session, Instant::now() + app.database_timeout).ok();
-        let _ = until_done(stop, retired);
-        return;
+    if let Err(why) = run_on(app, settings, stop) {
+        log::error!("this server runs no tasks: {why}");
     }
-    let obstacle = match obstacle::obstacle(settings) {
+}
+
+/// # Errors
+/// Why no tasks can run here, and what to do.
+fn run_on(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) -> Result<(), String> {
+    let host = Host::open(&settings.home)?;
+    let session = Uuid::new_v4();
+    let until = || Instant::now() + app.database_timeout;
+    let (obstacle, name) = match settings.task_slots {
+        // What an earlier server has started here is followed to its end, and nothing more starts.
+        0 => {
+            let retired = until_done(stop, || retire(&app.store, host.id, session, until()).ok());
+            if retired.is_none() || !attempts::are_there(&settings.home) {
+                return Ok(());
+            }
+            (None, host.name.clone())
+        }
+        slots => {
+            let obstacle = obstacle(settings);
+            let new = NewHost { id: host.id, name: host.name.clone(), slots, obstacle, timeline: 0 };
+            let registered = until_done(stop, || register(&app.store, &new, session, until()).ok());
+            let Some(registered) = registered else { return Ok(()) };
+            let name = match registered.value {
+                Registered::New(name) | Registered::Known(name) => name,
+                Registered::WasForgotten => host.name.clone(),
+            };
+            log::info!(host = &*name, slots = slots; "tasks run here");
+            (new.obstacle, name)
+        }
+    };
+    let attempts = open_attempts(app, settings, host.boot)?;
+    let wake = attempts.waker();
+    app.execution_changes.wake_scheduler_by(move || wake.wake());
+    let new =
+        NewHost { id: host.id, name: host.name.clone(), slots: settings.task_slots, obstacle, timeline: 0 };
+    let claiming = ClaimingHost { id: host.id, name, boot: host.boot, session };
+    Scheduler::new(app, claiming, new, settings, attempts).run(stop);
+    Ok(())
+}
+
+/// Why this host starts no task, if so. The log has it, or what stays open to tasks.
+fn obstacle(settings: &Settings) -> Option<String> {
+    match obstacle::obstacle(settings) {
         Ok(open) => {
             obstacle::tell(settings.sandbox, &open);
             None
@@ -67,23 +102,7 @@ pub fn run(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) {
             log::error!("this server starts no tasks: {why}");
             Some(why)
         }
-    };
-    let new = NewHost { id: host.id, name: host.name.clone(), slots: settings.task_slots, obstacle, timeline: 0 };
-    let registers = || register(&app.store, &new, session, Instant::now() + app.database_timeout).ok();
-    let Some(registered) = until_done(stop, registers) else { return };
-    let name = match registered.value {
-        Registered::New(name) | Registered::Known(name) => name,
-        Registered::WasForgotten => host.name.clone(),
-    };
-    let attempts = match open_attempts(app, settings, host.boot) {
-        Ok(attempts) => attempts,
-        Err(why) => return log::error!("this server runs no tasks: {why}"),
-    };
-    let wake = attempts.waker();
-    app.execution_changes.wake_scheduler_by(move || wake.wake());
-    log::info!(host = &*name, slots = settings.task_slots; "tasks run here");
-    let claiming = ClaimingHost { id: host.id, name, boot: host.boot, session };
-    Scheduler::new(app, claiming, new, settings, attempts).run(stop);
+    }
 }
 
 /// Tries until it is done, or the server stops.

@@ -203,7 +203,8 @@ impl<'a> Scheduler<'a> {
         }
         self.full = full;
         let obstacle = self.new.obstacle.as_deref().or(self.full.as_deref());
-        let seen = hosts::store::seen(&self.app.store, self.host.id, self.host.session, obstacle, self.until());
+        let seen =
+            hosts::store::seen(&self.app.store, self.host.id, self.host.session, obstacle, self.until());
         if let Err(error) = seen {
             self.failed("say that this host lives", &error);
         }
@@ -357,7 +358,9 @@ impl<'a> Scheduler<'a> {
         }
         if self.state.as_ref().is_some_and(|state| state.is_forgotten) {
             match hosts::store::come_back(&self.app.store, &self.new, self.host.session, self.until()) {
-                Ok(_) => log::info!(host = &*self.host.name; "nothing of what this forgotten host ran is left: it is back"),
+                Ok(_) => {
+                    log::info!(host = &*self.host.name; "nothing of what this forgotten host ran is left: it is back")
+                }
                 Err(error) => return self.failed("register this host again", &error),
             }
         }
@@ -506,7 +509,8 @@ impl<'a> Scheduler<'a> {
                 return;
             }
             let (timeline, all_have_said) = (state.timeline, state.all_have_said);
-            match candidates(&self.app.store, timeline, all_have_said, self.settings.task_slots, self.until()) {
+            match candidates(&self.app.store, timeline, all_have_said, self.settings.task_slots, self.until())
+            {
                 Ok(found) => self.candidates = found,
                 Err(error) => return self.failed("look for tasks that are ready", &error),
             }

@@ -109,9 +109,7 @@ pub fn said(
     timeline: i64,
     until: Instant,
 ) -> Result<Committed<bool>, StoreError> {
-    store.write(until, |session| {
-        Ok(session.client.execute(SAID, &[&host.id, &host.session, &timeline])? > 0)
-    })
+    store.write(until, |session| Ok(session.client.execute(SAID, &[&host.id, &host.session, &timeline])? > 0))
 }
 
 /// What the database takes to run on this host.

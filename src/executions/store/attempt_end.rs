@@ -48,7 +48,8 @@ const START_ATTEMPT: &str =
      WHERE id = $1 AND ended_at IS NULL AND started_at IS NULL";
 
 /// Whatever its task is by now, it is over.
-const END_VOID: &str = "UPDATE cloacina_attempts SET ended_at = clock_timestamp(), error = 'it counted no more'
+const END_VOID: &str =
+    "UPDATE cloacina_attempts SET ended_at = clock_timestamp(), error = 'it counted no more'
      WHERE id = $1 AND ended_at IS NULL";
 
 /// Writes down how an attempt ended, what becomes of its task, and what may start after it. `random` is at least 0 and below 1.

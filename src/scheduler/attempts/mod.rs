@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -99,6 +99,14 @@ enum State {
     Ending,
 }
 
+/// Whether this home has directories of attempts.
+pub fn are_there(home: &Path) -> bool {
+    fs::read_dir(home.join(DIRECTORY)).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// In the home.
+const DIRECTORY: &str = "attempts";
+
 impl Attempts {
     /// Makes the directories where they are missing, and starts the threads.
     ///
@@ -112,7 +120,7 @@ impl Attempts {
         };
         let mode = permissions::open_to(home, settings.user.as_ref())
             .map_err(|error| cannot("set the permissions", &error))?;
-        let directory = home.join("attempts");
+        let directory = home.join(DIRECTORY);
         starter::make_directory(&directory, mode).map_err(|error| cannot("make a directory", &error))?;
         let packages = Packages::open(&settings, mode).map_err(|error| cannot("use the packages", &error))?;
         // What a supervisor that is killed leaves behind comes to this process.

@@ -3,6 +3,7 @@
 mod ends;
 mod found;
 
+use crate::workflows::manifest::Manifest;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
