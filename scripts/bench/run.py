@@ -9,6 +9,7 @@ import traceback
 # PostgreSQL, servers and a client: the same as for the faults.
 sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "faults"))
 
+import executions
 import growth
 import instructions
 import lab
@@ -16,7 +17,7 @@ import load
 import report
 import rows
 
-EVERYTHING = [*rows.ROWS, *growth.ROWS]
+EVERYTHING = [*rows.ROWS, *executions.ROWS, *growth.ROWS]
 
 
 def main():

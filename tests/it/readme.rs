@@ -8,11 +8,13 @@ use std::process::Command;
 
 use nix::unistd::Uid;
 
+use crate::scheduler;
 use crate::support::cluster::Cluster;
 use crate::support::directory::Directory;
 use crate::support::postgres::Database;
 use crate::support::program::{Process, binary, cloacinactl};
 use crate::support::server::Server;
+use crate::support::wait_for;
 
 const README: &str = include_str!("../../README.md");
 
@@ -118,7 +120,7 @@ fn the_commands_for_tenants_work_as_printed() {
 #[test]
 fn the_first_workflow_runs_as_printed() {
     let database = Database::new();
-    let server = Server::start(&database);
+    let server = scheduler::start(&database, &Directory::new(), 2);
     let directory = Directory::new();
     // Root has to name another user, who has to reach the directory.
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -144,4 +146,14 @@ fn the_first_workflow_runs_as_printed() {
         serde_json::Deserializer::from_str(answers).into_iter().map(Result::unwrap).collect();
     assert_eq!((&answers[0]["name"], &answers[0]["version"]), (&"hello".into(), &"1.0.0".into()));
     assert_eq!(answers[1]["tasks"], serde_json::json!(["greet"]));
+
+    wait_for("a host that runs tasks", || {
+        let hosts = "SELECT count(*) FROM cloacina_hosts WHERE obstacle IS NULL";
+        (database.value::<i64>(hosts) == 1).then_some(())
+    });
+    let printed = typed(5, &server, &before);
+    let (log, execution) = printed.split_once('\n').unwrap();
+    assert_eq!(log, "hello from greet");
+    let execution: serde_json::Value = serde_json::from_str(execution).unwrap();
+    assert_eq!(execution["status"], "Completed", "{execution:#}");
 }
