@@ -91,7 +91,9 @@ pub fn examine(attempt: &Attempt) -> (Facts, Option<File>) {
         Err(error) => (Lock::Unknown(error.to_string()), None),
     };
     let outcome = attempt.outcome().map_err(|error| error.to_string());
-    let boot = attempt.spec().ok().and_then(|spec| spec.boot);
+    // Of one that has an outcome it does not matter.
+    let spec = if matches!(outcome, Ok(Some(_))) { None } else { attempt.spec().ok() };
+    let boot = spec.and_then(|spec| spec.boot);
     (Facts { lock, outcome, boot }, file)
 }
 
