@@ -50,8 +50,12 @@ impl Leftovers<'_> {
         loop {
             let mut orphans = 0;
             self.own.each_orphan(|orphan, stat| orphans += usize::from(self.kill_orphan(orphan, stat)));
-            let left = self.kill_others();
-            empty_looks = if left.is_empty() && orphans == 0 { empty_looks + 1 } else { 0 };
+            let mut left = self.kill_others();
+            if orphans > 0 {
+                // Of which attempt they are is not known.
+                self.attempts.keys().for_each(|attempt| *left.entry(*attempt).or_default() += orphans);
+            }
+            empty_looks = if left.is_empty() { empty_looks + 1 } else { 0 };
             if empty_looks == EMPTY_LOOKS || Instant::now() >= until {
                 return left;
             }

@@ -25,7 +25,7 @@ use super::packages::{Packages, Place, ReadPackage};
 use super::recovery::{self, Abandoned, Verdict};
 use super::starter::{self, Starter, Teller, Told};
 use super::wake::{self, Wake, Woken};
-use super::{names, permissions};
+use super::{disk, names, permissions};
 use crate::engine::attempt::{Attempt, Outcome, Supervised, TaskUser};
 use crate::engine::graph::Context;
 use crate::engine::log::Piece;
@@ -35,7 +35,6 @@ use crate::workflows::manifest::Manifest;
 /// What holds for all attempts of a host.
 #[derive(Clone)]
 pub struct AttemptSettings {
-    /// Absolute, and without links.
     pub home: PathBuf,
     /// Of the system that runs now.
     pub boot: Uuid,
@@ -135,8 +134,12 @@ impl Attempts {
     ///
     /// # Errors
     /// Why no tasks may run with this home, and what to do.
-    pub fn open(settings: AttemptSettings) -> Result<Attempts, String> {
+    pub fn open(mut settings: AttemptSettings) -> Result<Attempts, String> {
+        // What tasks are granted has no links in it.
+        settings.home = fs::canonicalize(&settings.home)
+            .map_err(|error| format!("cannot find the home {}: {error}", settings.home.display()))?;
         let home = &settings.home;
+        disk::warn_of_noexec(home);
         permissions::expect_closed(home, settings.sandbox, settings.user.as_ref())?;
         let cannot = |what: &str, error: &dyn std::fmt::Display| {
             format!("cannot {what} for tasks in {}: {error}", home.display())
@@ -196,7 +199,13 @@ impl Attempts {
         let Some(known) = self.attempts.get_mut(&attempt).filter(|known| !known.is_cancelled) else { return };
         known.is_cancelled = true;
         match &known.state {
-            State::Starting => _ = self.starter.cancelled.lock().insert(attempt),
+            State::Starting => {
+                self.starter.cancelled.lock().insert(attempt);
+                // Unpacking its package may take minutes.
+                if known.place.as_ref().is_some_and(|place| self.starter.packages.give_up(place, attempt)) {
+                    self.starter.teller.tell(Told::Cancelled(attempt));
+                }
+            }
             State::Running { supervisor: Some(supervisor), .. } => terminate(supervisor, &mark),
             // As soon as it can be followed.
             State::Running { supervisor: None, .. } | State::Ending => {}

@@ -121,17 +121,33 @@ impl Packages {
         is_first
     }
 
+    /// Whether one waited, which does not any more.
+    pub fn give_up(&self, place: &Place, attempt: Uuid) -> bool {
+        let mut state = self.state.lock();
+        // An empty list stays: the package is being unpacked.
+        let Some(waiting) = state.waiting.get_mut(place) else { return false };
+        let before = waiting.len();
+        waiting.retain(|claimed| claimed.attempt != attempt);
+        waiting.len() < before
+    }
+
     /// Unpacks it, and hands over all that waited for it, those too that came meanwhile.
     pub fn unpack(&self, place: &Place) -> (Vec<Claimed>, Result<(), PackageError>) {
-        let package = self.state.lock().waiting.get(place).and_then(|waiting| waiting.front().cloned());
-        let unpacked = match package {
-            Some(package) if !place.is_there() => {
-                let unpacked = catch_unwind(AssertUnwindSafe(|| self.unpack_one(place, &package)));
-                unpacked.unwrap_or_else(|_| {
-                    Err(PackageError::Failed("its package cannot be unpacked: internal error".to_owned()))
-                })
-            }
-            _ => Ok(()),
+        let mut state = self.state.lock();
+        let first = state.waiting.get(place).and_then(|waiting| waiting.front().cloned());
+        let Some(first) = first else {
+            // All that waited have given up. The next one has it unpacked.
+            state.waiting.remove(place);
+            return (Vec::new(), Ok(()));
+        };
+        drop(state);
+        let unpacked = if place.is_there() {
+            Ok(())
+        } else {
+            let unpacked = catch_unwind(AssertUnwindSafe(|| self.unpack_one(place, &first)));
+            unpacked.unwrap_or_else(|_| {
+                Err(PackageError::Failed("its package cannot be unpacked: internal error".to_owned()))
+            })
         };
         let waited = self.state.lock().waiting.remove(place).unwrap_or_default();
         (waited.into(), unpacked)

@@ -71,6 +71,29 @@ fn a_package_that_is_not_what_was_uploaded_is_refused() {
 }
 
 #[test]
+fn one_that_is_cancelled_does_not_wait_any_more() {
+    let (home, times) = (Home::new(), Arc::default());
+    let packages = open(&home, reads(b"abcde", &times));
+    let package = Claimed { package_sha256: sha256(b"abcde"), ..claimed() };
+    let place = packages.hold(package.tenant, &package.package_sha256).unwrap();
+    let id = package.attempt;
+    assert!(!packages.give_up(&place, id));
+    packages.wait_for(&place, package.clone());
+    assert!(packages.give_up(&place, id) && !packages.give_up(&place, id));
+    // It is to be unpacked still, for others that come.
+    let other = Claimed { attempt: Uuid::new_v4(), ..package };
+    assert!(!packages.wait_for(&place, other.clone()));
+    let (waited, unpacked) = packages.unpack(&place);
+    assert!(unpacked.is_ok() && waited.len() == 1 && waited[0].attempt == other.attempt);
+    // Where none is left, the next one has it unpacked.
+    fs::remove_dir_all(place.path()).unwrap();
+    assert!(packages.wait_for(&place, other.clone()) && packages.give_up(&place, other.attempt));
+    let (waited, unpacked) = packages.unpack(&place);
+    assert!(unpacked.is_ok() && waited.is_empty() && !place.is_there());
+    assert!(packages.wait_for(&place, other));
+}
+
+#[test]
 fn what_no_attempt_uses_is_cleared() {
     let (home, times) = (Home::new(), Arc::default());
     let packages = open(&home, reads(b"", &times));
