@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::leftovers;
+use super::leftovers::{self, Leftovers};
 use super::own_children::OwnChildren;
+use super::recovery::Abandoned;
 use super::starter::{Teller, Told};
 use crate::engine::remove_tree::remove_tree;
 
@@ -21,7 +22,7 @@ const REAP_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Cleanup {
-    leftovers: Sender<(Uuid, String)>,
+    leftovers: Sender<(Uuid, Abandoned)>,
     removals: Sender<PathBuf>,
 }
 
@@ -30,9 +31,9 @@ impl Cleanup {
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn start(own: Arc<OwnChildren>, teller: Teller) -> io::Result<Cleanup> {
+    pub fn start(own: Arc<OwnChildren>, uid: u32, teller: Teller) -> io::Result<Cleanup> {
         let (leftovers, abandoned) = channel();
-        let end = move || end_each(&abandoned, &own, &teller);
+        let end = move || end_each(&abandoned, &own, uid, &teller);
         thread::Builder::new().name("leftovers".to_owned()).spawn(end)?;
         let (removals, paths) = channel();
         let remove = move || paths.iter().for_each(remove);
@@ -40,9 +41,9 @@ impl Cleanup {
         Ok(Cleanup { leftovers, removals })
     }
 
-    /// Ends what is left of an attempt whose supervisor is gone, which has this reason. `Told::Abandoned` follows.
-    pub fn end_leftovers(&self, attempt: Uuid, why: String) {
-        let _ = self.leftovers.send((attempt, why));
+    /// Ends what is left of an attempt whose supervisor is gone. `Told::Abandoned` follows.
+    pub fn end_leftovers(&self, attempt: Uuid, abandoned: Abandoned) {
+        let _ = self.leftovers.send((attempt, abandoned));
     }
 
     pub fn remove(&self, path: PathBuf) {
@@ -50,29 +51,34 @@ impl Cleanup {
     }
 }
 
-fn end_each(abandoned: &Receiver<(Uuid, String)>, own: &OwnChildren, teller: &Teller) {
+fn end_each(abandoned: &Receiver<(Uuid, Abandoned)>, own: &OwnChildren, uid: u32, teller: &Teller) {
     loop {
         match abandoned.recv_timeout(REAP_EVERY) {
             Ok(first) => {
                 // One look at all processes is for all attempts that wait for it.
                 let batch = std::iter::once(first).chain(abandoned.try_iter()).collect();
-                for (attempt, why) in end_leftovers(batch, own) {
+                for (attempt, why) in end_leftovers(batch, own, uid) {
                     teller.tell(Told::Abandoned(attempt, why));
                 }
             }
-            Err(RecvTimeoutError::Timeout) => _ = own.each_orphan(|_| {}),
+            Err(RecvTimeoutError::Timeout) => own.each_orphan(|_, _| {}),
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
-/// Ends what is left of attempts, each with the reason that it has; what then is the reason.
-pub fn end_leftovers(abandoned: HashMap<Uuid, String>, own: &OwnChildren) -> HashMap<Uuid, String> {
+/// Ends what is left of attempts, and says why each of them has ended.
+pub fn end_leftovers(
+    abandoned: HashMap<Uuid, Abandoned>,
+    own: &OwnChildren,
+    uid: u32,
+) -> HashMap<Uuid, String> {
     if abandoned.is_empty() {
-        return abandoned;
+        return HashMap::new();
     }
-    let left = leftovers::end_all(&abandoned.keys().copied().collect(), own, leftovers::PATIENCE);
-    let told = abandoned.into_iter().map(|(attempt, why)| {
+    let attempts = abandoned.iter().map(|(attempt, abandoned)| (*attempt, abandoned.supervisor)).collect();
+    let left = Leftovers { attempts, uid, own }.end_all(leftovers::PATIENCE);
+    let told = abandoned.into_iter().map(|(attempt, Abandoned { why, .. })| {
         let Some(count) = left.get(&attempt) else { return (attempt, why) };
         log::error!(attempt:%, processes = *count; "processes of an attempt could not be ended");
         (attempt, format!("{why}; {count} of its processes could not be ended"))

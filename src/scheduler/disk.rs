@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nix::sys::statvfs::{Statvfs, statvfs};
+use nix::sys::statvfs::{FsFlags, Statvfs, statvfs};
 
 /// Of the file system, or so much of it: what is less.
 const LEAST_SHARE: u64 = 20;
@@ -14,6 +14,15 @@ pub fn obstacle(home: &Path) -> Option<String> {
     match statvfs(home) {
         Ok(found) => obstacle_of(&Room::of(&found)).map(|why| format!("the disk is nearly full: {why}")),
         Err(error) => Some(format!("the free space of the home cannot be told: {error}")),
+    }
+}
+
+/// Says so where no file below this can be executed.
+pub fn warn_of_noexec(home: &Path) {
+    if statvfs(home).is_ok_and(|found| found.flags().contains(FsFlags::ST_NOEXEC)) {
+        log::warn!(path:% = home.display();
+            "the home is on a file system that is mounted noexec: commands of packages that are files of theirs cannot \
+             be executed, only those of the system");
     }
 }
 

@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -15,6 +17,10 @@ use crate::terminal::shown;
 pub const NAME: &str = "host";
 const LOCK_NAME: &str = "host.lock";
 const MOST_BYTES: u64 = 64 << 10;
+
+/// For a server that is just ending. A process that one was starting when it was killed has the lock for a moment, too.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Programs are not to show a machine's id to others: what is made of it here tells machines apart as well.
 const MACHINE_SALT: &[u8] = b"cloacinactl host ";
@@ -97,7 +103,14 @@ fn lock(home: &Path) -> Result<File, String> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let opened = options.custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(&path);
     let lock = opened.map_err(|error| format!("cannot open {}: {error}", path.display()))?;
-    match lock.try_lock() {
+    let until = Instant::now() + LOCK_PATIENCE;
+    let locked = loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOOK),
+            locked => break locked,
+        }
+    };
+    match locked {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(format!(
             "another server runs tasks with the home {}: give this one a home of its own, with --home, or no tasks, with \

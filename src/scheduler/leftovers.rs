@@ -1,8 +1,9 @@
 //! Ends what a supervisor that was killed has left behind. Its command ends with it, but not what that had started. Those
-//! processes are known by their environment, which has a path of the attempt in it; and as orphans they become children of
-//! this process, if it had started that supervisor.
+//! processes are known by their environment, which has a path of the attempt in it, or by the session of the supervisor;
+//! and as orphans they become children of this process, if it had started that supervisor.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -14,7 +15,7 @@ use memchr::memmem;
 use nix::unistd::Pid;
 use uuid::Uuid;
 
-use super::own_children::OwnChildren;
+use super::own_children::{OwnChildren, Stat, stat};
 use crate::engine::attempt::{OUTPUT_NAME, TASK_NAME};
 use crate::engine::supervisor::descendants;
 
@@ -32,46 +33,83 @@ const MARK: &[u8] = b"CLOACINA_OUTPUT=";
 /// Far more than the system takes for arguments and environment of a process by default.
 const MOST_ENVIRONMENT_BYTES: u64 = 8 << 20;
 
-/// Ends all processes of these attempts, whose supervisors are gone. How many there still are, of each that has any.
-pub fn end_all(attempts: &HashSet<Uuid>, own: &OwnChildren, patience: Duration) -> HashMap<Uuid, usize> {
-    let until = Instant::now() + patience;
-    let mut empty_looks = 0;
-    loop {
-        let orphans = own.each_orphan(|orphan| kill_orphan(orphan, attempts));
-        let left = kill_marked(attempts);
-        empty_looks = if left.is_empty() && orphans == 0 { empty_looks + 1 } else { 0 };
-        // An orphan of another attempt is none of these; it only makes the looks more.
-        if empty_looks == EMPTY_LOOKS || Instant::now() >= until {
-            return left;
-        }
-        thread::sleep(LOOK);
-    }
+/// Attempts whose supervisors are gone.
+pub struct Leftovers<'a> {
+    /// With the process ids that their supervisors had, where those are known.
+    pub attempts: HashMap<Uuid, Option<i32>>,
+    /// Whom tasks run as.
+    pub uid: u32,
+    pub own: &'a OwnChildren,
 }
 
-/// The first process of a container gets orphans that are of no task.
-fn kill_orphan(orphan: Pid, attempts: &HashSet<Uuid>) {
-    let is_of_a_task = std::process::id() != 1 || attempt_of(orphan).is_some_and(|id| attempts.contains(&id));
-    if is_of_a_task && let Some(descriptor) = descendants::open(orphan) {
-        descendants::kill_opened(orphan, descriptor);
-    }
-}
-
-/// Kills those that have the mark, and what is below them. Of each attempt how many were there.
-fn kill_marked(attempts: &HashSet<Uuid>) -> HashMap<Uuid, usize> {
-    let mut found = HashMap::new();
-    for process in processes() {
-        let Some(attempt) = attempt_of(process).filter(|attempt| attempts.contains(attempt)) else {
-            continue;
-        };
-        // Looked at again: its id may be another one's since.
-        if let Some(descriptor) = descendants::open(process)
-            && attempt_of(process) == Some(attempt)
-        {
-            *found.entry(attempt).or_default() += 1;
-            descendants::kill_opened(process, descriptor);
+impl Leftovers<'_> {
+    /// Ends all processes of these attempts. How many there still are, of each that has any.
+    pub fn end_all(&self, patience: Duration) -> HashMap<Uuid, usize> {
+        let until = Instant::now() + patience;
+        let mut empty_looks = 0;
+        loop {
+            let mut orphans = 0;
+            self.own.each_orphan(|orphan, stat| orphans += usize::from(self.kill_orphan(orphan, stat)));
+            let mut left = self.kill_others();
+            if orphans > 0 {
+                // Of which attempt they are is not known.
+                self.attempts.keys().for_each(|attempt| *left.entry(*attempt).or_default() += orphans);
+            }
+            empty_looks = if left.is_empty() { empty_looks + 1 } else { 0 };
+            if empty_looks == EMPTY_LOOKS || Instant::now() >= until {
+                return left;
+            }
+            thread::sleep(LOOK);
         }
     }
-    found
+
+    /// Whether an orphan was one of a task. It is not waited for elsewhere, so its id is its own.
+    fn kill_orphan(&self, orphan: Pid, stat: Stat) -> bool {
+        let is_of_a_task = || self.of_session(stat).is_some() || self.marked(orphan).is_some();
+        if self.own.has_others() && !is_of_a_task() {
+            return false;
+        }
+        if let Some(descriptor) = descendants::open(orphan) {
+            descendants::kill_opened(orphan, descriptor);
+        }
+        true
+    }
+
+    /// Kills all that are known as a task's, and what is below them. Of each attempt how many were there.
+    fn kill_others(&self) -> HashMap<Uuid, usize> {
+        let mut found = HashMap::new();
+        for process in processes() {
+            let Some(attempt) = self.attempt_of(process) else { continue };
+            // Looked at again: its id may be another one's since.
+            if let Some(descriptor) = descendants::open(process)
+                && self.attempt_of(process) == Some(attempt)
+            {
+                *found.entry(attempt).or_default() += 1;
+                descendants::kill_opened(process, descriptor);
+            }
+        }
+        found
+    }
+
+    /// Which of these attempts a process is of. One that has ended is of none.
+    fn attempt_of(&self, process: Pid) -> Option<Uuid> {
+        self.marked(process).or_else(|| {
+            let attempt = self.of_session(stat(process).filter(|stat| !stat.has_ended)?)?;
+            is_confined(process, self.uid).then_some(attempt)
+        })
+    }
+
+    fn of_session(&self, stat: Stat) -> Option<Uuid> {
+        let is_its = |supervisor: &Option<i32>| *supervisor == Some(stat.session);
+        self.attempts.iter().find(|(_, supervisor)| is_its(supervisor)).map(|(attempt, _)| *attempt)
+    }
+
+    fn marked(&self, process: Pid) -> Option<Uuid> {
+        let mut environment = Vec::new();
+        let file = File::open(format!("/proc/{process}/environ")).ok()?;
+        file.take(MOST_ENVIRONMENT_BYTES).read_to_end(&mut environment).ok()?;
+        mark(&environment).filter(|attempt| self.attempts.contains_key(attempt))
+    }
 }
 
 fn processes() -> impl Iterator<Item = Pid> {
@@ -79,27 +117,52 @@ fn processes() -> impl Iterator<Item = Pid> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid::from_raw)
 }
 
-/// The attempt that a process says it is of. One that has ended, or that is another user's, says nothing.
-fn attempt_of(process: Pid) -> Option<Uuid> {
-    let mut environment = Vec::new();
-    let file = File::open(format!("/proc/{process}/environ")).ok()?;
-    file.take(MOST_ENVIRONMENT_BYTES).read_to_end(&mut environment).ok()?;
-    marked(&environment)
+/// The attempt whose output's path is in an environment. Where the home lies does not matter.
+fn mark(environment: &[u8]) -> Option<Uuid> {
+    let is_first = |at: usize| at == 0 || environment[at - 1] == 0;
+    let at = memmem::find_iter(environment, MARK).find(|at| is_first(*at))?;
+    let value = environment[at + MARK.len()..].split(|byte| *byte == 0).next()?;
+    let path = Path::new(OsStr::from_bytes(value));
+    let task = path.parent().filter(|task| path.ends_with(OUTPUT_NAME) && task.ends_with(TASK_NAME))?;
+    Uuid::parse_str(task.parent()?.file_name()?.to_str()?).ok()
 }
 
-/// The attempt whose output's path is in an environment. Where the home lies does not matter.
-fn marked(environment: &[u8]) -> Option<Uuid> {
-    for at in memmem::find_iter(environment, MARK) {
-        if at > 0 && environment[at - 1] != 0 {
-            continue;
+/// Whether it has what every task in a sandbox has and cannot lose. The number of a session whose processes are all gone
+/// may be another one's by now, so that alone says too little.
+fn is_confined(process: Pid, uid: u32) -> bool {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}")).unwrap_or_default();
+    let status = read("status");
+    let field = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.and_then(|value| value.split_ascii_whitespace().next()?.parse::<u32>().ok())
+    };
+    field("Uid") == Some(uid)
+        && field("NoNewPrivs") == Some(1)
+        && field("Seccomp") == Some(2)
+        && read("oom_score_adj").trim().parse::<i32>().is_ok_and(|adjustment| adjustment >= 500)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_environment() {
+        let id = Uuid::from_u128(1);
+        for (environment, is_its) in [
+            (format!("CLOACINA_OUTPUT=/home/attempts/{id}/task/output.json\0"), true),
+            (format!("A=b\0CLOACINA_OUTPUT=/elsewhere/{id}/task/output.json"), true),
+            (format!("X_CLOACINA_OUTPUT=/h/{id}/task/output.json\0"), false),
+            (format!("A=CLOACINA_OUTPUT=/h/{id}/task/output.json\0"), false),
+            (format!("A=CLOACINA_OUTPUT=x\0CLOACINA_OUTPUT=/h/{id}/task/output.json\0"), true),
+            (format!("CLOACINA_OUTPUT=/h/{id}/task/other.json\0"), false),
+            (format!("CLOACINA_OUTPUT=/h/{id}/output.json\0"), false),
+            ("CLOACINA_OUTPUT=/h/t-1/task/output.json\0".to_owned(), false),
+            ("CLOACINA_OUTPUT=\0".to_owned(), false),
+            ("CLOACINA_OUTPUT=".to_owned(), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(mark(environment.as_bytes()), is_its.then_some(id), "{environment:?}");
         }
-        let value = &environment[at + MARK.len()..];
-        let value = value.split(|byte| *byte == 0).next().unwrap_or_default();
-        let path = Path::new(std::ffi::OsStr::from_bytes(value));
-        let attempt =
-            path.parent().filter(|parent| path.ends_with(OUTPUT_NAME) && parent.ends_with(TASK_NAME));
-        let name = attempt.and_then(Path::parent).and_then(Path::file_name);
-        return name.and_then(|name| Uuid::parse_str(name.to_str()?).ok());
     }
-    None
 }

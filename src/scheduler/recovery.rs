@@ -44,21 +44,30 @@ pub enum Verdict {
     Alive,
     /// Nothing of it has run, and nothing will once `seal` has been called.
     NeverStarted,
-    /// Its supervisor is gone, and why. It may have left processes, unless the system was started anew since.
-    Abandoned {
-        may_have_left: bool,
-        why: String,
-    },
+    /// Its supervisor is gone.
+    Abandoned(Abandoned),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abandoned {
+    pub why: String,
+    /// There may be processes of it, unless the system was started anew since.
+    pub may_have_left: bool,
+    /// The process that its supervisor was.
+    pub supervisor: Option<i32>,
 }
 
 /// `boot` is that of the system that runs now.
 pub fn judge(facts: Facts, boot: Uuid) -> Verdict {
     let is_this_boot = facts.boot == Some(boot);
-    let abandoned = |why: &str| Verdict::Abandoned {
-        // One that does not say when it was made may be of this boot.
-        may_have_left: facts.boot.is_none_or(|its| its == boot),
-        why: why.to_owned(),
+    // One that does not say when it was made may be of this boot.
+    let may_have_left = facts.boot.is_none_or(|its| its == boot);
+    let supervisor = match &facts.lock {
+        Lock::Taken(text) if is_this_boot => text.parse().ok(),
+        _ => None,
     };
+    let abandoned =
+        |why: &str| Verdict::Abandoned(Abandoned { why: why.to_owned(), may_have_left, supervisor });
     match (facts.outcome, facts.lock) {
         (Ok(Some(outcome)), _) => Verdict::Ended(Box::new(outcome)),
         (_, Lock::Held) => Verdict::Alive,
@@ -82,7 +91,9 @@ pub fn examine(attempt: &Attempt) -> (Facts, Option<File>) {
         Err(error) => (Lock::Unknown(error.to_string()), None),
     };
     let outcome = attempt.outcome().map_err(|error| error.to_string());
-    let boot = attempt.spec().ok().and_then(|spec| spec.boot);
+    // Of one that has an outcome it does not matter.
+    let spec = if matches!(outcome, Ok(Some(_))) { None } else { attempt.spec().ok() };
+    let boot = spec.and_then(|spec| spec.boot);
     (Facts { lock, outcome, boot }, file)
 }
 
@@ -151,13 +162,17 @@ mod tests {
             warnings: Vec::new(),
         };
         let ended = Verdict::Ended(Box::new(outcome.clone()));
-        let abandoned = |may_have_left, why: &str| Verdict::Abandoned { may_have_left, why: why.to_owned() };
+        let abandoned = |may_have_left, why: &str| {
+            Verdict::Abandoned(Abandoned { why: why.to_owned(), may_have_left, supervisor: None })
+        };
         let restarted = abandoned(false, "its host was restarted while it may have run");
         let unknown = abandoned(true, "its directory does not say when it was made");
-        let (killed, unread) = (abandoned(true, "its supervisor was killed"), |may| {
-            abandoned(may, "its directory cannot be read: gone")
+        let killed = Verdict::Abandoned(Abandoned {
+            why: "its supervisor was killed".to_owned(),
+            may_have_left: true,
+            supervisor: Some(17),
         });
-        let no_outcome = |may| abandoned(may, "what came of it cannot be read: of format 2");
+        let unread = |may| abandoned(may, "its directory cannot be read: gone");
         type Row = (fn() -> Lock, Verdict, Verdict, Verdict);
         // Of this boot, of an earlier one, and of an unknown one.
         let table: [Row; 5] = [
@@ -179,8 +194,14 @@ mod tests {
                 // An outcome is the end, whatever else there is.
                 assert_eq!(judged(Ok(Some(outcome.clone()))), ended);
                 let is_held = matches!(lock(), Lock::Held);
-                let expected = if is_held { Verdict::Alive } else { no_outcome(its != Some(earlier)) };
-                assert_eq!(judged(Err("of format 2".to_owned())), expected);
+                match judged(Err("of format 2".to_owned())) {
+                    Verdict::Alive => assert!(is_held),
+                    Verdict::Abandoned(Abandoned { why, may_have_left, .. }) => {
+                        assert_eq!(why, "what came of it cannot be read: of format 2");
+                        assert_eq!((is_held, may_have_left), (false, its != Some(earlier)));
+                    }
+                    verdict => panic!("{verdict:?}"),
+                }
             }
         }
     }

@@ -1,15 +1,17 @@
 //! Starts attempts on threads of its own, since making directories and processes takes time: `task-starter`, and for those
 //! whose package is not there yet, `package-unpacker`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use parking_lot::Mutex;
@@ -68,7 +70,7 @@ pub struct Starter {
     pub packages: Packages,
     pub own: Arc<OwnChildren>,
     /// Those that are not to be started any more.
-    pub cancelled: Mutex<std::collections::HashSet<Uuid>>,
+    pub cancelled: Mutex<HashSet<Uuid>>,
     pub teller: Teller,
 }
 
@@ -147,6 +149,7 @@ impl Starter {
             let _ = remove_tree(&half_made);
             return Err(error);
         }
+        // It may have come meanwhile.
         if self.cancelled.lock().remove(&id) {
             let _ = remove_tree(attempt.directory());
             return Ok(Told::Cancelled(id));
@@ -183,7 +186,7 @@ impl Starter {
         };
         sandbox.readable.push(package.to_owned());
         sandbox.writable.push(attempt.task_path());
-        let in_ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let in_ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Spec {
             format: FORMAT,
             command: task.command.clone(),
@@ -213,7 +216,6 @@ pub fn descriptor_of(supervised: &Supervised) -> Option<OwnedFd> {
 
 /// Makes a directory where it is missing, and sees to its mode.
 pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
     private_directory(path)?;
     if fs::metadata(path)?.permissions().mode() & 0o777 == mode {
         return Ok(());

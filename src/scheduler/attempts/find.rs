@@ -31,8 +31,8 @@ impl Attempts {
                         self.follow(id);
                         found.push(Found::Running(id));
                     }
-                    Verdict::Abandoned { may_have_left: true, why } => _ = abandoned.insert(id, why),
-                    Verdict::Abandoned { why, .. } => found.push(Found::Over(Event::Abandoned(id, why))),
+                    Verdict::Abandoned(gone) if gone.may_have_left => _ = abandoned.insert(id, gone),
+                    Verdict::Abandoned(gone) => found.push(Found::Over(Event::Abandoned(id, gone.why))),
                     Verdict::NeverStarted => found.push(Found::Over(Event::NeverStarted(id))),
                     Verdict::Ended(outcome) => found.push(Found::Over(Event::Ended(id, *outcome))),
                 },
@@ -51,7 +51,7 @@ impl Attempts {
                 }
             }
         }
-        let over = cleanup::end_leftovers(abandoned, &self.starter.own);
+        let over = cleanup::end_leftovers(abandoned, &self.starter.own, self.starter.settings.task_uid());
         found.extend(over.into_iter().map(|(id, why)| Found::Over(Event::Abandoned(id, why))));
         found
     }
@@ -62,7 +62,9 @@ impl Attempts {
         let spec = attempt.as_ref().ok().and_then(|attempt| attempt.spec().ok());
         let place = spec.and_then(|spec| self.starter.packages.hold_at(&spec.working_directory));
         let supervisor = attempt.ok().and_then(|attempt| recovery::adopt(&attempt));
+        // An earlier server has told it already: told again, it would go without the rest of the grace.
+        let is_cancelled = self.cancelled_mark(id).exists();
         let state = State::Running { child: None, supervisor, look_at: Instant::now() };
-        self.attempts.insert(id, Known { place, state, is_cancelled: false });
+        self.attempts.insert(id, Known { place, state, is_cancelled });
     }
 }

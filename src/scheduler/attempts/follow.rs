@@ -58,10 +58,11 @@ impl Attempts {
 
     fn started(&mut self, id: Uuid, child: Supervised, supervisor: Option<OwnedFd>) {
         self.starter.cancelled.lock().remove(&id);
+        let mark = self.cancelled_mark(id);
         let known = self.attempts.entry(id);
         let known = known.or_insert(Known { place: None, state: State::Starting, is_cancelled: false });
         if let Some(supervisor) = supervisor.as_ref().filter(|_| known.is_cancelled) {
-            terminate(supervisor);
+            terminate(supervisor, &mark);
         }
         known.state = State::Running { child: Some(child), supervisor, look_at: Instant::now() + LOOK };
     }
@@ -115,7 +116,7 @@ impl Attempts {
         };
         let due: Vec<_> = self.attempts.iter().filter(|(_, known)| due(known)).map(|(id, _)| *id).collect();
         for id in due {
-            let attempt = self.at(id);
+            let (attempt, mark) = (self.at(id), self.cancelled_mark(id));
             let Some(known) = self.attempts.get_mut(&id) else { continue };
             let State::Running { child, supervisor, look_at } = &mut known.state else { continue };
             *look_at = now + LOOK;
@@ -124,8 +125,8 @@ impl Attempts {
                 None => attempt.ok().as_ref().and_then(recovery::adopt),
             };
             let is_lost = supervisor.is_none() && child.is_none();
-            if let Some(supervisor) = supervisor.as_ref().filter(|_| known.is_cancelled) {
-                terminate(supervisor);
+            if let Some(supervisor) = supervisor.as_ref().filter(|_| known.is_cancelled && !mark.exists()) {
+                terminate(supervisor, &mark);
             }
             // It may have ended before it could be followed.
             if is_lost && self.judge(id) != Verdict::Alive {
@@ -149,11 +150,15 @@ impl Attempts {
                 }
                 None => self.is_over(Event::NeverStarted(id), events),
             },
-            Verdict::Abandoned { may_have_left: false, why } => {
-                self.is_over(Event::Abandoned(id, why), events)
+            Verdict::Abandoned(gone) if gone.may_have_left => self.cleanup.end_leftovers(id, gone),
+            Verdict::Abandoned(gone) => self.is_over(Event::Abandoned(id, gone.why), events),
+            // Of a process that has not closed it yet, and soon will have.
+            Verdict::Alive => {
+                if let Some(known) = self.attempts.get_mut(&id) {
+                    let look_at = Instant::now() + LOOK;
+                    known.state = State::Running { child: None, supervisor: None, look_at };
+                }
             }
-            Verdict::Abandoned { why, .. } => self.cleanup.end_leftovers(id, why),
-            Verdict::Alive => self.cleanup.end_leftovers(id, "another process holds its lock".to_owned()),
         }
     }
 }

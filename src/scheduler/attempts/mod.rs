@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use nix::unistd::geteuid;
 use parking_lot::Mutex;
 use rustix::process::{Signal, pidfd_send_signal};
 use uuid::Uuid;
@@ -21,10 +22,10 @@ use uuid::Uuid;
 use super::cleanup::Cleanup;
 use super::own_children::OwnChildren;
 use super::packages::{Packages, Place, ReadPackage};
-use super::recovery::{self, Verdict};
+use super::recovery::{self, Abandoned, Verdict};
 use super::starter::{self, Starter, Teller, Told};
 use super::wake::{self, Wake, Woken};
-use super::{names, permissions};
+use super::{disk, names, permissions};
 use crate::engine::attempt::{Attempt, Outcome, Supervised, TaskUser};
 use crate::engine::log::Piece;
 use crate::engine::sandbox::Mode;
@@ -33,7 +34,6 @@ use crate::executions::store::claim::Claimed;
 /// What holds for all attempts of a host.
 #[derive(Clone)]
 pub struct AttemptSettings {
-    /// Absolute, and without links.
     pub home: PathBuf,
     /// Of the system that runs now.
     pub boot: Uuid,
@@ -47,6 +47,13 @@ pub struct AttemptSettings {
     pub read_package: ReadPackage,
     /// What supervises and unpacks: this program.
     pub program: PathBuf,
+}
+
+impl AttemptSettings {
+    /// Whom tasks run as.
+    fn task_uid(&self) -> u32 {
+        self.user.as_ref().map_or_else(|| geteuid().as_raw(), |user| user.uid)
+    }
 }
 
 /// What has happened to an attempt.
@@ -112,8 +119,12 @@ impl Attempts {
     ///
     /// # Errors
     /// Why no tasks may run with this home, and what to do.
-    pub fn open(settings: AttemptSettings) -> Result<Attempts, String> {
+    pub fn open(mut settings: AttemptSettings) -> Result<Attempts, String> {
+        // What tasks are granted has no links in it.
+        settings.home = fs::canonicalize(&settings.home)
+            .map_err(|error| format!("cannot find the home {}: {error}", settings.home.display()))?;
         let home = &settings.home;
+        disk::warn_of_noexec(home);
         permissions::expect_closed(home, settings.sandbox, settings.user.as_ref())?;
         let cannot = |what: &str, error: &dyn std::fmt::Display| {
             format!("cannot {what} for tasks in {}: {error}", home.display())
@@ -128,8 +139,8 @@ impl Attempts {
         let (sender, told) = channel();
         let (wake, woken) = wake::pair().map_err(|error| cannot("make a pipe", &error))?;
         let teller = Teller { sender, wake };
-        let own = Arc::new(OwnChildren::default());
-        let cleanup = Cleanup::start(Arc::clone(&own), teller.clone())
+        let own = Arc::new(OwnChildren::new());
+        let cleanup = Cleanup::start(Arc::clone(&own), settings.task_uid(), teller.clone())
             .map_err(|error| cannot("start a thread", &error))?;
         let cancelled = Mutex::default();
         let starter = Arc::new(Starter { settings, directory, packages, own, cancelled, teller });
@@ -169,11 +180,18 @@ impl Attempts {
 
     /// Has one end, with the grace; `Ended` follows. One that has not started yet will not. Another call changes nothing.
     pub fn cancel(&mut self, attempt: Uuid) {
+        let mark = self.cancelled_mark(attempt);
         let Some(known) = self.attempts.get_mut(&attempt).filter(|known| !known.is_cancelled) else { return };
         known.is_cancelled = true;
         match &known.state {
-            State::Starting => _ = self.starter.cancelled.lock().insert(attempt),
-            State::Running { supervisor: Some(supervisor), .. } => terminate(supervisor),
+            State::Starting => {
+                self.starter.cancelled.lock().insert(attempt);
+                // Unpacking its package may take minutes.
+                if known.place.as_ref().is_some_and(|place| self.starter.packages.give_up(place, attempt)) {
+                    self.starter.teller.tell(Told::Cancelled(attempt));
+                }
+            }
+            State::Running { supervisor: Some(supervisor), .. } => terminate(supervisor, &mark),
             // As soon as it can be followed.
             State::Running { supervisor: None, .. } | State::Ending => {}
         }
@@ -206,6 +224,11 @@ impl Attempts {
         self.locks.remove(&attempt);
     }
 
+    /// A file that is there once its supervisor has been told to end it.
+    fn cancelled_mark(&self, attempt: Uuid) -> PathBuf {
+        self.starter.directory.join(attempt.to_string()).join("cancelled")
+    }
+
     fn at(&self, attempt: Uuid) -> io::Result<Attempt> {
         Attempt::at(&self.starter.directory.join(attempt.to_string()))
     }
@@ -214,7 +237,10 @@ impl Attempts {
     fn judge(&mut self, id: Uuid) -> Verdict {
         let attempt = match self.at(id) {
             Ok(attempt) => attempt,
-            Err(error) => return Verdict::Abandoned { may_have_left: true, why: error.to_string() },
+            Err(error) => {
+                let why = error.to_string();
+                return Verdict::Abandoned(Abandoned { why, may_have_left: true, supervisor: None });
+            }
         };
         let (facts, lock) = recovery::examine(&attempt);
         let verdict = recovery::judge(facts, self.starter.settings.boot);
@@ -224,14 +250,17 @@ impl Attempts {
             log::warn!(attempt:% = id, error:%; "an attempt's lock cannot be written, and is kept");
             self.locks.insert(id, lock);
         }
-        if let Verdict::Abandoned { why, .. } = &verdict {
+        if let Verdict::Abandoned(Abandoned { why, .. }) = &verdict {
             log::warn!(attempt:% = id, why = why.as_str(); "an attempt has no outcome");
         }
         verdict
     }
 }
 
-fn terminate(supervisor: &OwnedFd) {
+/// Tells a supervisor once to end its task, whichever server it is that does.
+fn terminate(supervisor: &OwnedFd, mark: &Path) {
     // It may have ended.
     let _ = pidfd_send_signal(supervisor, Signal::Term);
+    // Without the mark a later server tells it again, which costs the task the rest of its grace.
+    let _ = File::create(mark);
 }

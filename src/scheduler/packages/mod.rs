@@ -1,9 +1,13 @@
 //! Packages unpacked on this host, each once: `HOME/packages/TENANT/SHA256`. One that no attempt uses goes after a day.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::attempts::AttemptSettings;
+use super::starter;
 use crate::engine::remove_tree::remove_tree;
 use crate::executions::store::claim::Claimed;
 use crate::workflows::archive::unpack_by;
@@ -70,7 +75,7 @@ impl Packages {
     pub fn open(settings: &AttemptSettings, mode: u32) -> io::Result<Packages> {
         let directory = settings.home.join("packages");
         let (read, program) = (Arc::clone(&settings.read_package), settings.program.clone());
-        super::starter::make_directory(&directory, mode)?;
+        starter::make_directory(&directory, mode)?;
         let packages = Packages { directory, mode, read, program, state: Mutex::default() };
         for tenant in fs::read_dir(&packages.directory)? {
             for entry in fs::read_dir(tenant?.path()).into_iter().flatten().flatten() {
@@ -117,12 +122,33 @@ impl Packages {
         is_first
     }
 
+    /// Whether one waited, which does not any more.
+    pub fn give_up(&self, place: &Place, attempt: Uuid) -> bool {
+        let mut state = self.state.lock();
+        // An empty list stays: the package is being unpacked.
+        let Some(waiting) = state.waiting.get_mut(place) else { return false };
+        let before = waiting.len();
+        waiting.retain(|claimed| claimed.attempt != attempt);
+        waiting.len() < before
+    }
+
     /// Unpacks it, and hands over all that waited for it, those too that came meanwhile.
     pub fn unpack(&self, place: &Place) -> (Vec<Claimed>, Result<(), PackageError>) {
-        let package = self.state.lock().waiting.get(place).and_then(|waiting| waiting.front().cloned());
-        let unpacked = match package {
-            Some(package) if !place.is_there() => self.unpack_one(place, &package),
-            _ => Ok(()),
+        let mut state = self.state.lock();
+        let first = state.waiting.get(place).and_then(|waiting| waiting.front().cloned());
+        let Some(first) = first else {
+            // All that waited have given up. The next one has it unpacked.
+            state.waiting.remove(place);
+            return (Vec::new(), Ok(()));
+        };
+        drop(state);
+        let unpacked = if place.is_there() {
+            Ok(())
+        } else {
+            let unpacked = catch_unwind(AssertUnwindSafe(|| self.unpack_one(place, &first)));
+            unpacked.unwrap_or_else(|_| {
+                Err(PackageError::Failed("its package cannot be unpacked: internal error".to_owned()))
+            })
         };
         let waited = self.state.lock().waiting.remove(place).unwrap_or_default();
         (waited.into(), unpacked)
@@ -133,7 +159,7 @@ impl Packages {
             PackageError::Failed(format!("its package cannot be unpacked: {error}"))
         };
         let parent = place.0.parent().unwrap_or(&self.directory);
-        super::starter::make_directory(parent, self.mode).map_err(|error| failed(&error))?;
+        starter::make_directory(parent, self.mode).map_err(|error| failed(&error))?;
         let archive = self.fetch(package, parent)?;
         let until = Instant::now() + LONGEST_UNPACKING;
         unpack_by(&self.program, archive, &place.0, until).map_err(|error| failed(&error))
@@ -226,114 +252,5 @@ fn is_sha256(name: &str) -> bool {
 fn remove(path: &Path) {
     if let Err(error) = remove_tree(path) {
         log::warn!(path:% = path.display(), error:%; "what is left of a package cannot be removed");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-    use crate::scheduler::attempts::tests::{Home, claimed, wait_for, write_program};
-
-    /// `unpack-package DESTINATION UUID`: the archive itself is all that is in the package.
-    const UNPACK: &str = "#!/bin/sh\nmkdir \"$2\" && cat >\"$2/archive\"\n";
-
-    fn sha256(bytes: &[u8]) -> String {
-        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    fn open(home: &Home, read: ReadPackage) -> Packages {
-        let program = home.0.join("unpack");
-        write_program(&program, UNPACK);
-        let settings = AttemptSettings { read_package: read, ..home.settings(program, Uuid::nil()) };
-        Packages::open(&settings, 0o700).unwrap()
-    }
-
-    /// In pieces of two bytes.
-    fn reads(bytes: &'static [u8], times: &Arc<AtomicUsize>) -> ReadPackage {
-        let times = Arc::clone(times);
-        Arc::new(move |_, at| {
-            times.fetch_add(usize::from(at == 0), Ordering::Relaxed);
-            let at = usize::try_from(at).unwrap();
-            Ok(bytes[at..].iter().copied().take(2).collect())
-        })
-    }
-
-    #[test]
-    fn a_package_is_unpacked_once_for_all_that_wait_for_it() {
-        let (home, times) = (Home::new(), Arc::default());
-        let packages = open(&home, reads(b"abcde", &times));
-        let hash = sha256(b"abcde");
-        let package = crate::executions::store::claim::Claimed { package_sha256: hash.clone(), ..claimed() };
-        let place = packages.hold(package.tenant, &hash).unwrap();
-        assert!(!place.is_there());
-        assert!(packages.wait_for(&place, package.clone()));
-        assert!(!packages.wait_for(&place, package.clone()));
-        let (waited, unpacked) = packages.unpack(&place);
-        assert!(waited.len() == 2 && unpacked.is_ok(), "{unpacked:?}");
-        assert_eq!(fs::read(place.path().join("archive")).unwrap(), b"abcde");
-        // It has come since it was looked for.
-        assert!(packages.wait_for(&place, package));
-        let (waited, unpacked) = packages.unpack(&place);
-        assert!(waited.len() == 1 && unpacked.is_ok());
-        assert_eq!(times.load(Ordering::Relaxed), 1);
-        let names: Vec<_> = fs::read_dir(place.path().parent().unwrap()).unwrap().collect();
-        assert_eq!(names.len(), 1, "{names:?}");
-        assert_eq!(packages.hold_at(place.path()), Some(place));
-        assert_eq!(packages.hold_at(Path::new("/")), None);
-        assert_eq!(packages.hold_at(Path::new("/srv/package")), None);
-    }
-
-    #[test]
-    fn a_package_that_is_not_what_was_uploaded_is_refused() {
-        let (home, times) = (Home::new(), Arc::default());
-        let packages = open(&home, reads(b"abcdf", &times));
-        let hash = sha256(b"abcde");
-        let package = crate::executions::store::claim::Claimed { package_sha256: hash.clone(), ..claimed() };
-        let place = packages.hold(package.tenant, &hash).unwrap();
-        packages.wait_for(&place, package);
-        let (_, Err(PackageError::Failed(why))) = packages.unpack(&place) else { panic!() };
-        assert!(why.starts_with("its package is damaged in the database: its SHA-256 is "), "{why}");
-        assert!(!place.is_there());
-        for name in ["", "..", &hash[1..], &hash.to_uppercase()] {
-            assert_eq!(packages.hold(Uuid::nil(), name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn what_no_attempt_uses_is_cleared() {
-        let (home, times) = (Home::new(), Arc::default());
-        let packages = open(&home, reads(b"", &times));
-        let places = ["a", "b"].map(|digit| packages.hold(Uuid::nil(), &digit.repeat(64)).unwrap());
-        let twice = packages.hold(Uuid::nil(), &"a".repeat(64)).unwrap();
-        for place in &places {
-            fs::create_dir_all(place.path().join("inner")).unwrap();
-            packages.release(place);
-        }
-        assert_eq!(packages.clear_unused(), 0);
-        // The second one has no use left, and the first one has another.
-        assert_eq!(packages.clear_older_than(Duration::ZERO), 1);
-        assert_eq!(places.each_ref().map(Place::is_there), [true, false]);
-        let old = SystemTime::now() - KEPT;
-        packages.release(&twice);
-        File::open(twice.path()).unwrap().set_modified(old).unwrap();
-        assert_eq!(packages.clear_unused(), 1);
-        // With the tenant's own directory.
-        assert_eq!(fs::read_dir(home.0.join("packages")).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn what_an_earlier_server_left_half_done_is_cleared() {
-        let (home, times) = (Home::new(), Arc::default());
-        let tenant = home.0.join("packages").join(Uuid::nil().to_string());
-        let whole = "a".repeat(64);
-        for name in [whole.as_str(), &format!("{whole}.partial-{}", Uuid::nil()), "removed-x", "archive-x"] {
-            fs::create_dir_all(tenant.join(name).join("inner")).unwrap();
-        }
-        open(&home, reads(b"", &times));
-        let names =
-            || fs::read_dir(&tenant).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
-        wait_for("one package", || names() == [whole.as_str()]);
     }
 }
