@@ -28,6 +28,8 @@ const NOTIFY: &str = concat!(
 const NOTIFY_LIMIT: Duration = Duration::from_secs(1);
 /// Between two notifications, however many changes there are.
 const NOTIFY_EVERY: Duration = Duration::from_millis(2);
+/// A server that has only just begun to share the database looks itself within that time.
+const ALONE_FOR: Duration = Duration::from_secs(1);
 /// How often a session that says nothing is asked whether it lives, and how long it has for the answer.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 const ASK_LIMIT: Duration = Duration::from_secs(2);
@@ -42,11 +44,16 @@ pub fn announce(app: &App, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         thread::park();
         let until = Instant::now() + NOTIFY_LIMIT;
-        let notified = app.store.write(until, |session| session.query(NOTIFY, &[&app.auth.server]).map(drop));
+        let notified = app.store.write(until, |session| session.query(NOTIFY, &[&app.auth.server]));
+        let is_alone = notified.as_ref().is_ok_and(|notified| notified.value.is_empty());
         if let Err(error) = notified {
             log::debug!("other servers are not notified of executions, and will find them: {error}");
         }
-        thread::sleep(NOTIFY_EVERY);
+        let rest = if is_alone { ALONE_FOR } else { NOTIFY_EVERY };
+        let began = Instant::now();
+        while began.elapsed() < rest && !stop.load(Ordering::Acquire) {
+            thread::sleep(NOTIFY_EVERY.max(rest / 10));
+        }
     }
 }
 

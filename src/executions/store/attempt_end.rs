@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::locked::{IfLocked, LockedExecution, LockedRow};
+use super::locked::{LockedExecution, LockedRow};
 use crate::engine::attempt::{End, Outcome};
 use crate::engine::graph::{AttemptOutcome, TaskState};
 use crate::executions::ExecutionStatus;
@@ -36,7 +36,10 @@ pub enum Recorded {
     Void,
 }
 
-const ATTEMPT: &str = "SELECT execution, task FROM cloacina_attempts WHERE id = $1 AND ended_at IS NULL";
+const LOCK: &str = "SELECT execution.tenant, execution.workflow, execution.version, execution.status, execution.is_cancelled,
+            execution.created_at, execution.last_event, execution.id, attempt.task
+     FROM cloacina_attempts AS attempt JOIN cloacina_executions AS execution ON execution.id = attempt.execution
+     WHERE attempt.id = $1 AND attempt.ended_at IS NULL FOR UPDATE OF execution";
 const END_ATTEMPT: &str = "UPDATE cloacina_attempts
      SET ended_at = clock_timestamp(), exit_code = $2, error = $3,
          started_at = COALESCE(started_at, clock_timestamp() - make_interval(secs => $4)),
@@ -114,11 +117,9 @@ fn lock(
     transaction: &mut Transaction<'_>,
     attempt: Uuid,
 ) -> Result<Option<(LockedExecution, usize)>, postgres::Error> {
-    let Some(row) = transaction.query_opt(ATTEMPT, &[&attempt])? else { return Ok(None) };
-    let (execution, task): (Uuid, i32) = (row.try_get(0)?, row.try_get(1)?);
-    let Some(row) = LockedRow::lock(transaction, execution, None, IfLocked::Wait)? else { return Ok(None) };
-    let Some(execution) = row.load(transaction)? else { return Ok(None) };
-    let task = task as usize;
+    let Some(row) = transaction.query_opt(LOCK, &[&attempt])? else { return Ok(None) };
+    let (id, task) = (row.try_get(7)?, row.try_get::<_, i32>(8)? as usize);
+    let Some(execution) = LockedRow::of(id, &row)?.load(transaction)? else { return Ok(None) };
     let is_current = task < execution.manifest.tasks.len()
         && execution.task(task).attempt == Some(attempt)
         && execution.state(task) == TaskState::Running;

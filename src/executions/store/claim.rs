@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use postgres::Row;
+use postgres::types::ToSql;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::context;
-use super::locked::{IfLocked, LockedExecution, LockedRow};
+use super::locked::{LockedExecution, LockedRow};
 use super::timeline;
 use crate::engine::graph::{AttemptOutcome, Context, TaskState};
 use crate::executions::ExecutionStatus;
@@ -74,7 +76,7 @@ pub struct Claimed {
 /// What a claim came to.
 #[derive(Debug)]
 pub enum Claim {
-    /// Another transaction has the lock of the execution.
+    /// Another transaction has the lock of the execution; or nothing of it may start here any more.
     Locked,
     /// Nothing of it may start, or not here.
     Nothing,
@@ -110,28 +112,34 @@ const CANDIDATES: &str = "WITH RECURSIVE head AS (
              WHERE running.tenant = head.tenant AND running.workflow = head.workflow AND running.status = 'Running'
              LIMIT entry.max_running) AS counted)
      ORDER BY entry.created_at, entry.execution, entry.task";
-/// It has said what it runs, on the timeline that the claim was decided on, which is still the database's.
-const HOST: &str = concat!(
-    "SELECT FROM cloacina_hosts
-     WHERE id = $1 AND session = $2 AND forgotten_at IS NULL AND timeline = $3 AND $3 = ",
+/// An execution that this host may claim something of, as it stands, unless another transaction has it. The host has said
+/// what it runs on the timeline that the claim was decided on, which is still the database's.
+const LOCK: &str = concat!(
+    "SELECT execution.tenant, execution.workflow, execution.version, execution.status, execution.is_cancelled,
+            execution.created_at, execution.last_event,
+            tenant.name, tenant.max_running_tasks, tenant.max_scratch_bytes, tenant.paths::text, package.id, package.sha256
+     FROM cloacina_executions AS execution
+     JOIN cloacina_hosts AS host ON host.id = $2 AND host.session = $3 AND host.forgotten_at IS NULL
+         AND host.timeline = $4 AND $4 = ",
     timeline!(),
-    " FOR SHARE"
+    " JOIN cloacina_workflows AS workflow ON workflow.tenant = execution.tenant AND workflow.name = execution.workflow
+         AND NOT workflow.is_paused
+     JOIN cloacina_tenants AS tenant ON tenant.id = execution.tenant AND tenant.removed_at IS NULL
+     JOIN cloacina_packages AS package ON package.tenant = execution.tenant AND package.name = execution.workflow
+         AND package.version = execution.version AND package.deleted_at IS NULL
+     WHERE execution.id = $1
+     FOR UPDATE OF execution SKIP LOCKED FOR SHARE OF host"
 );
 const START: &str =
     "SELECT max_running FROM cloacina_queue WHERE execution = $1 AND task = -1 AND due_at IS NULL";
-const IS_PAUSED: &str = "SELECT is_paused FROM cloacina_workflows WHERE tenant = $1 AND name = $2";
 /// Of those that start while the number of running ones is limited, one at a time.
 const WORKFLOW_IN_TURN: &str =
     "SELECT FROM cloacina_workflows WHERE tenant = $1 AND name = $2 FOR NO KEY UPDATE";
 const RUNNING_OF_WORKFLOW: &str = "SELECT count(*) FROM (
          SELECT FROM cloacina_executions WHERE tenant = $1 AND workflow = $2 AND status = 'Running' LIMIT $3) AS running";
-const TENANT: &str = "SELECT name, max_running_tasks, max_scratch_bytes, paths::text
-     FROM cloacina_tenants WHERE id = $1 AND removed_at IS NULL";
 const TENANT_IN_TURN: &str = "SELECT FROM cloacina_tenants WHERE id = $1 FOR NO KEY UPDATE";
 const RUNNING_OF_TENANT: &str =
     "SELECT count(*) FROM cloacina_attempts WHERE tenant = $1 AND ended_at IS NULL";
-const PACKAGE: &str = "SELECT id, sha256 FROM cloacina_packages
-     WHERE tenant = $1 AND name = $2 AND version = $3 AND deleted_at IS NULL";
 const TAKE: &str =
     "DELETE FROM cloacina_queue WHERE execution = $1 AND task = ANY($2) AND due_at IS NULL RETURNING task";
 const INSERT: &str = "INSERT INTO cloacina_attempts (id, tenant, execution, task, number, host, boot)
@@ -152,7 +160,7 @@ pub fn candidates(
 ) -> Result<Vec<Candidate>, StoreError> {
     store.read(until, |session| {
         let rows = session.query(CANDIDATES, &[&(most_of_workflow as i64), &all_have_said, &timeline])?;
-        let candidate = |row: &postgres::Row| {
+        let candidate = |row: &Row| {
             let task: Option<i32> = row.try_get(2)?;
             Ok(Candidate {
                 tenant: row.try_get(0)?,
@@ -177,10 +185,9 @@ pub fn claim(
     until: Instant,
 ) -> Result<Claim, StoreError> {
     let outcome = store.transact(until, |transaction| {
-        let Some(row) = LockedRow::lock(transaction, wanted.execution, None, IfLocked::Skip)? else {
-            return Ok(Err(Claim::Locked));
-        };
-        claim_locked(transaction, host, row, wanted)
+        let values: &[&(dyn ToSql + Sync)] = &[&wanted.execution, &host.id, &host.session, &wanted.timeline];
+        let Some(row) = transaction.query_opt(LOCK, values)? else { return Ok(Err(Claim::Locked)) };
+        claim_locked(transaction, host, &row, wanted)
     })?;
     Ok(outcome.map_or_else(|none| none, |claimed| Claim::Claimed(claimed.value)))
 }
@@ -188,28 +195,19 @@ pub fn claim(
 fn claim_locked(
     transaction: &mut Transaction<'_>,
     host: &ClaimingHost,
-    row: LockedRow,
+    row: &Row,
     wanted: &Wanted<'_>,
 ) -> Result<Result<Vec<Claimed>, Claim>, postgres::Error> {
     let nothing = Ok(Err(Claim::Nothing));
+    let of_tenant = OfTenant::read(transaction, row)?;
+    let row = LockedRow::of(wanted.execution, row)?;
     if row.status.has_ended() || row.is_cancelled {
         return nothing;
     }
-    if transaction.query_opt(HOST, &[&host.id, &host.session, &wanted.timeline])?.is_none() {
-        return nothing;
-    }
-    let paused = transaction.query_opt(IS_PAUSED, &[&row.tenant, &row.workflow])?;
-    if paused.map_or(Ok(true), |row| row.try_get(0))? {
-        return nothing;
-    }
-    let Some(of_tenant) = OfTenant::read(transaction, row.tenant)? else { return nothing };
     let most = of_tenant.free.map_or(wanted.most, |free| wanted.most.min(free));
     if most == 0 || row.status == ExecutionStatus::Pending && !may_start(transaction, &row)? {
         return nothing;
     }
-    let package = transaction.query_opt(PACKAGE, &[&row.tenant, &row.workflow, &row.version])?;
-    let Some(package) = package else { return nothing };
-    let package = (package.try_get(0)?, package.try_get(1)?);
     let Some(mut execution) = row.load(transaction)? else { return nothing };
     let tasks = match execution.row.status {
         ExecutionStatus::Pending => {
@@ -220,7 +218,7 @@ fn claim_locked(
     };
     let mut claimed = Vec::new();
     for task in tasks {
-        claimed.extend(claim_task(transaction, host, &mut execution, task, &of_tenant, &package)?);
+        claimed.extend(claim_task(transaction, host, &mut execution, task, &of_tenant)?);
     }
     insert(transaction, host, &execution, &claimed)?;
     execution.decide(transaction)?;
@@ -256,8 +254,10 @@ fn take(
     Ok(taken)
 }
 
-/// What a tenant's tasks get, and how many of them may start.
+/// What a tenant's tasks get of a package, and how many of them may start.
 struct OfTenant {
+    package: Uuid,
+    package_sha256: String,
     name: String,
     free: Option<usize>,
     scratch_limit_bytes: Option<u64>,
@@ -266,29 +266,32 @@ struct OfTenant {
 }
 
 impl OfTenant {
-    fn read(transaction: &mut Transaction<'_>, tenant: Uuid) -> Result<Option<OfTenant>, postgres::Error> {
-        let Some(row) = transaction.query_opt(TENANT, &[&tenant])? else { return Ok(None) };
-        let free = match row.try_get::<_, Option<i64>>(1)? {
+    /// From a row of `LOCK`.
+    fn read(transaction: &mut Transaction<'_>, row: &Row) -> Result<OfTenant, postgres::Error> {
+        let free = match row.try_get::<_, Option<i64>>(8)? {
             None => None,
             Some(most) => {
+                let tenant: Uuid = row.try_get(0)?;
                 transaction.query_opt(TENANT_IN_TURN, &[&tenant])?;
                 let running: i64 = transaction.query_one(RUNNING_OF_TENANT, &[&tenant])?.try_get(0)?;
                 Some(usize::try_from(most - running).unwrap_or(0))
             }
         };
-        let scratch: Option<i64> = row.try_get(2)?;
-        let paths: serde_json::Value = serde_json::from_str(row.try_get(3)?).unwrap_or_default();
+        let scratch: Option<i64> = row.try_get(9)?;
+        let paths: serde_json::Value = serde_json::from_str(row.try_get(10)?).unwrap_or_default();
         let of_access = |wanted: &str| {
             let paths = paths.as_object().into_iter().flatten();
             paths.filter(|(_, access)| *access == wanted).map(|(path, _)| PathBuf::from(path)).collect()
         };
-        Ok(Some(OfTenant {
-            name: row.try_get(0)?,
+        Ok(OfTenant {
+            package: row.try_get(11)?,
+            package_sha256: row.try_get(12)?,
+            name: row.try_get(7)?,
             free,
             scratch_limit_bytes: scratch.map(i64::unsigned_abs),
             readable: of_access("r"),
             writable: of_access("rw"),
-        }))
+        })
     }
 }
 
@@ -299,7 +302,6 @@ fn claim_task(
     execution: &mut LockedExecution,
     task: usize,
     of_tenant: &OfTenant,
-    (package, package_sha256): &(Uuid, String),
 ) -> Result<Option<Claimed>, postgres::Error> {
     let (id, manifest) = (execution.row.id, Arc::clone(&execution.manifest));
     let context = context::of_attempt(transaction, id, &manifest.graph, &execution.tasks, task)?;
@@ -320,8 +322,8 @@ fn claim_task(
         task,
         number: number.unsigned_abs(),
         context,
-        package: *package,
-        package_sha256: package_sha256.clone(),
+        package: of_tenant.package,
+        package_sha256: of_tenant.package_sha256.clone(),
         readable: of_tenant.readable.clone(),
         writable: of_tenant.writable.clone(),
         scratch_limit_bytes: of_tenant.scratch_limit_bytes,

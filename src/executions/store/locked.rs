@@ -41,8 +41,6 @@ pub struct LockedExecution {
     /// Tasks that were made ready and not claimed since, and how long they have to wait.
     pub(super) ready: Vec<(usize, Option<Duration>)>,
     pub(super) events: Vec<NewEvent>,
-    /// Its own row differs by more than the number of its last event.
-    pub(super) changes_row: bool,
     /// Its row in the queue, and those of its tasks, have to go.
     pub(super) leaves_queue: bool,
     /// It was begun again, so its times are those of its new beginning.
@@ -65,34 +63,28 @@ pub struct Task {
     pub is_reset: bool,
 }
 
-/// Whether a row that another transaction has locked is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IfLocked {
-    Wait,
-    Skip,
-}
-
 const LOCK: &str = "SELECT tenant, workflow, version, status, is_cancelled, created_at, last_event
      FROM cloacina_executions WHERE id = $1 AND ($2::uuid IS NULL OR tenant = $2) FOR UPDATE";
-const LOCK_OR_SKIP: &str = "SELECT tenant, workflow, version, status, is_cancelled, created_at, last_event
-     FROM cloacina_executions WHERE id = $1 AND ($2::uuid IS NULL OR tenant = $2) FOR UPDATE SKIP LOCKED";
 const MANIFEST: &str = "SELECT manifest FROM cloacina_packages
      WHERE tenant = $1 AND name = $2 AND version = $3 AND deleted_at IS NULL";
 const TASKS: &str = "SELECT status, attempts, earlier_attempts, abandoned, attempt, CASE WHEN status = 'Failed' THEN error END
      FROM cloacina_tasks WHERE execution = $1 ORDER BY number";
 
 impl LockedRow {
-    /// Locks the row of an execution; of this tenant, where one is given. `None`: there is none, or it is skipped.
+    /// Locks the row of an execution; of this tenant, where one is given. `None`: there is none.
     pub fn lock(
         transaction: &mut Transaction<'_>,
         id: Uuid,
         tenant: Option<Uuid>,
-        if_locked: IfLocked,
     ) -> Result<Option<LockedRow>, postgres::Error> {
-        let sql = if if_locked == IfLocked::Wait { LOCK } else { LOCK_OR_SKIP };
-        let Some(row) = transaction.query_opt(sql, &[&id, &tenant])? else { return Ok(None) };
+        let row = transaction.query_opt(LOCK, &[&id, &tenant])?;
+        row.map(|row| LockedRow::of(id, &row)).transpose()
+    }
+
+    /// What a statement has locked whose first columns are those of `lock`.
+    pub fn of(id: Uuid, row: &postgres::Row) -> Result<LockedRow, postgres::Error> {
         let status: &str = row.try_get(3)?;
-        Ok(Some(LockedRow {
+        Ok(LockedRow {
             id,
             tenant: row.try_get(0)?,
             workflow: row.try_get(1)?,
@@ -102,7 +94,7 @@ impl LockedRow {
             is_cancelled: row.try_get(4)?,
             created_at: row.try_get(5)?,
             last_event: row.try_get(6)?,
-        }))
+        })
     }
 
     /// Reads its tasks. `None`: its version was deleted, or its manifest is not read any more, which the log says.
@@ -164,7 +156,6 @@ impl LockedExecution {
             changed: BTreeSet::new(),
             ready: Vec::new(),
             events: Vec::new(),
-            changes_row: false,
             leaves_queue: false,
             is_retried: false,
             error: None,
@@ -213,7 +204,7 @@ impl LockedExecution {
     /// Its first tasks may start.
     pub fn start(&mut self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
         self.row.status = ExecutionStatus::Running;
-        (self.leaves_queue, self.changes_row) = (true, true);
+        self.leaves_queue = true;
         self.bare_event("pipeline_started", None);
         self.decide(transaction)
     }
@@ -321,7 +312,7 @@ impl LockedExecution {
     pub fn cancel(&mut self) {
         let was_cancelled = std::mem::replace(&mut self.row.is_cancelled, true);
         let Some(cancelled) = self.progress.cancel().filter(|_| !was_cancelled) else { return };
-        (self.leaves_queue, self.changes_row) = (true, true);
+        self.leaves_queue = true;
         self.ready.clear();
         for task in cancelled {
             self.changed.insert(task);

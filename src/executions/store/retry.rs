@@ -5,7 +5,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::cancel::NotChanged;
-use super::locked::{IfLocked, LockedRow};
+use super::locked::LockedRow;
 use crate::auth::Tenant;
 use crate::executions::ExecutionStatus;
 use crate::store::{Committed, Store, StoreError};
@@ -25,7 +25,7 @@ pub fn retry(
     until: Instant,
 ) -> Result<Result<Committed<ExecutionStatus>, NotChanged>, StoreError> {
     store.transact(until, |transaction| {
-        let row = LockedRow::lock(transaction, execution, Some(tenant.id()), IfLocked::Wait)?;
+        let row = LockedRow::lock(transaction, execution, Some(tenant.id()))?;
         let Some(row) = row else { return Ok(Err(NotChanged::NotFound)) };
         if !matches!(row.status, ExecutionStatus::Failed | ExecutionStatus::Cancelled) {
             return Ok(Err(NotChanged::Status(row.status)));

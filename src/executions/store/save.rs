@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postgres::types::ToSql;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -20,88 +21,51 @@ pub struct NewEvent {
     pub ago: Duration,
 }
 
-const TASKS: &str = "UPDATE cloacina_tasks AS task
-     SET status = new.status, attempts = new.attempts, earlier_attempts = new.earlier_attempts, abandoned = new.abandoned,
-         attempt = new.attempt, exit_code = new.exit_code, error = new.error, output = new.output,
-         started_at = CASE WHEN new.is_reset THEN NULL
-                           WHEN new.status = 'Running' THEN COALESCE(task.started_at, clock_timestamp())
-                           ELSE task.started_at END,
-         completed_at = CASE WHEN new.has_ended THEN clock_timestamp() END
-     FROM unnest($2::int[], $3::text[], $4::int[], $5::int[], $6::int[], $7::uuid[], $8::int[], $9::text[], $10::text[],
-                 $11::bool[], $12::bool[])
-          AS new (number, status, attempts, earlier_attempts, abandoned, attempt, exit_code, error, output, is_reset, has_ended)
-     WHERE task.execution = $1 AND task.number = new.number";
-const EVENTS: &str = "INSERT INTO cloacina_events (execution, number, event_type, event_data, created_at)
-     SELECT $1, $2 + position::int - 1, event_type, event_data, clock_timestamp() - make_interval(secs => ago)
-     FROM unnest($3::text[], $4::text[], $5::float8[]) WITH ORDINALITY AS new (event_type, event_data, ago, position)";
-const LEAVE_QUEUE: &str = "DELETE FROM cloacina_queue WHERE execution = $1";
-const QUEUE: &str = concat!(
-    "INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, due_at, timeline)
-     SELECT $2, $3, false, $4, $1, task, clock_timestamp() + make_interval(secs => wait), ",
+/// All of it in one statement: none of its parts needs to see another one's rows.
+const SAVE: &str = concat!(
+    "WITH changed_tasks AS (
+         UPDATE cloacina_tasks AS task
+         SET status = new.status, attempts = new.attempts, earlier_attempts = new.earlier_attempts,
+             abandoned = new.abandoned, attempt = new.attempt, exit_code = new.exit_code, error = new.error,
+             output = new.output,
+             started_at = CASE WHEN new.is_reset THEN NULL
+                               WHEN new.status = 'Running' THEN COALESCE(task.started_at, clock_timestamp())
+                               ELSE task.started_at END,
+             completed_at = CASE WHEN new.has_ended THEN clock_timestamp() END
+         FROM unnest($2::int[], $3::text[], $4::int[], $5::int[], $6::int[], $7::uuid[], $8::int[], $9::text[],
+                     $10::text[], $11::bool[], $12::bool[])
+              AS new (number, status, attempts, earlier_attempts, abandoned, attempt, exit_code, error, output,
+                      is_reset, has_ended)
+         WHERE task.execution = $1 AND task.number = new.number
+     ), new_events AS (
+         INSERT INTO cloacina_events (execution, number, event_type, event_data, created_at)
+         SELECT $1, $13 + position::int - 1, event_type, event_data, clock_timestamp() - make_interval(secs => ago)
+         FROM unnest($14::text[], $15::text[], $16::float8[]) WITH ORDINALITY
+              AS new (event_type, event_data, ago, position)
+     ), left_queue AS (
+         DELETE FROM cloacina_queue WHERE execution = $1 AND $17
+     ), queued_tasks AS (
+         INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, due_at, timeline)
+         SELECT $18, $19, false, $20, $1, task, clock_timestamp() + make_interval(secs => wait), ",
     timeline!(),
-    " FROM unnest($5::int[], $6::float8[]) AS new (task, wait)"
-);
-const QUEUE_START: &str = concat!(
-    "INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, max_running, timeline)
-     VALUES ($2, $3, true, $4, $1, -1, $5, ",
+    "    FROM unnest($21::int[], $22::float8[]) AS new (task, wait)
+     ), queued_start AS (
+         INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, max_running, timeline)
+         SELECT $18, $19, true, $20, $1, -1, $23, ",
     timeline!(),
-    ")"
+    "    WHERE $24
+     )
+     UPDATE cloacina_executions
+     SET status = $25, is_cancelled = $26, last_event = $27, error = $28,
+         started_at = CASE WHEN $24 THEN NULL WHEN $25 = 'Running' THEN COALESCE(started_at, clock_timestamp())
+                           ELSE started_at END,
+         completed_at = CASE WHEN $29 THEN clock_timestamp() END
+     WHERE id = $1"
 );
-const EXECUTION: &str = "UPDATE cloacina_executions
-     SET status = $2, is_cancelled = $3, last_event = $4, error = $5,
-         started_at = CASE WHEN $6 THEN NULL WHEN $2 = 'Running' THEN COALESCE(started_at, clock_timestamp()) ELSE started_at END,
-         completed_at = CASE WHEN $7 THEN clock_timestamp() END
-     WHERE id = $1";
-/// What changes while it runs changes no index.
-const EXECUTION_GOES_ON: &str = "UPDATE cloacina_executions SET last_event = $2 WHERE id = $1";
 
 impl LockedExecution {
     /// Writes it, in the transaction that has locked it.
     pub fn save(self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
-        let id = self.row.id;
-        self.save_tasks(transaction)?;
-        self.save_events(transaction)?;
-        if self.leaves_queue {
-            transaction.execute(LEAVE_QUEUE, &[&id])?;
-        }
-        let (tenant, workflow, created_at) = (&self.row.tenant, &self.row.workflow, &self.row.created_at);
-        if !self.ready.is_empty() {
-            let tasks: Vec<i32> = self.ready.iter().map(|(task, _)| *task as i32).collect();
-            let waits: Vec<_> =
-                self.ready.iter().map(|(_, wait)| wait.map(|wait| wait.as_secs_f64())).collect();
-            transaction.execute(QUEUE, &[&id, tenant, workflow, created_at, &tasks, &waits])?;
-        }
-        if self.is_retried {
-            let max_running = self.max_running();
-            transaction.execute(QUEUE_START, &[&id, tenant, workflow, created_at, &max_running])?;
-        }
-        if !self.changes_row && !self.is_retried && !self.row.status.has_ended() {
-            transaction.execute(EXECUTION_GOES_ON, &[&id, &self.last_event()])?;
-            return Ok(());
-        }
-        let (status, has_ended) = (self.row.status.name(), self.row.status.has_ended());
-        let values: &[&(dyn postgres::types::ToSql + Sync)] = &[
-            &id,
-            &status,
-            &self.row.is_cancelled,
-            &self.last_event(),
-            &self.error,
-            &self.is_retried,
-            &has_ended,
-        ];
-        transaction.execute(EXECUTION, values)?;
-        Ok(())
-    }
-
-    /// Of its version's workflow.
-    pub(super) fn max_running(&self) -> Option<i32> {
-        self.manifest.max_running.map(|most| i32::try_from(most).unwrap_or(i32::MAX))
-    }
-
-    fn save_tasks(&self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
-        if self.changed.is_empty() {
-            return Ok(());
-        }
         let changed = || self.changed.iter().map(|task| (*task, &self.tasks[*task]));
         let numbers: Vec<i32> = changed().map(|(number, _)| number as i32).collect();
         let states: Vec<TaskState> = changed().map(|(number, _)| self.progress.state(number)).collect();
@@ -115,8 +79,15 @@ impl LockedExecution {
         let outputs: Vec<Option<&str>> = changed().map(|(_, task)| task.output.as_deref()).collect();
         let resets: Vec<bool> = changed().map(|(_, task)| task.is_reset).collect();
         let ended: Vec<bool> = states.iter().map(|state| matches!(state, TaskState::Ended(_))).collect();
-        let values: &[&(dyn postgres::types::ToSql + Sync)] = &[
-            &self.row.id,
+        let types: Vec<&str> = self.events.iter().map(|event| event.event_type).collect();
+        let data: Vec<Option<String>> =
+            self.events.iter().map(|event| event.data.as_ref().map(Value::to_string)).collect();
+        let ago: Vec<f64> = self.events.iter().map(|event| event.ago.as_secs_f64()).collect();
+        let ready: Vec<i32> = self.ready.iter().map(|(task, _)| *task as i32).collect();
+        let waits: Vec<_> = self.ready.iter().map(|(_, wait)| wait.map(|wait| wait.as_secs_f64())).collect();
+        let row = &self.row;
+        let values: &[&(dyn ToSql + Sync)] = &[
+            &row.id,
             &numbers,
             &statuses,
             &attempts,
@@ -128,20 +99,30 @@ impl LockedExecution {
             &outputs,
             &resets,
             &ended,
+            &self.first_new_event(),
+            &types,
+            &data,
+            &ago,
+            &self.leaves_queue,
+            &row.tenant,
+            &row.workflow,
+            &row.created_at,
+            &ready,
+            &waits,
+            &self.max_running(),
+            &self.is_retried,
+            &row.status.name(),
+            &row.is_cancelled,
+            &self.last_event(),
+            &self.error,
+            &row.status.has_ended(),
         ];
-        transaction.execute(TASKS, values)?;
+        transaction.execute(SAVE, values)?;
         Ok(())
     }
 
-    fn save_events(&self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
-        if self.events.is_empty() {
-            return Ok(());
-        }
-        let types: Vec<&str> = self.events.iter().map(|event| event.event_type).collect();
-        let data: Vec<Option<String>> =
-            self.events.iter().map(|event| event.data.as_ref().map(Value::to_string)).collect();
-        let ago: Vec<f64> = self.events.iter().map(|event| event.ago.as_secs_f64()).collect();
-        transaction.execute(EVENTS, &[&self.row.id, &self.first_new_event(), &types, &data, &ago])?;
-        Ok(())
+    /// Of its version's workflow.
+    fn max_running(&self) -> Option<i32> {
+        self.manifest.max_running.map(|most| i32::try_from(most).unwrap_or(i32::MAX))
     }
 }
