@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::answer;
-use super::handlers::{events_answer, log_answer, log_not_found, not_found};
+use super::handlers::{events_answer, not_found};
+use super::log_handler::{log_answer, log_not_found};
 use super::store::waiting::{Progress, Question, look};
 use super::store::{events, log as task_log, show};
 use crate::app::{App, Call};
