@@ -26,6 +26,9 @@ pub enum Deletion {
 }
 
 /// Deletes a version of which no execution runs or waits.
+///
+/// # Errors
+/// See `StoreError`.
 pub fn delete(
     store: &Store,
     tenant: &Tenant,
