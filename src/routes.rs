@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::app::{App, Call};
 use crate::auth::{Permission, Principal, Scope, Tenant};
 use crate::error::Error;
-use crate::executions::{handlers as executions, request_body};
+use crate::executions::{handlers as executions, log_handler, request_body};
 use crate::http::error::Error as HttpError;
 use crate::http::request::Request;
 use crate::http::response::Response;
@@ -69,15 +69,18 @@ const fn row(
     Route { method, pattern, body: BodyKind::Json, endpoint: Endpoint { handler, summary } }
 }
 
-/// A row whose body is a stream.
-const fn stream(row: Route<Endpoint>) -> Route<Endpoint> {
-    Route { body: BodyKind::Stream, ..row }
-}
-
-/// A row whose body may be larger than others'.
-const fn large(row: Route<Endpoint>) -> Route<Endpoint> {
-    Route { body: BodyKind::LargeJson, ..row }
-}
+const UPLOAD: Route<Endpoint> = row(
+    "POST",
+    "/tenants/{tenant}/workflows",
+    Handler::Tenant(TENANT_WRITE, upload::upload),
+    "upload a workflow package",
+);
+const EXECUTE: Route<Endpoint> = row(
+    "POST",
+    "/tenants/{tenant}/workflows/{name}/execute",
+    Handler::Tenant(TENANT_WRITE, executions::execute),
+    "execute a workflow",
+);
 
 /// The first row that matches counts.
 pub const ROUTES: &[Route<Endpoint>] = &[
@@ -132,12 +135,7 @@ pub const ROUTES: &[Route<Endpoint>] = &[
         Handler::Tenant(TENANT_ADMIN, keys::rotate_of),
         "replace a tenant's key by a new one",
     ),
-    stream(row(
-        "POST",
-        "/tenants/{tenant}/workflows",
-        Handler::Tenant(TENANT_WRITE, upload::upload),
-        "upload a workflow package",
-    )),
+    Route { body: BodyKind::Stream, ..UPLOAD },
     row(
         "GET",
         "/tenants/{tenant}/workflows",
@@ -174,12 +172,7 @@ pub const ROUTES: &[Route<Endpoint>] = &[
         Handler::Tenant(TENANT_WRITE, workflows::resume),
         "resume a workflow",
     ),
-    large(row(
-        "POST",
-        "/tenants/{tenant}/workflows/{name}/execute",
-        Handler::Tenant(TENANT_WRITE, executions::execute),
-        "execute a workflow",
-    )),
+    Route { body: BodyKind::LargeJson, ..EXECUTE },
     row(
         "GET",
         "/tenants/{tenant}/executions",
@@ -201,7 +194,7 @@ pub const ROUTES: &[Route<Endpoint>] = &[
     row(
         "GET",
         "/tenants/{tenant}/executions/{id}/tasks/{task}/log",
-        Handler::Tenant(TENANT_READ, executions::log),
+        Handler::Tenant(TENANT_READ, log_handler::log),
         "show what a task has printed",
     ),
     row(

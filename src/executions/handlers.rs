@@ -11,12 +11,11 @@ use super::store::cancel::{NotChanged, cancel as cancel_execution};
 use super::store::create::{self, Created, Idempotency, NewExecution, Refusal};
 use super::store::events;
 use super::store::listing::{self, Filter};
-use super::store::log::{self, NotFound};
 use super::store::retry::retry as retry_execution;
 use super::store::show;
 use super::waiting::once_over;
 use crate::app::{App, Call};
-use crate::auth::Tenant;
+use crate::auth::{Owner, Tenant};
 use crate::change_log::ChangeLog;
 use crate::config::count;
 use crate::error::Error;
@@ -24,12 +23,11 @@ use crate::http::response::Response;
 use crate::paging::{self, cursor, given};
 use crate::store::Committed;
 use crate::terminal::start_of;
-use crate::waiting_clients::{LogPart, Wanted};
+use crate::waiting_clients::Wanted;
 use crate::workflows::names::WorkflowName;
 
 const LONGEST_WAIT_SECONDS: u64 = 60;
 const LARGEST_PAGE: usize = 1000;
-const MOST_LINES: usize = 100_000;
 
 /// `POST /tenants/{tenant}/workflows/{name}/execute`.
 pub fn execute(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
@@ -47,7 +45,7 @@ pub fn execute(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, 
         idempotency: key.map(|key| Idempotency { key, body_sha256: &execute.sha256 }),
     };
     let created = create::create(&app.store, &new, call.request.deadline)?;
-    let Committed { value, is_confirmed } = created.map_err(|refusal| refused(refusal, &new))?;
+    let Committed { value, is_confirmed } = created.map_err(|refusal| refused(refusal, &new, matches!(call.principal.owner, Owner::Server)))?;
     let execution = match value {
         Created::New(id) => {
             app.execution_changes.committed();
@@ -75,7 +73,7 @@ pub fn execute(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, 
     Ok(response.header("Location", location))
 }
 
-fn refused(refusal: Refusal, new: &NewExecution<'_>) -> Error {
+fn refused(refusal: Refusal, new: &NewExecution<'_>, is_for_admin: bool) -> Error {
     let (tenant, workflow) = (new.tenant.name(), new.workflow);
     match refusal {
         Refusal::NoWorkflow => workflow_not_found(workflow.as_str()),
@@ -92,7 +90,13 @@ fn refused(refusal: Refusal, new: &NewExecution<'_>) -> Error {
         Refusal::NoHost(None) => {
             Error::Unable("no server runs tasks: start one with --task-slots".to_owned())
         }
-        Refusal::NoHost(Some(reason)) => Error::Unable(reason),
+        Refusal::NoHost(Some(reason)) if is_for_admin => {
+            Error::Unable(format!("no server runs tasks: {reason}"))
+        }
+        // It may say how the server's database or home could be got at.
+        Refusal::NoHost(Some(_)) => Error::Unable(
+            "no server runs tasks: something keeps them from it, which the server's admin is told here".to_owned(),
+        ),
         Refusal::TooManyPending(limit) => Error::TooMany(format!(
             "{limit} executions of tenant '{tenant}' have not started yet, and no more may wait (max_pending_executions); \
              try again once some have"
@@ -188,66 +192,6 @@ pub(super) fn events_answer(
     })
 }
 
-/// `GET /tenants/{tenant}/executions/{id}/tasks/{task}/log`.
-pub fn log(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
-    let (wait, query) = (wait(call)?, call.request.query);
-    let attempt = number(query, "attempt", "the number of an attempt, from 1", 1..=i32::MAX)?;
-    let after = number(query, "after", "a number of bytes", 0..=i64::MAX)?;
-    let tail = number(query, "tail", "a whole number of lines from 1 to 100000", 1..=MOST_LINES)?;
-    let part = match (after, tail) {
-        (Some(_), Some(_)) => {
-            return Err(Error::Malformed(
-                "tail: does not go with after, which says where to begin".to_owned(),
-            ));
-        }
-        (after, None) => LogPart::After(after.unwrap_or(0)),
-        (None, Some(lines)) => LogPart::Tail(lines),
-    };
-    let execution = id(call)?;
-    let task = call.parameters.get("task");
-    let place = log::find(&app.store, tenant, execution, task, attempt, call.request.deadline)?;
-    let place = place.map_err(|missing| log_not_found(missing, execution, task, attempt))?;
-    let from = if let LogPart::After(after) = part { after } else { 0 };
-    let has_more = place.attempt.as_ref().is_some_and(|attempt| attempt.printed > from);
-    match wait.filter(|_| !has_more && !place.has_ended) {
-        Some(wait) => {
-            let (task, number) = (task.to_owned(), place.task);
-            let wanted = Wanted::Log { execution, task, number, attempt, part };
-            once_over(app, call, tenant, wanted, wait, None)
-        }
-        None => log_answer(app, &place, part, call.request.deadline),
-    }
-}
-
-/// What there is of a log.
-pub(super) fn log_answer(
-    app: &App,
-    place: &log::Place,
-    part: LogPart,
-    until: std::time::Instant,
-) -> Result<Response, Error> {
-    let text = match (&place.attempt, part) {
-        (Some(attempt), part) => log::text(&app.store, attempt, part, until)?,
-        (None, _) => log::Text::default(),
-    };
-    let response = Response::bytes(200, "text/plain; charset=utf-8", text.bytes)
-        .header("X-Content-Type-Options", "nosniff")
-        .header("X-Log-Next", text.next.to_string());
-    Ok(match &place.attempt {
-        Some(attempt) => response.header("X-Log-Attempt", attempt.number.to_string()),
-        None => response,
-    })
-}
-
-pub(super) fn log_not_found(missing: NotFound, execution: Uuid, task: &str, attempt: Option<i32>) -> Error {
-    let task = start_of(task);
-    Error::NotFound(match missing {
-        NotFound::Execution => return not_found(execution),
-        NotFound::Task => format!("task '{task}' not found").into(),
-        NotFound::Attempt => format!("attempt {} of task '{task}' not found", attempt.unwrap_or(0)).into(),
-    })
-}
-
 /// `POST /tenants/{tenant}/executions/{id}/cancel`.
 pub fn cancel(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
     let execution = id(call)?;
@@ -293,7 +237,7 @@ fn answer_change(
 }
 
 /// The execution of the path.
-fn id(call: &Call<'_>) -> Result<Uuid, Error> {
+pub(super) fn id(call: &Call<'_>) -> Result<Uuid, Error> {
     let text = call.parameters.get("id");
     // In the one form that answers have: others would be other paths to the same thing.
     Uuid::try_parse(text)
@@ -303,13 +247,13 @@ fn id(call: &Call<'_>) -> Result<Uuid, Error> {
 }
 
 /// For how long the client would wait.
-fn wait(call: &Call<'_>) -> Result<Option<Duration>, Error> {
+pub(super) fn wait(call: &Call<'_>) -> Result<Option<Duration>, Error> {
     let right = "a whole number of seconds from 1 to 60";
     Ok(number(call.request.query, "wait", right, 1..=LONGEST_WAIT_SECONDS)?.map(Duration::from_secs))
 }
 
 /// A parameter that is a number.
-fn number<N: std::str::FromStr + PartialOrd + std::fmt::Display>(
+pub(super) fn number<N: std::str::FromStr + PartialOrd + std::fmt::Display>(
     query: Option<&str>,
     name: &str,
     right: &str,

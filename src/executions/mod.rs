@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod handlers;
+pub mod log_handler;
 pub mod news;
 pub mod request_body;
 pub mod store;

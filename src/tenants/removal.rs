@@ -215,12 +215,9 @@ fn drop_next(transaction: &mut Transaction<'_>, id: Uuid, role: &str) -> Result<
         return Ok(Left::More);
     }
     match executions::remove_some(transaction, id)? {
-        executions::Left::Nothing => {}
-        executions::Left::More => return Ok(Left::More),
         executions::Left::Running => return Ok(Left::Running),
-    }
-    if remove_some(transaction, id)? {
-        return Ok(Left::More);
+        executions::Left::Nothing if !remove_some(transaction, id)? => {}
+        _ => return Ok(Left::More),
     }
     transaction.execute("DELETE FROM cloacina_tenants WHERE id = $1", &[&id])?;
     Ok(Left::Nothing)

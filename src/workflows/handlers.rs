@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::answer::{Deleted, Detail, Item, Listing, Paused};
 use super::manifest::{Found, Manifest};
 use super::names::{Version, WorkflowName};
-use super::store::{self, Archive, Deletion};
+use super::store::deletion::{self, Deletion};
+use super::store::{self, Archive};
 use crate::app::{App, Call};
 use crate::auth::Tenant;
 use crate::change_log::ChangeLog;
@@ -108,7 +109,7 @@ fn names_tag(known: &str, tag: &str) -> bool {
 /// `DELETE /tenants/{tenant}/workflows/{name}/{version}`.
 pub fn delete(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, Error> {
     let (name, version) = named(call)?;
-    let deleted = store::delete(&app.store, tenant, &name, &version, call.request.deadline)?;
+    let deleted = deletion::delete(&app.store, tenant, &name, &version, call.request.deadline)?;
     let version = version.to_string();
     match deleted.value {
         Deletion::Deleted => {}

@@ -31,6 +31,7 @@ mod database_url_forms;
 mod deadlines;
 mod engine;
 mod errors;
+mod executions;
 mod expiry;
 mod expiry_rules;
 mod first_start;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::errors::wait_for_lookups;
+use crate::executions::HOST;
 use crate::keys::{insert_key, unknown_key};
 use crate::support::http::{self, Response};
 use crate::support::package::{self, package, package_of};
@@ -319,6 +320,13 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
     let delete = ("DELETE", "/tenants/{tenant}/workflows/{name}/{version}");
     let pause = ("POST", "/tenants/{tenant}/workflows/{name}/pause");
     let resume = ("POST", "/tenants/{tenant}/workflows/{name}/resume");
+    let execute = ("POST", "/tenants/{tenant}/workflows/{name}/execute");
+    let list_executions = ("GET", "/tenants/{tenant}/executions");
+    let show_execution = ("GET", "/tenants/{tenant}/executions/{id}");
+    let list_events = ("GET", "/tenants/{tenant}/executions/{id}/events");
+    let show_log = ("GET", "/tenants/{tenant}/executions/{id}/tasks/{task}/log");
+    let cancel = ("POST", "/tenants/{tenant}/executions/{id}/cancel");
+    let retry = ("POST", "/tenants/{tenant}/executions/{id}/retry");
     let response = server.post("/tenants", &bootstrap_key, &new_tenant).expect_status(201);
     check(create_tenant.0, create_tenant.1, response);
     for (body, status) in [
@@ -333,6 +341,15 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
     let large = "Content-Type: application/gzip\r\nContent-Length: 999999999\r\n";
     let request = package::head("acme", &bootstrap_key, large);
     check(upload.0, upload.1, http::exchange(server.address, request.as_bytes()).expect_status(413));
+    database.execute(HOST);
+    package::upload(server.address, "acme", &bootstrap_key, &package("daily", "1.0.0")).expect_status(201);
+    let path = path_of(execute.1, "nightly");
+    let executed = server.post(&path, &bootstrap_key, "{}").expect_status(202).json();
+    let executed = executed["execution_id"].as_str().unwrap();
+    let large = format!(
+        "POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {bootstrap_key}\r\nContent-Length: 1048577\r\n\r\n"
+    );
+    check(execute.0, execute.1, http::exchange(server.address, large.as_bytes()).expect_status(413));
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nIf-None-Match: *\r\n\r\n",
         path_of(download.1, "nightly@1.0.0"),
@@ -456,13 +473,59 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
         (resume, "nightly", "", unknown, None, 401),
         (resume, "nightly", "", reader, None, 403),
         (resume, "nothing", "", soon, None, 404),
+        (execute, "daily", "", soon, Some(r#"{"context":{}}"#), 202),
+        (execute, "daily", "?wait=1", soon, None, 202),
+        (execute, "daily", "?wait=0", soon, None, 400),
+        (execute, "daily", "", unknown, None, 401),
+        (execute, "daily", "", reader, None, 403),
+        (execute, "nothing", "", soon, None, 404),
+        (execute, "daily", "", soon, Some("[]"), 422),
+        (change_tenant, "", "", soon, Some(r#"{"max_pending_executions":1}"#), 200),
+        (execute, "daily", "", soon, None, 429),
+        (list_executions, "", "", soon, None, 200),
+        (list_executions, "", "?limit=1&status=Pending", soon, None, 200),
+        (list_executions, "", "?status=x", soon, None, 400),
+        (list_executions, "", "", unknown, None, 401),
+        (list_executions, "", "", reader, None, 403),
+        (list_executions, "ghost/", "", soon, None, 404),
+        (show_execution, executed, "", soon, None, 200),
+        (show_execution, "x", "", soon, None, 400),
+        (show_execution, executed, "", unknown, None, 401),
+        (show_execution, executed, "", reader, None, 403),
+        (show_execution, NOTHING, "", soon, None, 404),
+        (list_events, executed, "", soon, None, 200),
+        (list_events, "x", "", soon, None, 400),
+        (list_events, executed, "", unknown, None, 401),
+        (list_events, executed, "", reader, None, 403),
+        (list_events, NOTHING, "", soon, None, 404),
+        (show_log, executed, "", soon, None, 200),
+        (show_log, "x", "", soon, None, 400),
+        (show_log, executed, "", unknown, None, 401),
+        (show_log, executed, "", reader, None, 403),
+        (show_log, executed, "?attempt=1", soon, None, 404),
+        (delete, "nightly@1.0.0", "", soon, None, 409),
+        (retry, executed, "", soon, None, 409),
+        (cancel, executed, "", soon, None, 202),
+        (cancel, "x", "", soon, None, 400),
+        (cancel, executed, "", unknown, None, 401),
+        (cancel, executed, "", reader, None, 403),
+        (cancel, NOTHING, "", soon, None, 404),
+        (cancel, executed, "", soon, None, 409),
+        (retry, executed, "", soon, None, 202),
+        (retry, "x", "", soon, None, 400),
+        (retry, executed, "", unknown, None, 401),
+        (retry, executed, "", reader, None, 403),
+        (retry, NOTHING, "", soon, None, 404),
+        (cancel, executed, "", soon, None, 202),
         (delete, "nightly@1.0.0", "", soon, None, 200),
         (delete, "nightly@1.0.0", "", unknown, None, 401),
         (delete, "nightly@1.0.0", "", reader, None, 403),
         (delete, "nightly@1.0.0", "", soon, None, 404),
         (remove_tenant, "", "", unknown, None, 401),
         (remove_tenant, "", "", reader, None, 403),
-        (remove_tenant, "", "", soon, None, 200),
+        (remove_tenant, "", "", soon, None, 409),
+        (remove_tenant, "", "?force=1", soon, None, 400),
+        (remove_tenant, "", "?force=true", soon, None, 200),
         (remove_tenant, "", "", soon, None, 404),
         (("GET", "/auth/whoami"), "", "", admin, None, 200),
         (("GET", "/auth/whoami"), "", "", soon, None, 200),
@@ -484,6 +547,7 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
         (rotate.1, gzip),
         (rotate_of.1, gzip),
         (set_password.1, gzip),
+        (execute.1, gzip),
     ] {
         let path = path_of(pattern, &format!("beta/{NOTHING}"));
         let request = format!(

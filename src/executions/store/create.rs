@@ -75,8 +75,9 @@ const TAKE_KEY: &str =
      RETURNING true";
 const KNOWN_KEY: &str = "SELECT execution, body_sha256 FROM cloacina_idempotency_keys
      WHERE tenant = $1 AND workflow = $2 AND key = $3";
-const LIMIT: &str =
-    "SELECT max_pending_executions FROM cloacina_tenants WHERE id = $1 AND removed_at IS NULL";
+/// Nor may the tenant be removed.
+const LIMIT: &str = "SELECT max_pending_executions FROM cloacina_tenants
+     WHERE id = $1 AND removed_at IS NULL FOR KEY SHARE";
 const LIMIT_IN_TURN: &str = "SELECT max_pending_executions FROM cloacina_tenants
      WHERE id = $1 AND removed_at IS NULL FOR NO KEY UPDATE";
 const PENDING: &str = "SELECT count(*) FROM (

@@ -1,11 +1,12 @@
 //! The statements on packages and workflows; those that keep an upload are in `upload`.
 
+pub mod deletion;
 pub mod removal;
 pub mod upload;
 
 use std::time::Instant;
 
-use postgres::{Row, Transaction};
+use postgres::Row;
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -27,9 +28,9 @@ pub const TABLE: TableStatements = TableStatements {
         ARCHIVE,
         COUNT,
         PIECE,
-        LOCK,
-        IS_USED,
-        DELETE,
+        deletion::LOCK,
+        deletion::IS_USED,
+        deletion::DELETE,
         PAUSE,
     ],
 };
@@ -161,13 +162,6 @@ const ARCHIVE: &str = "SELECT id, sha256, size FROM cloacina_packages
 const PIECE: &str = "SELECT substr(piece.bytes, $4, $5) FROM cloacina_package_pieces AS piece
      JOIN cloacina_packages AS package ON package.id = piece.package
      WHERE package.tenant = $1 AND package.id = $2 AND piece.number = $3 AND package.deleted_at IS NULL";
-/// An execution that is about to be made holds the row as well, but for others that are.
-const LOCK: &str = "SELECT FROM cloacina_packages
-     WHERE tenant = $1 AND name = $2 AND version = $3 AND deleted_at IS NULL FOR UPDATE";
-const IS_USED: &str = "SELECT FROM cloacina_executions
-     WHERE tenant = $1 AND workflow = $2 AND version = $3 AND status IN ('Pending', 'Running') LIMIT 1";
-const DELETE: &str = "UPDATE cloacina_packages SET deleted_at = now()
-     WHERE tenant = $1 AND name = $2 AND version = $3 AND deleted_at IS NULL";
 const PAUSE: &str = "UPDATE cloacina_workflows SET is_paused = $3
      WHERE tenant = $1 AND name = $2 AND EXISTS (
          SELECT FROM cloacina_packages WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL)
@@ -280,43 +274,6 @@ pub fn count(store: &Store, tenant: &Tenant, until: Instant) -> Result<Counts, S
     store.read(until, |session| {
         let row = session.query_one(COUNT, &[&tenant.id()])?;
         Ok(Counts { workflows: row.try_get(0)?, package_bytes: row.try_get(1)? })
-    })
-}
-
-/// What the deletion of a version came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deletion {
-    Deleted,
-    NotFound,
-    /// An execution of it has not ended.
-    Used,
-}
-
-/// Deletes a version of which no execution runs or waits.
-pub fn delete(
-    store: &Store,
-    tenant: &Tenant,
-    name: &WorkflowName,
-    version: &Version,
-    until: Instant,
-) -> Result<Committed<Deletion>, StoreError> {
-    let version = version.to_string();
-    store.write(until, |session| {
-        let mut transaction = session.client.transaction()?;
-        let (tenant, name) = (tenant.id(), name.as_str());
-        let is_there = |transaction: &mut Transaction<'_>, sql| {
-            transaction.query_opt(sql, &[&tenant, &name, &version]).map(|row| row.is_some())
-        };
-        if !is_there(&mut transaction, LOCK)? {
-            return Ok(Deletion::NotFound);
-        }
-        // A statement of its own sees what was committed while the lock was waited for.
-        if is_there(&mut transaction, IS_USED)? {
-            return Ok(Deletion::Used);
-        }
-        transaction.execute(DELETE, &[&tenant, &name, &version])?;
-        transaction.commit()?;
-        Ok(Deletion::Deleted)
     })
 }
 

@@ -269,7 +269,7 @@ fn what_is_left_of_a_removed_tenant_is_named() {
     elsewhere.execute(&format!("DROP OWNED BY {stays}"));
     let _server = Server::start(&database);
     wait_for("the role to be dropped", || (!exists(&database, "role", &stays)).then_some(()));
-    assert_eq!(remarks(&tenants(&database, &["list"])), [""; 0]);
+    wait_for("the rest to go", || remarks(&tenants(&database, &["list"])).is_empty().then_some(()));
 }
 
 #[test]
@@ -322,4 +322,23 @@ fn a_password_that_cannot_be_shown() {
     assert!(said.contains("tenant 'acme' has another password, but") && said.contains(hint), "{said}");
     printed(&tenants(&database, &["password", "acme"]));
     worked(&tenants(&database, &["remove", "acme"]));
+}
+
+/// Whether a server runs or not, by force alone.
+#[test]
+fn a_tenant_with_executions_is_removed_by_force() {
+    let database = Database::new();
+    Server::migrate(&database);
+    printed(&tenants(&database, &["create", "acme"]));
+    database.execute(
+        "INSERT INTO cloacina_executions (id, tenant, workflow, version, context)
+         SELECT gen_random_uuid(), id, 'nightly', '1.0.0', '{}' FROM cloacina_tenants",
+    );
+    let refused = tenants(&database, &["remove", "acme"]);
+    let line = "executions of tenant 'acme' have not ended: wait for them, or cancel them with --force";
+    assert!(refused.code == Some(1) && refused.stderr.contains(line), "{refused:?}");
+    let shown = printed(&tenants(&database, &["show", "acme"]));
+    assert_eq!(shown["executions"]["Pending"], 1, "{shown}");
+    printed(&tenants(&database, &["remove", "acme", "--force"]));
+    assert_eq!(database.value::<i64>("SELECT count(*) FROM cloacina_executions"), 0);
 }

@@ -405,7 +405,7 @@ fn limits_are_changed_one_by_one() {
     let shown = || site.server.get(&path, Some(&site.admin)).expect_status(200).json();
     let before = shown();
     let keys: Vec<_> = before.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys.len(), 12, "{keys:?}");
+    assert_eq!(keys.len(), 14, "{keys:?}");
     for (field, value) in [
         ("username", json!(name)),
         ("max_running_tasks", json!(null)),

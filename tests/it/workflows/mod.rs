@@ -5,4 +5,4 @@ mod large;
 mod limits;
 mod listing;
 mod lost;
-mod upload;
+pub mod upload;
