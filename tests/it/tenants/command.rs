@@ -336,7 +336,7 @@ fn a_tenant_with_executions_is_removed_by_force() {
     );
     let refused = tenants(&database, &["remove", "acme"]);
     let line = "executions of tenant 'acme' have not ended: wait for them, or cancel them with --force";
-    assert!(refused.status.code() == Some(1) && refused.stderr.contains(line), "{refused:?}");
+    assert!(refused.code == Some(1) && refused.stderr.contains(line), "{refused:?}");
     let shown = printed(&tenants(&database, &["show", "acme"]));
     assert_eq!(shown["executions"]["Pending"], 1, "{shown}");
     printed(&tenants(&database, &["remove", "acme", "--force"]));
