@@ -4,6 +4,7 @@ mod answer;
 pub mod handlers;
 pub mod news;
 pub mod request_body;
+pub mod retention;
 pub mod store;
 pub mod waiting;
 

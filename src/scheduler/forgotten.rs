@@ -14,8 +14,9 @@ use crate::store::{COMMAND_LIMIT, Store};
 pub fn abandon_forgotten(store: &Store, running: &[RunningAttempt]) -> Result<usize, CommandError> {
     let mut abandoned = 0;
     for RunningAttempt { attempt, .. } in running {
-        let recorded = record(store, *attempt, &end(), super::running::random(), Instant::now() + COMMAND_LIMIT)
-            .map_err(runtime("cannot write down that what it ran is abandoned"))?;
+        let recorded =
+            record(store, *attempt, &end(), super::running::random(), Instant::now() + COMMAND_LIMIT)
+                .map_err(runtime("cannot write down that what it ran is abandoned"))?;
         abandoned += usize::from(matches!(recorded, Recorded::Done(_)));
     }
     Ok(abandoned)

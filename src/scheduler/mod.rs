@@ -68,7 +68,8 @@ pub fn run(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) {
             Some(why)
         }
     };
-    let new = NewHost { id: host.id, name: host.name.clone(), slots: settings.task_slots, obstacle, timeline: 0 };
+    let new =
+        NewHost { id: host.id, name: host.name.clone(), slots: settings.task_slots, obstacle, timeline: 0 };
     let registers = || register(&app.store, &new, session, Instant::now() + app.database_timeout).ok();
     let Some(registered) = until_done(stop, registers) else { return };
     let name = match registered.value {

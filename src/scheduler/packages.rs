@@ -13,8 +13,8 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::attempts::AttemptSettings;
-use crate::executions::store::claim::Claimed;
 use crate::engine::remove_tree::remove_tree;
+use crate::executions::store::claim::Claimed;
 use crate::workflows::archive::unpack_by;
 
 /// Of a package of the largest size on a slow disk.

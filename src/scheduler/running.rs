@@ -1,5 +1,7 @@
 //! The loop of the thread `scheduler`.
 
+mod stopping;
+
 use std::collections::HashMap;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +38,8 @@ const STARTED_AFTER: Duration = Duration::from_secs(1);
 const MOST_STARTING: usize = 8;
 /// Attempts of forgotten hosts that are ended at once.
 const MOST_OF_FORGOTTEN: usize = 100;
+/// How often packages are removed that no task has used for long.
+const CLEAR_PACKAGES_EVERY: Duration = Duration::from_secs(3600);
 /// Of a log that are copied at once.
 const PIECE_BYTES: usize = 256 * 1024;
 /// The database can't be reached: one line in so long.
@@ -64,16 +68,23 @@ pub struct Scheduler<'a> {
     next_look: Instant,
     next_seen: Instant,
     next_copy: Instant,
+    next_clearing: Instant,
     /// Nothing is claimed before.
     next_claim: Instant,
     /// Why nothing starts while the disk is nearly full.
     full: Option<String>,
+    /// The server was told to stop: nothing starts any more.
+    is_draining: bool,
+    /// No task has any time left to end by itself.
+    has_killed: bool,
     errors: RateLimit,
 }
 
 struct Running {
     tenant: Option<Uuid>,
     claimed: Instant,
+    /// From when it could have started until it was claimed here.
+    waited: Option<Duration>,
     started: Option<Instant>,
     start_is_recorded: bool,
     is_cancelled: bool,
@@ -88,6 +99,7 @@ impl Running {
         Running {
             tenant,
             claimed: Instant::now(),
+            waited: None,
             started: None,
             start_is_recorded: false,
             is_cancelled: false,
@@ -106,6 +118,7 @@ impl<'a> Scheduler<'a> {
         attempts: Attempts,
     ) -> Scheduler<'a> {
         let now = Instant::now();
+        app.status.metrics.tasks.slots.set(settings.task_slots as i64);
         Scheduler {
             app,
             host,
@@ -122,8 +135,11 @@ impl<'a> Scheduler<'a> {
             next_look: now,
             next_seen: now,
             next_copy: now,
+            next_clearing: now,
             next_claim: now,
             full: None,
+            is_draining: false,
+            has_killed: false,
             errors: RateLimit::new(1, ERROR_LINE_EVERY),
         }
     }
@@ -134,9 +150,7 @@ impl<'a> Scheduler<'a> {
         while !stop.load(Ordering::Acquire) {
             self.turn();
         }
-        if self.settings.stops_tasks() {
-            self.stop_tasks();
-        }
+        self.stop();
     }
 
     /// Takes over what an earlier server of this host has left.
@@ -164,6 +178,9 @@ impl<'a> Scheduler<'a> {
         for event in self.attempts.wait(self.until_next()) {
             self.happened(event);
         }
+        if self.app.status.is_draining() {
+            self.drain();
+        }
         let now = Instant::now();
         if self.app.execution_changes.take_news() {
             self.next_look = now;
@@ -186,6 +203,11 @@ impl<'a> Scheduler<'a> {
         if self.next_claim <= Instant::now() {
             self.claim();
         }
+        if self.next_clearing <= now {
+            self.next_clearing = now + CLEAR_PACKAGES_EVERY;
+            self.attempts.clear_unused();
+        }
+        self.app.status.metrics.tasks.slots_in_use.set(self.running.len() as i64);
     }
 
     /// Says that the host lives, and whether anything keeps it from starting tasks now.
@@ -200,7 +222,8 @@ impl<'a> Scheduler<'a> {
         }
         self.full = full;
         let obstacle = self.new.obstacle.as_deref().or(self.full.as_deref());
-        let seen = hosts::store::seen(&self.app.store, self.host.id, self.host.session, obstacle, self.until());
+        let seen =
+            hosts::store::seen(&self.app.store, self.host.id, self.host.session, obstacle, self.until());
         if let Err(error) = seen {
             self.failed("say that this host lives", &error);
         }
@@ -228,6 +251,7 @@ impl<'a> Scheduler<'a> {
             (!self.running.is_empty()).then_some(self.next_copy),
             may_claim.then_some(self.next_claim),
             has_ends.then_some(now + TRY_AGAIN_AFTER),
+            self.until_next_of_drain().map(|wait| now + wait),
         ];
         next.into_iter().flatten().min().map_or(LOOK_EVERY, |next| next.saturating_duration_since(now))
     }
@@ -248,7 +272,14 @@ impl<'a> Scheduler<'a> {
             Event::Started(attempt) => {
                 if let Some(running) = self.running.get_mut(&attempt) {
                     running.started = Some(Instant::now());
+                    if let Some(waited) = running.waited {
+                        let seconds = (waited + running.claimed.elapsed()).as_secs_f64();
+                        self.app.status.metrics.tasks.start_seconds.observe(seconds);
+                    }
                 }
+            }
+            Event::Ended(attempt, outcome) if self.is_unstarted(attempt, &outcome.end) => {
+                self.ends.push((attempt, AttemptEnd::NeverStarted));
             }
             Event::Ended(attempt, outcome) => self.ends.push((attempt, AttemptEnd::Ended(outcome))),
             Event::Abandoned(attempt, why) => self.ends.push((attempt, AttemptEnd::Abandoned(why))),
@@ -348,7 +379,9 @@ impl<'a> Scheduler<'a> {
         }
         if self.state.as_ref().is_some_and(|state| state.is_forgotten) {
             match hosts::store::come_back(&self.app.store, &self.new, self.host.session, self.until()) {
-                Ok(_) => log::info!(host = &*self.host.name; "nothing of what this forgotten host ran is left: it is back"),
+                Ok(_) => {
+                    log::info!(host = &*self.host.name; "nothing of what this forgotten host ran is left: it is back")
+                }
                 Err(error) => return self.failed("register this host again", &error),
             }
         }
@@ -465,6 +498,7 @@ impl<'a> Scheduler<'a> {
 
     fn may_claim(&self) -> bool {
         !self.has_to_compare
+            && !self.app.status.is_draining()
             && self.new.obstacle.is_none()
             && self.full.is_none()
             && self.state.as_ref().is_some_and(|state| {
@@ -521,7 +555,9 @@ impl<'a> Scheduler<'a> {
                     state.has_work = true;
                 }
                 for claimed in claimed {
-                    self.running.insert(claimed.attempt, Running::new(Some(claimed.tenant)));
+                    let running =
+                        Running { waited: Some(claimed.waited), ..Running::new(Some(claimed.tenant)) };
+                    self.running.insert(claimed.attempt, running);
                     self.attempts.start(claimed);
                 }
                 self.app.execution_changes.recorded();
@@ -532,19 +568,6 @@ impl<'a> Scheduler<'a> {
                 self.failed("claim a task", &error);
             }
         }
-    }
-
-    /// Ends all tasks, with the grace, and waits for that.
-    fn stop_tasks(&mut self) {
-        let running: Vec<Uuid> = self.running.keys().copied().collect();
-        running.iter().for_each(|attempt| self.attempts.cancel(*attempt));
-        let until = Instant::now() + Duration::from_secs(15);
-        while self.ends.len() < self.running.len() && Instant::now() < until {
-            for event in self.attempts.wait(until.saturating_duration_since(Instant::now())) {
-                self.happened(event);
-            }
-        }
-        self.record_ends();
     }
 }
 

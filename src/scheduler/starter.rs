@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::attempts::AttemptSettings;
-use crate::executions::store::claim::Claimed;
 use super::names;
 use super::own_children::OwnChildren;
 use super::packages::{PackageError, Packages, Place};
@@ -27,6 +26,7 @@ use crate::engine::environment::{AttemptName, environment};
 use crate::engine::remove_tree::remove_tree;
 use crate::engine::sandbox::Sandbox;
 use crate::engine::supervisor::descendants;
+use crate::executions::store::claim::Claimed;
 
 const OUTPUT_LIMIT_BYTES: u64 = 1 << 20;
 /// What programs expect that are not made for more.

@@ -9,10 +9,12 @@ use super::locked::{IfLocked, LockedExecution, LockedRow};
 use crate::engine::attempt::{End, Outcome};
 use crate::engine::graph::{AttemptOutcome, TaskState};
 use crate::executions::ExecutionStatus;
-use crate::store::{Store, StoreError, Transaction};
+use crate::store::{Committed, Store, StoreError, Transaction};
 
 /// How often a task that is `restart_safe` runs again after its host died, whatever its retries.
 const MOST_ABANDONED: i32 = 5;
+/// Why an attempt was abandoned that its server ended with itself.
+const STOPPED: &str = "its server was stopped";
 /// Of an error's text.
 const MOST_ERROR_BYTES: usize = 4096;
 
@@ -39,7 +41,8 @@ const ATTEMPT: &str = "SELECT execution, task FROM cloacina_attempts WHERE id = 
 const END_ATTEMPT: &str = "UPDATE cloacina_attempts
      SET ended_at = clock_timestamp(), exit_code = $2, error = $3,
          started_at = COALESCE(started_at, clock_timestamp() - make_interval(secs => $4)),
-         log_bytes = GREATEST(log_bytes, $5), log_kept_bytes = GREATEST(log_kept_bytes, $6)
+         log_bytes = GREATEST(log_bytes, $5), log_kept_bytes = COALESCE($6::bigint, (
+             SELECT COALESCE(sum(octet_length(bytes)), 0)::bigint FROM cloacina_log_pieces WHERE attempt = $1))
      WHERE id = $1 AND ended_at IS NULL RETURNING (SELECT started_at IS NOT NULL FROM cloacina_attempts WHERE id = $1)";
 const FORGET_ATTEMPT: &str = "DELETE FROM cloacina_attempts WHERE id = $1 AND ended_at IS NULL";
 const START_ATTEMPT: &str =
@@ -76,10 +79,11 @@ pub fn record(
         }
         execution.decide(transaction)?;
         let status = execution.row.status;
-        execution.save(transaction)?;
-        Ok(Ok(status))
+        Ok(Ok((status, execution.save(transaction)?)))
     })?;
-    Ok(outcome.map_or(Recorded::Void, |status| Recorded::Done(status.value)))
+    let Ok(Committed { value: (status, ends), .. }) = outcome else { return Ok(Recorded::Void) };
+    ends.count(store);
+    Ok(Recorded::Done(status))
 }
 
 /// Writes down that the command of an attempt has been running for so long.
@@ -93,7 +97,8 @@ pub fn record_start(store: &Store, attempt: Uuid, ago: Duration, until: Instant)
             return Ok(Err(()));
         }
         execution.started(task, ago);
-        execution.save(transaction)?;
+        // Nothing of it ends by that.
+        let _ = execution.save(transaction)?;
         Ok(Ok(()))
     })?;
     let _ = outcome;
@@ -149,7 +154,13 @@ fn ended(
         End::Exited(code) => Some(code),
         _ => None,
     };
-    let error = (outcome.end != End::Exited(0)).then(|| storable(&outcome.end.to_string()));
+    // Its server was told to stop it, and nobody else asked for that.
+    let is_stopped = outcome.end == End::Cancelled && !execution.row.is_cancelled;
+    let error = match &outcome.end {
+        End::Exited(0) => None,
+        _ if is_stopped => Some(STOPPED.to_owned()),
+        end => Some(storable(&end.to_string())),
+    };
     let was_started = end_attempt(transaction, attempt, exit_code, error.as_deref(), Some(outcome))?;
     let Some(was_started) = was_started else { return Ok(false) };
     // One that could not be started has no time of its start.
@@ -158,10 +169,7 @@ fn ended(
     }
     match error {
         None => execution.completed(task, outcome.output.clone()),
-        // Its server was told to stop it, and nobody else asked for that.
-        Some(_) if outcome.end == End::Cancelled && !execution.row.is_cancelled => {
-            execution.abandoned(task, "its server was stopped", random);
-        }
+        Some(error) if is_stopped => execution.abandoned(task, &error, random),
         Some(error) => execution.failed(task, exit_code, error, random),
     }
     Ok(true)

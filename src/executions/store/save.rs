@@ -1,4 +1,5 @@
-//! Writes what has changed of a locked execution: its tasks, its events, what it has in the queue, and its own row.
+//! Writes what has changed of a locked execution: its tasks, its events, what it has in the queue, and its own row. Says what
+//! ended with it, for the metrics.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use uuid::Uuid;
 use super::locked::LockedExecution;
 use super::timeline;
 use crate::engine::graph::TaskState;
-use crate::executions::TaskStatus;
-use crate::store::Transaction;
+use crate::executions::{ExecutionStatus, TaskStatus};
+use crate::store::{Store, Transaction};
 
 /// An event that has no number yet.
 #[derive(Debug)]
@@ -18,6 +19,24 @@ pub struct NewEvent {
     pub data: Option<Value>,
     /// Before it is written.
     pub ago: Duration,
+}
+
+/// What a change has ended. It is counted once that is committed.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Ends {
+    execution: Option<ExecutionStatus>,
+    tasks: Vec<&'static str>,
+    abandoned: usize,
+}
+
+impl Ends {
+    pub fn count(&self, store: &Store) {
+        let metrics = &store.metrics.tasks;
+        self.execution.iter().for_each(|status| metrics.execution_ended(status.name()));
+        self.tasks.iter().for_each(|status| metrics.task_ended(status));
+        metrics.attempts_abandoned.inc_by(self.abandoned as u64);
+    }
 }
 
 const TASKS: &str = "UPDATE cloacina_tasks AS task
@@ -57,8 +76,8 @@ const EXECUTION_GOES_ON: &str = "UPDATE cloacina_executions SET last_event = $2 
 
 impl LockedExecution {
     /// Writes it, in the transaction that has locked it.
-    pub fn save(self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
-        let id = self.row.id;
+    pub fn save(self, transaction: &mut Transaction<'_>) -> Result<Ends, postgres::Error> {
+        let (id, ends) = (self.row.id, self.ends());
         self.save_tasks(transaction)?;
         self.save_events(transaction)?;
         if self.leaves_queue {
@@ -77,7 +96,7 @@ impl LockedExecution {
         }
         if !self.changes_row && !self.is_retried && !self.row.status.has_ended() {
             transaction.execute(EXECUTION_GOES_ON, &[&id, &self.last_event()])?;
-            return Ok(());
+            return Ok(ends);
         }
         let (status, has_ended) = (self.row.status.name(), self.row.status.has_ended());
         let values: &[&(dyn postgres::types::ToSql + Sync)] = &[
@@ -90,7 +109,19 @@ impl LockedExecution {
             &has_ended,
         ];
         transaction.execute(EXECUTION, values)?;
-        Ok(())
+        Ok(ends)
+    }
+
+    fn ends(&self) -> Ends {
+        let ended = |task: &usize| match self.progress.state(*task) {
+            state @ TaskState::Ended(_) => Some(TaskStatus::from(state).name()),
+            _ => None,
+        };
+        Ends {
+            execution: Some(self.row.status).filter(|status| status.has_ended()),
+            tasks: self.changed.iter().filter_map(ended).collect(),
+            abandoned: self.events.iter().filter(|event| event.event_type == "task_abandoned").count(),
+        }
     }
 
     /// Of its version's workflow.

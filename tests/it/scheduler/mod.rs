@@ -3,8 +3,12 @@
 mod claims;
 mod ends;
 mod hosts;
+mod life;
+mod limits;
+mod removal;
 mod restarts;
 mod runs;
+mod stop;
 
 use std::fs;
 use std::path::PathBuf;
