@@ -41,8 +41,8 @@ const ATTEMPT: &str = "SELECT execution, task FROM cloacina_attempts WHERE id = 
 const END_ATTEMPT: &str = "UPDATE cloacina_attempts
      SET ended_at = clock_timestamp(), exit_code = $2, error = $3,
          started_at = COALESCE(started_at, clock_timestamp() - make_interval(secs => $4)),
-         log_bytes = GREATEST(log_bytes, $5), log_kept_bytes = COALESCE($6::bigint, (
-             SELECT COALESCE(sum(octet_length(bytes)), 0)::bigint FROM cloacina_log_pieces WHERE attempt = $1))
+         log_bytes = GREATEST(log_bytes, $5), log_kept_bytes = CASE WHEN GREATEST(log_bytes, $5) > 0 THEN (
+             SELECT COALESCE(sum(octet_length(bytes)), 0)::bigint FROM cloacina_log_pieces WHERE attempt = $1) ELSE 0 END
      WHERE id = $1 AND ended_at IS NULL RETURNING (SELECT started_at IS NOT NULL FROM cloacina_attempts WHERE id = $1)";
 const FORGET_ATTEMPT: &str = "DELETE FROM cloacina_attempts WHERE id = $1 AND ended_at IS NULL";
 const START_ATTEMPT: &str =
@@ -131,9 +131,7 @@ fn end_attempt(
 ) -> Result<Option<bool>, postgres::Error> {
     let ran = outcome.map(|outcome| ran(outcome).as_secs_f64());
     let log_bytes = outcome.map(|outcome| outcome.log_bytes as i64);
-    let kept_bytes = outcome.map(|outcome| outcome.log_kept_bytes as i64);
-    let row =
-        transaction.query_opt(END_ATTEMPT, &[&attempt, &exit_code, &error, &ran, &log_bytes, &kept_bytes])?;
+    let row = transaction.query_opt(END_ATTEMPT, &[&attempt, &exit_code, &error, &ran, &log_bytes])?;
     row.map(|row| row.try_get(0)).transpose()
 }
 
@@ -154,7 +152,7 @@ fn ended(
         End::Exited(code) => Some(code),
         _ => None,
     };
-    // Its server was told to stop it, and nobody else asked for that.
+    // Its server was told to stop it, and no client asked for that.
     let is_stopped = outcome.end == End::Cancelled && !execution.row.is_cancelled;
     let error = match &outcome.end {
         End::Exited(0) => None,

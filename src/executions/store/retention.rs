@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::removal::remove_rows;
 use crate::store::{Store, StoreError};
 
-/// Nobody waits for this, so it waits for nobody who has a table.
+/// No client waits for this, so it waits for no one that has locked a table.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '200ms'";
 /// Pieces of logs in one transaction, each of which may be large.
 const PIECES_AT_ONCE: i64 = 500;

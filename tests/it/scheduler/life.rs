@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use super::{Lab, WAITS, find, start};
+use super::{Lab, WAITS, find, runs, start};
 use crate::support::directory::Directory;
 use crate::support::program::send_signal;
 use crate::support::wait_for;
@@ -218,7 +218,7 @@ fn an_attempt_of_another_version_is_abandoned_and_its_directory_kept() {
     send_signal("KILL", supervisor.trim());
     lab.site.server = start(&lab.site.database, &lab.home, 4);
     wait_for("it to run again", || lab.written("ledger").contains("begin again 2").then_some(()));
-    assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
+    assert!(!runs(&pid));
     lab.site.server.stderr_with("its format is 999, and this version reads 1 alone");
     let kept = lab.home.join("attempts").join(format!("other-format-{attempt}"));
     assert!(fs::read_to_string(kept.join("spec.json")).unwrap().contains("\"format\":999,"));

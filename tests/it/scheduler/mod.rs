@@ -194,6 +194,11 @@ impl Lab {
     }
 }
 
+/// Whether a process runs, rather than that it has ended and is not waited for yet.
+pub fn runs(pid: &str) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
 /// A task of an execution.
 #[track_caller]
 pub fn find(execution: &Value, task: &str) -> Value {

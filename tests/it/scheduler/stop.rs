@@ -4,8 +4,9 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{Lab, WAITS, find, start, start_with};
+use super::{Lab, WAITS, find, runs, start, start_with};
 use crate::support::directory::Directory;
+use crate::support::http::Connection;
 use crate::support::image::done_as_root;
 use crate::support::postgres::Database;
 use crate::support::program::{children, send_signal};
@@ -36,10 +37,6 @@ fn begun(lab: &Lab) -> Vec<String> {
     begun.map(|line| line.split_whitespace().last().unwrap().to_owned()).collect()
 }
 
-fn is_alive(pid: &str) -> bool {
-    fs::exists(format!("/proc/{pid}")).unwrap()
-}
-
 /// Tells the server to stop, and starts another one in its place once it has.
 fn stop_and_start(lab: &mut Lab, slots: usize) -> String {
     let next = |lab: &Lab| start(&lab.site.database, &lab.home, slots);
@@ -56,7 +53,7 @@ fn left_running(lab: &Lab) -> i64 {
 
 #[test]
 fn tasks_end_with_a_server_that_is_to_stop_them() {
-    let mut lab = lab(["--stop-tasks", "true"]);
+    let mut lab = lab(["--stop-tasks"]);
     lab.upload("two", "", &[("again", ENDS, "restart_safe = true"), ("lost", ENDS, "")]);
     let id = lab.execute("two", "");
     wait_for("both to run", || (lab.written("ledger").lines().count() == 2).then_some(()));
@@ -64,7 +61,7 @@ fn tasks_end_with_a_server_that_is_to_stop_them() {
     send_signal("TERM", &lab.site.server.pid().to_string());
     wait_for("the server to end", || (!lab.site.server.is_running()).then_some(()));
     // All that is known before it ends.
-    assert!(pids.iter().all(|pid| !is_alive(pid)));
+    assert!(pids.iter().all(|pid| !runs(pid)));
     let mut told: Vec<_> = lab.written("told").lines().map(str::to_owned).collect();
     told.sort();
     assert_eq!(told, ["told again", "told lost"]);
@@ -90,12 +87,12 @@ fn tasks_end_with_a_server_that_is_to_stop_them() {
 
 #[test]
 fn a_task_that_does_not_end_is_killed_within_the_time_of_its_server() {
-    let mut lab = lab(["--stop-tasks", "true", "--shutdown-timeout", "4s"]);
+    let mut lab = lab(["--stop-tasks", "--shutdown-timeout", "4s"]);
     lab.upload("deaf", "", &[("only", STAYS, "")]);
     let id = lab.execute("deaf", "");
     let pids = begun(&lab);
     let said = stop_and_start(&mut lab, 4);
-    assert!(pids.iter().all(|pid| !is_alive(pid)));
+    assert!(pids.iter().all(|pid| !runs(pid)));
     assert!(!said.contains("had not ended"), "{said}");
     let ended = lab.ended(&id);
     assert_eq!(ended["error"], "task `only` failed: its server was stopped", "{ended:#}");
@@ -108,12 +105,10 @@ fn tasks_outlive_a_server_that_is_not_to_stop_them_and_nothing_starts_meanwhile(
     lab.upload("long", "", &[("only", WAITS, ""), next]);
     let id = lab.execute("long", "");
     let pids = begun(&lab);
-    // A request under way keeps the server draining.
-    let mut slow = crate::support::http::Connection::open(lab.site.server.address);
+    // A request under way keeps the server draining: its connection is known by its first answer.
+    let mut slow = Connection::open(lab.site.server.address);
+    slow.ask("GET", "/health", None, None);
     slow.send(b"GET /health HTTP/1.1\r\nHost: a\r\n");
-    wait_for("the request to have begun", || {
-        (lab.site.server.metric("cloacina_connections", &[]) >= 1.0).then_some(())
-    });
     send_signal("TERM", &lab.site.server.pid().to_string());
     lab.site.server.stderr_with("the tasks that run here outlive this server");
     lab.allow("go");
@@ -126,13 +121,13 @@ fn tasks_outlive_a_server_that_is_not_to_stop_them_and_nothing_starts_meanwhile(
     assert!(!lab.has_written("next"));
     lab.site.server = start(&lab.site.database, &lab.home, 4);
     assert_eq!(lab.ended(&id)["status"], "Completed");
-    assert!(pids.iter().all(|pid| !is_alive(pid)));
+    assert!(pids.iter().all(|pid| !runs(pid)));
     assert_eq!(lab.written("next"), "next\n");
 }
 
 #[test]
 fn what_a_stop_ends_while_the_database_is_away_is_written_down_later() {
-    let mut lab = lab(["--stop-tasks", "true"]);
+    let mut lab = lab(["--stop-tasks"]);
     lab.upload("one", "", &[("only", ENDS, "")]);
     let id = lab.execute("one", "");
     let pids = begun(&lab);
@@ -140,7 +135,7 @@ fn what_a_stop_ends_while_the_database_is_away_is_written_down_later() {
     let lock = lab.site.database.hold("LOCK TABLE cloacina_attempts IN ACCESS EXCLUSIVE MODE");
     send_signal("TERM", &lab.site.server.pid().to_string());
     wait_for("the server to end", || (!lab.site.server.is_running()).then_some(()));
-    assert!(pids.iter().all(|pid| !is_alive(pid)));
+    assert!(pids.iter().all(|pid| !runs(pid)));
     lock.release();
     lab.site.server = start(&lab.site.database, &lab.home, 4);
     let ended = lab.ended(&id);
@@ -186,7 +181,7 @@ fn the_first_process_of_a_container_ends_its_tasks_and_reaps_strangers() {
     };
     let stranger = wait_for("it to have a new parent", || strangers().first().copied());
     lab.allow("over");
-    wait_for("it to be waited for", || (!is_alive(&stranger.to_string())).then_some(()));
+    wait_for("it to be waited for", || (!fs::exists(format!("/proc/{stranger}")).unwrap()).then_some(()));
     assert_eq!(lab.execution(&id)["status"], "Running");
 
     send_signal("TERM", &first.to_string());
