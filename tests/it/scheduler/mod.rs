@@ -5,6 +5,7 @@ mod ends;
 mod hosts;
 mod life;
 mod limits;
+mod metrics;
 mod removal;
 mod restarts;
 mod runs;
