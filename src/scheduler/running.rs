@@ -366,8 +366,10 @@ impl<'a> Scheduler<'a> {
                 continue;
             }
             let end = match known.boot == self.host.boot {
-                true => AttemptEnd::NeverStarted,
                 false => AttemptEnd::Abandoned("its host was restarted while it ran".to_owned()),
+                // The database has lost its end, by a failover or since it was restored.
+                true if known.was_started => AttemptEnd::Abandoned("what became of it was lost".to_owned()),
+                true => AttemptEnd::NeverStarted,
             };
             self.running.insert(known.attempt, Running::new(Some(known.tenant)));
             self.ends.push((known.attempt, end));
