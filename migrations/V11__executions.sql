@@ -95,8 +95,9 @@ CREATE TABLE IF NOT EXISTS cloacina_attempts (
     is_cancelled boolean NOT NULL DEFAULT false,
     exit_code int,
     error text,
-    -- What it printed, and what is kept of that, in bytes.
+    -- What it printed, in bytes.
     log_bytes bigint NOT NULL DEFAULT 0,
+    -- What is kept of that, once it has ended: no index changes while it prints.
     log_kept_bytes bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 80);
 CREATE UNIQUE INDEX IF NOT EXISTS cloacina_attempts_by_task ON cloacina_attempts (execution, task, number);
@@ -105,6 +106,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS cloacina_attempts_running
     ON cloacina_attempts (execution, task) WHERE ended_at IS NULL;
 CREATE INDEX IF NOT EXISTS cloacina_attempts_of_host ON cloacina_attempts (host) WHERE ended_at IS NULL;
 CREATE INDEX IF NOT EXISTS cloacina_attempts_of_tenant ON cloacina_attempts (tenant) WHERE ended_at IS NULL;
+-- What a tenant's logs take, and which of them are the oldest.
+CREATE INDEX IF NOT EXISTS cloacina_attempts_with_log
+    ON cloacina_attempts (tenant, ended_at) INCLUDE (log_kept_bytes) WHERE log_kept_bytes > 0;
 
 -- What has happened to an execution, numbered from 1 without gaps.
 CREATE TABLE IF NOT EXISTS cloacina_events (

@@ -1,6 +1,7 @@
 //! What handlers work with.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::auth::{Auth, Principal};
@@ -32,6 +33,8 @@ pub struct App {
     pub execution_changes: Arc<ExecutionChanges>,
     /// Wakes the thread that drops what removed tenants had.
     pub tenant_removal: Waker,
+    /// Tasks are being ended with this server, which waits for them.
+    pub tasks_are_stopping: AtomicBool,
     /// What `/ready` adds to its answer.
     pub warnings: Warnings,
     /// What `GET /openapi.json` answers.

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::auth::{invalidation, waiting_responses};
 use crate::background::Background;
 use crate::executions;
-use crate::executions::{news, waiting};
+use crate::executions::{news, retention, waiting};
 use crate::hosts;
 use crate::hosts::store::Silent;
 use crate::keys;
@@ -35,7 +35,7 @@ const ASK_FOR_SILENT_EVERY: Duration = Duration::from_secs(15);
 /// The system has no thread left.
 pub fn start(app: &Arc<App>) -> io::Result<Background> {
     type Watch = fn(&App, &AtomicBool);
-    let watches: [(&str, Watch); 11] = [
+    let watches: [(&str, Watch); 12] = [
         ("invalidation", |app, stop| invalidation::watch(&app.auth, stop)),
         ("waiting-responses", |app, stop| waiting_responses::watch(&app.auth, stop)),
         ("waiting-clients", waiting::watch),
@@ -46,6 +46,7 @@ pub fn start(app: &Arc<App>) -> io::Result<Background> {
         ("package-store", upload::watch),
         ("execution-announcer", news::announce),
         ("execution-listener", news::listen),
+        ("retention", retention::watch),
         ("refusals", watch_refusals),
     ];
     let mut watchers = Background::default();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -93,6 +93,7 @@ pub fn serve(
         package_store: Arc::default(),
         execution_changes: Arc::default(),
         tenant_removal: Waker::default(),
+        tasks_are_stopping: AtomicBool::new(false),
         warnings: Warnings::default(),
         openapi,
     });
@@ -120,7 +121,7 @@ pub fn serve(
     let event_loop = EventLoop::new(poll, listener, limits, Arc::clone(&server))
         .map_err(runtime("cannot watch the listening socket"))?;
     // From here on a signal drains; until here there was nothing to drain.
-    let _ = serving.set(Arc::clone(&server));
+    let _ = serving.set((Arc::clone(&server), Arc::clone(&app)));
     let mut watchers = maintenance::start(&app).map_err(runtime("cannot start a thread"))?;
     let (runs, of_tasks) = (Arc::clone(&app), settings.clone());
     watchers
@@ -172,14 +173,16 @@ fn connection_limit(settings: &Settings) -> usize {
 
 /// What the first signal to end does: nothing, and says so with `false`, until there is an event loop to be told.
 fn drain_on_signal(
-    serving: Arc<OnceLock<Arc<ServerContext>>>,
+    serving: Arc<OnceLock<(Arc<ServerContext>, Arc<App>)>>,
     notifier: Option<Arc<SystemdNotifier>>,
 ) -> impl Fn() -> bool {
     move || {
-        let Some(server) = serving.get() else { return false };
+        let Some((server, app)) = serving.get() else { return false };
         log::info!("draining: no new connections, requests under way are finished");
         server.status.start_draining();
         server.completions.wake();
+        // Which starts no more tasks, and may have to end some.
+        app.execution_changes.announced();
         if let Some(notifier) = &notifier {
             notifier.say("STOPPING=1");
         }
@@ -225,7 +228,11 @@ fn finish(
         let _ = done.send(());
     };
     thread::Builder::new().name("joiner".to_owned()).spawn(join).map_err(runtime("cannot start a thread"))?;
-    let is_idle = || app.store.status.trouble().is_some() && !app.auth.undelivered.has_any();
+    let is_idle = || {
+        app.store.status.trouble().is_some()
+            && !app.auth.undelivered.has_any()
+            && !app.tasks_are_stopping.load(Ordering::Acquire)
+    };
     let wait = |limit| stages.recv_timeout(limit);
     let left = || until.saturating_duration_since(Instant::now());
     let ended = wait(left()).and_then(|()| match wait(THREADS_END.min(left())) {

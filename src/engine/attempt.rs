@@ -234,6 +234,12 @@ impl Attempt {
         read_json(&self.spec_path())
     }
 
+    /// Why this program cannot read what is in it, where that is since another version has written it.
+    pub fn other_format(&self) -> Option<io::Error> {
+        let errors = [self.spec().err(), self.outcome().err()];
+        errors.into_iter().flatten().find(|error| error.kind() == io::ErrorKind::Unsupported)
+    }
+
     pub fn directory(&self) -> &Path {
         &self.directory
     }

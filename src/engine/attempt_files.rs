@@ -39,7 +39,7 @@ pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<T> {
     let format = serde_json::from_slice::<Formatted>(&bytes).map_err(|error| named(error.into()))?.format;
     if format != FORMAT {
         let why = format!("its format is {format}, and this version reads {FORMAT} alone");
-        return Err(named(io::Error::other(why)));
+        return Err(named(io::Error::new(io::ErrorKind::Unsupported, why)));
     }
     serde_json::from_slice(&bytes).map_err(|error| named(error.into()))
 }

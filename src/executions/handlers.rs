@@ -45,7 +45,8 @@ pub fn execute(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, 
         idempotency: key.map(|key| Idempotency { key, body_sha256: &execute.sha256 }),
     };
     let created = create::create(&app.store, &new, call.request.deadline)?;
-    let Committed { value, is_confirmed } = created.map_err(|refusal| refused(refusal, &new, matches!(call.principal.owner, Owner::Server)))?;
+    let Committed { value, is_confirmed } =
+        created.map_err(|refusal| refused(refusal, &new, matches!(call.principal.owner, Owner::Server)))?;
     let execution = match value {
         Created::New(id) => {
             app.execution_changes.committed();
@@ -95,7 +96,8 @@ fn refused(refusal: Refusal, new: &NewExecution<'_>, is_for_admin: bool) -> Erro
         }
         // It may say how the server's database or home could be got at.
         Refusal::NoHost(Some(_)) => Error::Unable(
-            "no server runs tasks: something keeps them from it, which the server's admin is told here".to_owned(),
+            "no server runs tasks: something keeps them from it, which the server's admin is told here"
+                .to_owned(),
         ),
         Refusal::TooManyPending(limit) => Error::TooMany(format!(
             "{limit} executions of tenant '{tenant}' have not started yet, and no more may wait (max_pending_executions); \

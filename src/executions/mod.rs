@@ -5,6 +5,7 @@ pub mod handlers;
 pub mod log_handler;
 pub mod news;
 pub mod request_body;
+pub mod retention;
 pub mod store;
 pub mod waiting;
 

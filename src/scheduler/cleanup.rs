@@ -1,5 +1,5 @@
 //! Two threads for what may take long after an attempt's end: `leftovers` ends what killed supervisors have left, and
-//! `attempt-removal` removes directories.
+//! `attempt-removal` removes directories and packages.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,10 +20,11 @@ use crate::engine::remove_tree::remove_tree;
 /// How often processes are waited for that are no children of this process's own.
 const REAP_EVERY: Duration = Duration::from_secs(5);
 
-#[derive(Debug)]
+type Job = Box<dyn FnOnce() + Send>;
+
 pub struct Cleanup {
     leftovers: Sender<(Uuid, Abandoned)>,
-    removals: Sender<PathBuf>,
+    removals: Sender<Job>,
 }
 
 impl Cleanup {
@@ -35,8 +36,8 @@ impl Cleanup {
         let (leftovers, abandoned) = channel();
         let end = move || end_each(&abandoned, &own, uid, &teller);
         thread::Builder::new().name("leftovers".to_owned()).spawn(end)?;
-        let (removals, paths) = channel();
-        let remove = move || paths.iter().for_each(remove);
+        let (removals, jobs) = channel::<Job>();
+        let remove = move || jobs.iter().for_each(|job| job());
         thread::Builder::new().name("attempt-removal".to_owned()).spawn(remove)?;
         Ok(Cleanup { leftovers, removals })
     }
@@ -47,7 +48,12 @@ impl Cleanup {
     }
 
     pub fn remove(&self, path: PathBuf) {
-        let _ = self.removals.send(path);
+        self.run(move || remove(path));
+    }
+
+    /// Does this after all other removals.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        let _ = self.removals.send(Box::new(job));
     }
 }
 

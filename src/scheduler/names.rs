@@ -4,6 +4,8 @@ use uuid::Uuid;
 
 /// What a directory is called from when it is to be removed.
 const REMOVED: &str = "removed-";
+/// And when it is kept, since another version of this program has written it.
+const KEPT: &str = "other-format-";
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Name {
@@ -14,6 +16,8 @@ pub enum Name {
     /// The same, before the system was started anew: it may have had its other name already when that was lost.
     HalfMadeBefore(Uuid),
     Removed,
+    /// Its attempt is over, and what is in it cannot be read.
+    Kept,
     Unknown,
 }
 
@@ -23,6 +27,9 @@ impl Name {
         let id = |text: &str| Uuid::parse_str(text).ok().filter(|id| id.to_string() == text);
         if name.strip_prefix(REMOVED).and_then(id).is_some() {
             return Name::Removed;
+        }
+        if name.strip_prefix(KEPT).and_then(id).is_some() {
+            return Name::Kept;
         }
         match name.split_once('.') {
             None => id(name).map_or(Name::Unknown, Name::Attempt),
@@ -44,6 +51,10 @@ pub fn removed(attempt: Uuid) -> String {
     format!("{REMOVED}{attempt}")
 }
 
+pub fn kept(attempt: Uuid) -> String {
+    format!("{KEPT}{attempt}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +67,7 @@ mod tests {
             (half_made(attempt, boot), Name::HalfMade(attempt)),
             (half_made(attempt, other), Name::HalfMadeBefore(attempt)),
             (removed(attempt), Name::Removed),
+            (kept(attempt), Name::Kept),
             ("lost+found".to_owned(), Name::Unknown),
             (String::new(), Name::Unknown),
             (attempt.simple().to_string(), Name::Unknown),

@@ -1,5 +1,7 @@
 //! The loop of the thread `scheduler`.
 
+mod stopping;
+
 use std::collections::HashMap;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +38,8 @@ const STARTED_AFTER: Duration = Duration::from_secs(1);
 const MOST_STARTING: usize = 8;
 /// Attempts of forgotten hosts that are ended at once.
 const MOST_OF_FORGOTTEN: usize = 100;
+/// How often packages are removed that no task has used for long.
+const CLEAR_PACKAGES_EVERY: Duration = Duration::from_secs(3600);
 /// Of a log that are copied at once.
 const PIECE_BYTES: usize = 256 * 1024;
 /// The database can't be reached: one line in so long.
@@ -66,16 +70,23 @@ pub struct Scheduler<'a> {
     next_look: Instant,
     next_seen: Instant,
     next_copy: Instant,
+    next_clearing: Instant,
     /// Nothing is claimed before.
     next_claim: Instant,
     /// Why nothing starts while the disk is nearly full.
     full: Option<String>,
+    /// The server was told to stop: nothing starts any more.
+    is_draining: bool,
+    /// No task has any time left to end by itself.
+    has_killed: bool,
     errors: RateLimit,
 }
 
 struct Running {
     tenant: Option<Uuid>,
     claimed: Instant,
+    /// From when it could have started until it was claimed here.
+    waited: Option<Duration>,
     started: Option<Instant>,
     start_is_recorded: bool,
     is_cancelled: bool,
@@ -90,6 +101,7 @@ impl Running {
         Running {
             tenant,
             claimed: Instant::now(),
+            waited: None,
             started: None,
             start_is_recorded: false,
             is_cancelled: false,
@@ -108,6 +120,7 @@ impl<'a> Scheduler<'a> {
         attempts: Attempts,
     ) -> Scheduler<'a> {
         let now = Instant::now();
+        app.status.metrics.tasks.slots.set(settings.task_slots as i64);
         Scheduler {
             app,
             host,
@@ -125,8 +138,11 @@ impl<'a> Scheduler<'a> {
             next_look: now,
             next_seen: now,
             next_copy: now,
+            next_clearing: now,
             next_claim: now,
             full: None,
+            is_draining: false,
+            has_killed: false,
             errors: RateLimit::new(1, ERROR_LINE_EVERY),
         }
     }
@@ -137,9 +153,7 @@ impl<'a> Scheduler<'a> {
         while !stop.load(Ordering::Acquire) {
             self.turn();
         }
-        if self.settings.stops_tasks() {
-            self.stop_tasks();
-        }
+        self.stop();
     }
 
     /// Takes over what an earlier server of this host has left.
@@ -167,6 +181,9 @@ impl<'a> Scheduler<'a> {
         for event in self.attempts.wait(self.until_next()) {
             self.happened(event);
         }
+        if self.app.status.is_draining() {
+            self.drain();
+        }
         let now = Instant::now();
         if self.app.execution_changes.take_news() {
             self.next_look = now;
@@ -189,6 +206,11 @@ impl<'a> Scheduler<'a> {
         if self.next_claim <= Instant::now() {
             self.claim();
         }
+        if self.next_clearing <= now {
+            self.next_clearing = now + CLEAR_PACKAGES_EVERY;
+            self.attempts.clear_unused();
+        }
+        self.app.status.metrics.tasks.slots_in_use.set(self.running.len() as i64);
     }
 
     /// Says that the host lives, and whether anything keeps it from starting tasks now.
@@ -235,6 +257,7 @@ impl<'a> Scheduler<'a> {
             (!self.running.is_empty()).then_some(self.next_copy),
             may_claim.then_some(self.next_claim),
             has_ends.then_some(now + TRY_AGAIN_AFTER),
+            self.until_next_of_drain().map(|wait| now + wait),
         ];
         next.into_iter().flatten().min().map_or(LOOK_EVERY, |next| next.saturating_duration_since(now))
     }
@@ -255,7 +278,14 @@ impl<'a> Scheduler<'a> {
             Event::Started(attempt) => {
                 if let Some(running) = self.running.get_mut(&attempt) {
                     running.started = Some(Instant::now());
+                    if let Some(waited) = running.waited {
+                        let seconds = (waited + running.claimed.elapsed()).as_secs_f64();
+                        self.app.status.metrics.tasks.start_seconds.observe(seconds);
+                    }
                 }
+            }
+            Event::Ended(attempt, outcome) if self.is_unstarted(attempt, &outcome.end) => {
+                self.ends.push((attempt, AttemptEnd::NeverStarted));
             }
             Event::Ended(attempt, outcome) => self.ends.push((attempt, AttemptEnd::Ended(outcome))),
             Event::Abandoned(attempt, why) => self.ends.push((attempt, AttemptEnd::Abandoned(why))),
@@ -345,8 +375,12 @@ impl<'a> Scheduler<'a> {
             let end = match self.unconfirmed.remove(&known.attempt) {
                 // The server that had it written down is not the one that there is now.
                 Some(end) => end,
-                None if known.boot == self.host.boot => AttemptEnd::NeverStarted,
-                None => AttemptEnd::Abandoned("its host was restarted while it ran".to_owned()),
+                None if known.boot != self.host.boot => {
+                    AttemptEnd::Abandoned("its host was restarted while it ran".to_owned())
+                }
+                // The database has lost its end, by a failover or since it was restored.
+                None if known.was_started => AttemptEnd::Abandoned("what became of it was lost".to_owned()),
+                None => AttemptEnd::NeverStarted,
             };
             self.running.insert(known.attempt, Running::new(Some(known.tenant)));
             self.ends.push((known.attempt, end));
@@ -490,6 +524,7 @@ impl<'a> Scheduler<'a> {
 
     fn may_claim(&self) -> bool {
         !self.has_to_compare
+            && !self.app.status.is_draining()
             && self.new.obstacle.is_none()
             && self.full.is_none()
             && self.state.as_ref().is_some_and(|state| {
@@ -549,7 +584,9 @@ impl<'a> Scheduler<'a> {
                     state.has_work = true;
                 }
                 for claimed in claimed {
-                    self.running.insert(claimed.attempt, Running::new(Some(claimed.tenant)));
+                    let running =
+                        Running { waited: Some(claimed.waited), ..Running::new(Some(claimed.tenant)) };
+                    self.running.insert(claimed.attempt, running);
                     self.attempts.start(claimed);
                 }
                 self.app.execution_changes.recorded();
@@ -560,19 +597,6 @@ impl<'a> Scheduler<'a> {
                 self.failed("claim a task", &error);
             }
         }
-    }
-
-    /// Ends all tasks, with the grace, and waits for that.
-    fn stop_tasks(&mut self) {
-        let running: Vec<Uuid> = self.running.keys().copied().collect();
-        running.iter().for_each(|attempt| self.attempts.cancel(*attempt));
-        let until = Instant::now() + Duration::from_secs(15);
-        while self.ends.len() < self.running.len() && Instant::now() < until {
-            for event in self.attempts.wait(until.saturating_duration_since(Instant::now())) {
-                self.happened(event);
-            }
-        }
-        self.record_ends();
     }
 }
 

@@ -67,8 +67,7 @@ const DUE: &str =
     "UPDATE cloacina_queue SET due_at = NULL, ready_at = due_at WHERE due_at <= clock_timestamp()";
 /// Only for an attempt that runs.
 const COPY: &str = "WITH attempt AS (
-         UPDATE cloacina_attempts SET log_bytes = GREATEST(log_bytes, $2::bigint + octet_length($3::bytea)),
-                                      log_kept_bytes = GREATEST(log_kept_bytes, LEAST($2::bigint + octet_length($3::bytea), $4))
+         UPDATE cloacina_attempts SET log_bytes = GREATEST(log_bytes, $2::bigint + octet_length($3::bytea))
          WHERE id = $1 AND ended_at IS NULL RETURNING id
      ), gone AS (
          -- Of what came behind the beginning, as much is kept as of the beginning.

@@ -54,7 +54,7 @@ pub struct Store {
     /// Makes the sessions of the pool, and those that are not of it.
     pub factory: Arc<SessionFactory>,
     running: cancel::Watched,
-    metrics: Arc<Metrics>,
+    pub metrics: Arc<Metrics>,
     /// What requests find out, and the looks.
     pub status: DatabaseStatus,
     probe: Mutex<Probe>,

@@ -7,6 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::locked::{LockedExecution, LockedRow};
+use super::save::Ends;
 use crate::engine::attempt::{End, Outcome};
 use crate::engine::graph::{AttemptOutcome, TaskState};
 use crate::executions::ExecutionStatus;
@@ -14,6 +15,8 @@ use crate::store::{Committed, Store, StoreError, Transaction};
 
 /// How often a task that is `restart_safe` runs again after its host died, whatever its retries.
 const MOST_ABANDONED: i32 = 5;
+/// Why an attempt was abandoned that its server ended with itself.
+const STOPPED: &str = "its server was stopped";
 /// Of an error's text.
 const MOST_ERROR_BYTES: usize = 4096;
 
@@ -43,7 +46,8 @@ const LOCK: &str = "SELECT execution.tenant, execution.workflow, execution.versi
 const END_ATTEMPT: &str = "UPDATE cloacina_attempts
      SET ended_at = clock_timestamp(), exit_code = $2, error = $3,
          started_at = COALESCE(started_at, clock_timestamp() - make_interval(secs => $4)),
-         log_bytes = GREATEST(log_bytes, $5), log_kept_bytes = GREATEST(log_kept_bytes, $6)
+         log_bytes = GREATEST(log_bytes, $5), log_kept_bytes = CASE WHEN GREATEST(log_bytes, $5) > 0 THEN (
+             SELECT COALESCE(sum(octet_length(bytes)), 0)::bigint FROM cloacina_log_pieces WHERE attempt = $1) ELSE 0 END
      WHERE id = $1 AND ended_at IS NULL RETURNING (SELECT started_at IS NOT NULL FROM cloacina_attempts WHERE id = $1)";
 const FORGET_ATTEMPT: &str = "DELETE FROM cloacina_attempts WHERE id = $1 AND ended_at IS NULL";
 const START_ATTEMPT: &str =
@@ -69,7 +73,7 @@ pub fn record(
     let outcome = store.transact(until, |transaction| {
         let Some((mut execution, task)) = lock(transaction, attempt)? else {
             transaction.execute(END_VOID, &[&attempt])?;
-            return Ok(Ok::<_, Infallible>(Recorded::Void));
+            return Ok(Ok::<_, Infallible>((None, Ends::default())));
         };
         let is_written = match end {
             AttemptEnd::Ended(outcome) => ended(transaction, &mut execution, task, attempt, outcome, random)?,
@@ -84,14 +88,15 @@ pub fn record(
             }
         };
         if !is_written {
-            return Ok(Ok(Recorded::Void));
+            return Ok(Ok((None, Ends::default())));
         }
         execution.decide(transaction)?;
         let status = execution.row.status;
-        execution.save(transaction)?;
-        Ok(Ok(Recorded::Done(status)))
+        Ok(Ok((Some(status), execution.save(transaction)?)))
     })?;
-    Ok(outcome.unwrap_or_else(|never| match never {}))
+    let Committed { value: (status, ends), is_confirmed } = outcome.unwrap_or_else(|never| match never {});
+    ends.count(store);
+    Ok(Committed { value: status.map_or(Recorded::Void, Recorded::Done), is_confirmed })
 }
 
 /// Writes down that the command of an attempt has been running for so long.
@@ -105,7 +110,8 @@ pub fn record_start(store: &Store, attempt: Uuid, ago: Duration, until: Instant)
             return Ok(Err(()));
         }
         execution.started(task, ago);
-        execution.save(transaction)?;
+        // Nothing of it ends by that.
+        let _ = execution.save(transaction)?;
         Ok(Ok(()))
     })?;
     let _ = outcome;
@@ -136,9 +142,7 @@ fn end_attempt(
 ) -> Result<Option<bool>, postgres::Error> {
     let ran = outcome.map(|outcome| ran(outcome).as_secs_f64());
     let log_bytes = outcome.map(|outcome| outcome.log_bytes as i64);
-    let kept_bytes = outcome.map(|outcome| outcome.log_kept_bytes as i64);
-    let row =
-        transaction.query_opt(END_ATTEMPT, &[&attempt, &exit_code, &error, &ran, &log_bytes, &kept_bytes])?;
+    let row = transaction.query_opt(END_ATTEMPT, &[&attempt, &exit_code, &error, &ran, &log_bytes])?;
     row.map(|row| row.try_get(0)).transpose()
 }
 
@@ -159,7 +163,13 @@ fn ended(
         End::Exited(code) => Some(code),
         _ => None,
     };
-    let error = (outcome.end != End::Exited(0)).then(|| storable(&outcome.end.to_string()));
+    // Its server was told to stop it, and no client asked for that.
+    let is_stopped = outcome.end == End::Cancelled && !execution.row.is_cancelled;
+    let error = match &outcome.end {
+        End::Exited(0) => None,
+        _ if is_stopped => Some(STOPPED.to_owned()),
+        end => Some(storable(&end.to_string())),
+    };
     let was_started = end_attempt(transaction, attempt, exit_code, error.as_deref(), Some(outcome))?;
     let Some(was_started) = was_started else { return Ok(false) };
     // One that could not be started has no time of its start.
@@ -168,10 +178,7 @@ fn ended(
     }
     match error {
         None => execution.completed(task, outcome.output.clone()),
-        // Its server was told to stop it, and nobody else asked for that.
-        Some(_) if outcome.end == End::Cancelled && !execution.row.is_cancelled => {
-            execution.abandoned(task, "its server was stopped", random);
-        }
+        Some(error) if is_stopped => execution.abandoned(task, &error, random),
         Some(error) => execution.failed(task, exit_code, error, random),
     }
     Ok(true)

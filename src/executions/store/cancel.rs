@@ -33,7 +33,7 @@ pub fn cancel(
     execution: Uuid,
     until: Instant,
 ) -> Result<Result<Committed<ExecutionStatus>, NotChanged>, StoreError> {
-    store.transact(until, |transaction| {
+    let outcome = store.transact(until, |transaction| {
         let row = LockedRow::lock(transaction, execution, Some(tenant.id()))?;
         let Some(row) = row else { return Ok(Err(NotChanged::NotFound)) };
         if row.status.has_ended() {
@@ -42,8 +42,12 @@ pub fn cancel(
         let Some(mut execution) = row.load(transaction)? else { return Ok(Err(NotChanged::NoVersion)) };
         execution.cancel();
         let (id, status) = (execution.row.id, execution.row.status);
-        execution.save(transaction)?;
+        let ends = execution.save(transaction)?;
         transaction.execute(CANCEL_ATTEMPTS, &[&id])?;
-        Ok(Ok(status))
-    })
+        Ok(Ok((status, ends)))
+    })?;
+    Ok(outcome.map(|Committed { value: (status, ends), is_confirmed }| {
+        ends.count(store);
+        Committed { value: status, is_confirmed }
+    }))
 }

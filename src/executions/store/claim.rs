@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use postgres::Row;
 use postgres::types::ToSql;
@@ -11,10 +11,11 @@ use uuid::Uuid;
 
 use super::context;
 use super::locked::{LockedExecution, LockedRow};
+use super::save::Ends;
 use super::timeline;
 use crate::engine::graph::{AttemptOutcome, Context, TaskState};
 use crate::executions::ExecutionStatus;
-use crate::store::{Store, StoreError, Transaction};
+use crate::store::{Committed, Store, StoreError, Transaction};
 use crate::workflows::manifest::Manifest;
 
 /// An entry of the queue whose time has come.
@@ -71,6 +72,8 @@ pub struct Claimed {
     pub readable: Vec<PathBuf>,
     pub writable: Vec<PathBuf>,
     pub scratch_limit_bytes: Option<u64>,
+    /// Since it could have started.
+    pub waited: Duration,
 }
 
 /// What a claim came to.
@@ -131,7 +134,8 @@ const LOCK: &str = concat!(
      FOR UPDATE OF execution SKIP LOCKED FOR SHARE OF host"
 );
 const START: &str =
-    "SELECT max_running FROM cloacina_queue WHERE execution = $1 AND task = -1 AND due_at IS NULL";
+    "SELECT max_running, EXTRACT(epoch FROM clock_timestamp() - ready_at)::float8 FROM cloacina_queue
+     WHERE execution = $1 AND task = -1 AND due_at IS NULL";
 /// Of those that start while the number of running ones is limited, one at a time.
 const WORKFLOW_IN_TURN: &str =
     "SELECT FROM cloacina_workflows WHERE tenant = $1 AND name = $2 FOR NO KEY UPDATE";
@@ -140,8 +144,8 @@ const RUNNING_OF_WORKFLOW: &str = "SELECT count(*) FROM (
 const TENANT_IN_TURN: &str = "SELECT FROM cloacina_tenants WHERE id = $1 FOR NO KEY UPDATE";
 const RUNNING_OF_TENANT: &str =
     "SELECT count(*) FROM cloacina_attempts WHERE tenant = $1 AND ended_at IS NULL";
-const TAKE: &str =
-    "DELETE FROM cloacina_queue WHERE execution = $1 AND task = ANY($2) AND due_at IS NULL RETURNING task";
+const TAKE: &str = "DELETE FROM cloacina_queue WHERE execution = $1 AND task = ANY($2) AND due_at IS NULL
+     RETURNING task, EXTRACT(epoch FROM clock_timestamp() - ready_at)::float8";
 const INSERT: &str = "INSERT INTO cloacina_attempts (id, tenant, execution, task, number, host, boot)
      SELECT id, $1, $2, task, number, $3, $4
      FROM unnest($5::uuid[], $6::int[], $7::int[]) AS new (id, task, number)";
@@ -189,7 +193,13 @@ pub fn claim(
         let Some(row) = transaction.query_opt(LOCK, values)? else { return Ok(Err(Claim::Locked)) };
         claim_locked(transaction, host, &row, wanted)
     })?;
-    Ok(outcome.map_or_else(|none| none, |claimed| Claim::Claimed(claimed.value)))
+    Ok(outcome.map_or_else(
+        |none| none,
+        |Committed { value: (claimed, ends), .. }| {
+            ends.count(store);
+            Claim::Claimed(claimed)
+        },
+    ))
 }
 
 fn claim_locked(
@@ -197,7 +207,7 @@ fn claim_locked(
     host: &ClaimingHost,
     row: &Row,
     wanted: &Wanted<'_>,
-) -> Result<Result<Vec<Claimed>, Claim>, postgres::Error> {
+) -> Result<Result<(Vec<Claimed>, Ends), Claim>, postgres::Error> {
     let nothing = Ok(Err(Claim::Nothing));
     let of_tenant = OfTenant::read(transaction, row)?;
     let row = LockedRow::of(wanted.execution, row)?;
@@ -205,49 +215,63 @@ fn claim_locked(
         return nothing;
     }
     let most = of_tenant.free.map_or(wanted.most, |free| wanted.most.min(free));
-    if most == 0 || row.status == ExecutionStatus::Pending && !may_start(transaction, &row)? {
+    if most == 0 {
         return nothing;
+    }
+    let mut start_waited = Duration::ZERO;
+    if row.status == ExecutionStatus::Pending {
+        let Some(waited) = may_start(transaction, &row)? else { return nothing };
+        start_waited = waited;
     }
     let Some(mut execution) = row.load(transaction)? else { return nothing };
     let tasks = match execution.row.status {
         ExecutionStatus::Pending => {
             execution.start(transaction)?;
-            execution.ready.iter().map(|(task, _)| *task).take(most).collect()
+            execution.ready.iter().map(|(task, _)| (*task, start_waited)).take(most).collect()
         }
         _ => take(transaction, &execution, &wanted.tasks[..most.min(wanted.tasks.len())])?,
     };
     let mut claimed = Vec::new();
-    for task in tasks {
-        claimed.extend(claim_task(transaction, host, &mut execution, task, &of_tenant)?);
+    for (task, waited) in tasks {
+        let new = claim_task(transaction, host, &mut execution, task, &of_tenant)?;
+        claimed.extend(new.map(|claimed| Claimed { waited, ..claimed }));
     }
     insert(transaction, host, &execution, &claimed)?;
     execution.decide(transaction)?;
-    execution.save(transaction)?;
-    Ok(Ok(claimed))
+    Ok(Ok((claimed, execution.save(transaction)?)))
 }
 
-/// Whether an execution that is pending may start now.
-fn may_start(transaction: &mut Transaction<'_>, row: &LockedRow) -> Result<bool, postgres::Error> {
-    let Some(start) = transaction.query_opt(START, &[&row.id])? else { return Ok(false) };
-    let Some(max_running) = start.try_get::<_, Option<i32>>(0)? else { return Ok(true) };
+/// For how long an execution that is pending has waited, if it may start now.
+fn may_start(
+    transaction: &mut Transaction<'_>,
+    row: &LockedRow,
+) -> Result<Option<Duration>, postgres::Error> {
+    let Some(start) = transaction.query_opt(START, &[&row.id])? else { return Ok(None) };
+    let waited = waited(&start)?;
+    let Some(max_running) = start.try_get::<_, Option<i32>>(0)? else { return Ok(Some(waited)) };
     transaction.query_opt(WORKFLOW_IN_TURN, &[&row.tenant, &row.workflow])?;
     let most = i64::from(max_running);
     let running = transaction.query_one(RUNNING_OF_WORKFLOW, &[&row.tenant, &row.workflow, &most])?;
-    Ok(running.try_get::<_, i64>(0)? < most)
+    Ok((running.try_get::<_, i64>(0)? < most).then_some(waited))
 }
 
-/// Takes tasks out of the queue: those that were still there, and are ready.
+/// How long ago an entry became ready, from the second column of a row. The database's clock may have been set back.
+fn waited(row: &postgres::Row) -> Result<Duration, postgres::Error> {
+    Ok(Duration::try_from_secs_f64(row.try_get(1)?).unwrap_or(Duration::ZERO))
+}
+
+/// Takes tasks out of the queue: those that were still there, and are ready, each with the time that it waited.
 fn take(
     transaction: &mut Transaction<'_>,
     execution: &LockedExecution,
     tasks: &[usize],
-) -> Result<Vec<usize>, postgres::Error> {
+) -> Result<Vec<(usize, Duration)>, postgres::Error> {
     let numbers: Vec<i32> = tasks.iter().map(|task| *task as i32).collect();
     let mut taken = Vec::new();
     for row in transaction.query(TAKE, &[&execution.row.id, &numbers])? {
         let task = row.try_get::<_, i32>(0)? as usize;
         if execution.state(task) == TaskState::Ready {
-            taken.push(task);
+            taken.push((task, waited(&row)?));
         }
     }
     taken.sort_unstable();
@@ -327,6 +351,7 @@ fn claim_task(
         readable: of_tenant.readable.clone(),
         writable: of_tenant.writable.clone(),
         scratch_limit_bytes: of_tenant.scratch_limit_bytes,
+        waited: Duration::ZERO,
     }))
 }
 

@@ -12,6 +12,7 @@ mod locked;
 pub mod log;
 mod merge;
 pub mod removal;
+pub mod retention;
 pub mod retry;
 mod save;
 pub mod show;

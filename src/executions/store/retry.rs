@@ -39,7 +39,8 @@ pub fn retry(
         if !execution.retry() {
             return Ok(Err(NotChanged::Status(status)));
         }
-        execution.save(transaction)?;
+        // Nothing of it ends by that.
+        let _ = execution.save(transaction)?;
         Ok(Ok(ExecutionStatus::Pending))
     })
 }

@@ -1,4 +1,5 @@
-//! Writes what has changed of a locked execution: its tasks, its events, what it has in the queue, and its own row.
+//! Writes what has changed of a locked execution: its tasks, its events, what it has in the queue, and its own row. Says what
+//! ended with it, for the metrics.
 
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use uuid::Uuid;
 use super::locked::LockedExecution;
 use super::timeline;
 use crate::engine::graph::TaskState;
-use crate::executions::TaskStatus;
-use crate::store::Transaction;
+use crate::executions::{ExecutionStatus, TaskStatus};
+use crate::store::{Store, Transaction};
 
 /// An event that has no number yet.
 #[derive(Debug)]
@@ -19,6 +20,24 @@ pub struct NewEvent {
     pub data: Option<Value>,
     /// Before it is written.
     pub ago: Duration,
+}
+
+/// What a change has ended. It is counted once that is committed.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Ends {
+    execution: Option<ExecutionStatus>,
+    tasks: Vec<&'static str>,
+    abandoned: usize,
+}
+
+impl Ends {
+    pub fn count(&self, store: &Store) {
+        let metrics = &store.metrics.tasks;
+        self.execution.iter().for_each(|status| metrics.execution_ended(status.name()));
+        self.tasks.iter().for_each(|status| metrics.task_ended(status));
+        metrics.attempts_abandoned.inc_by(self.abandoned as u64);
+    }
 }
 
 /// All of it in one statement: none of its parts needs to see another one's rows.
@@ -65,7 +84,8 @@ const SAVE: &str = concat!(
 
 impl LockedExecution {
     /// Writes it, in the transaction that has locked it.
-    pub fn save(self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+    pub fn save(self, transaction: &mut Transaction<'_>) -> Result<Ends, postgres::Error> {
+        let ends = self.ends();
         let changed = || self.changed.iter().map(|task| (*task, &self.tasks[*task]));
         let numbers: Vec<i32> = changed().map(|(number, _)| number as i32).collect();
         let states: Vec<TaskState> = changed().map(|(number, _)| self.progress.state(number)).collect();
@@ -118,7 +138,19 @@ impl LockedExecution {
             &row.status.has_ended(),
         ];
         transaction.execute(SAVE, values)?;
-        Ok(())
+        Ok(ends)
+    }
+
+    fn ends(&self) -> Ends {
+        let ended = |task: &usize| match self.progress.state(*task) {
+            state @ TaskState::Ended(_) => Some(TaskStatus::from(state).name()),
+            _ => None,
+        };
+        Ends {
+            execution: Some(self.row.status).filter(|status| status.has_ended()),
+            tasks: self.changed.iter().filter_map(ended).collect(),
+            abandoned: self.events.iter().filter(|event| event.event_type == "task_abandoned").count(),
+        }
     }
 
     /// Of its version's workflow.

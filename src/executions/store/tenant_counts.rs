@@ -13,13 +13,12 @@ use crate::store::{Store, StoreError};
 pub struct Counts {
     /// By their status, all of which are there.
     pub executions: BTreeMap<&'static str, i64>,
-    /// What is kept of what all tasks printed.
+    /// What is kept of what all tasks printed, but for those that run.
     pub log_bytes: i64,
 }
 
 const BY_STATUS: &str = "SELECT status, count(*) FROM cloacina_executions WHERE tenant = $1 GROUP BY status";
-const LOG_BYTES: &str =
-    "SELECT COALESCE(sum(log_kept_bytes), 0)::bigint FROM cloacina_attempts WHERE tenant = $1";
+const LOG_BYTES: &str = "SELECT COALESCE(sum(log_kept_bytes), 0)::bigint FROM cloacina_attempts WHERE tenant = $1 AND log_kept_bytes > 0";
 
 /// # Errors
 /// See `StoreError`.

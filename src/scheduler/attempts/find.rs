@@ -46,6 +46,10 @@ impl Attempts {
                     found.push(Found::Over(Event::Abandoned(id, why)));
                 }
                 Name::Removed => self.cleanup.remove(entry.path()),
+                Name::Kept => log::warn!(
+                    path:% = entry.path().display();
+                    "an attempt's directory of another version is kept; remove it once nobody needs it"
+                ),
                 Name::Unknown => {
                     log::warn!(path:% = entry.path().display(); "this is no attempt's directory, and is left alone");
                 }

@@ -159,9 +159,13 @@ impl Attempts {
         self.attempts.len()
     }
 
-    /// Removes packages that no attempt has used for a day. How many.
-    pub fn clear_unused(&self) -> usize {
-        self.starter.packages.clear_unused()
+    /// Has packages removed that no attempt has used for a day. Returns at once.
+    pub fn clear_unused(&self) {
+        let starter = Arc::clone(&self.starter);
+        self.cleanup.run(move || match starter.packages.clear_unused() {
+            0 => {}
+            packages => log::info!(packages; "packages that no task has used for a day are removed"),
+        });
     }
 
     /// Starts one. Returns at once: `Started`, `Ended` with why it could not be, or `NeverStarted` follows.
@@ -197,6 +201,15 @@ impl Attempts {
         }
     }
 
+    /// Has one end that was cancelled, without more of the grace.
+    pub fn kill(&self, attempt: Uuid) {
+        if let Some(State::Running { supervisor: Some(supervisor), .. }) =
+            self.attempts.get(&attempt).map(|known| &known.state)
+        {
+            terminate(supervisor, &self.cancelled_mark(attempt));
+        }
+    }
+
     /// A piece of the log of one that runs or has ended, from an offset in all that it printed.
     ///
     /// # Errors
@@ -211,11 +224,18 @@ impl Attempts {
         if self.attempts.contains_key(&attempt) {
             return self.cancel(attempt);
         }
-        let [from, to] =
-            [attempt.to_string(), names::removed(attempt)].map(|name| self.starter.directory.join(name));
+        let other_format = self.at(attempt).ok().and_then(|attempt| attempt.other_format());
+        let name = if other_format.is_some() { names::kept(attempt) } else { names::removed(attempt) };
+        let [from, to] = [attempt.to_string(), name].map(|name| self.starter.directory.join(name));
         // At once, so that no later server finds it half there.
         match fs::rename(&from, &to) {
-            Ok(()) => self.cleanup.remove(to),
+            Ok(()) => match other_format {
+                Some(error) => log::error!(
+                    path:% = to.display(), error:%;
+                    "an attempt's directory was written by another version, and is kept"
+                ),
+                None => self.cleanup.remove(to),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 log::warn!(path:% = from.display(), error:%; "an attempt's directory cannot be removed");

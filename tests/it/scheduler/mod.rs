@@ -3,8 +3,13 @@
 mod claims;
 mod ends;
 mod hosts;
+mod life;
+mod limits;
+mod metrics;
+mod removal;
 mod restarts;
 mod runs;
+mod stop;
 
 use std::fs;
 use std::path::PathBuf;
@@ -188,6 +193,11 @@ impl Lab {
     pub fn allow(&self, name: &str) {
         fs::write(self.shared.join(name), "").unwrap();
     }
+}
+
+/// Whether a process runs, rather than that it has ended and is not waited for yet.
+pub fn runs(pid: &str) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 /// A task of an execution.

@@ -146,3 +146,28 @@ fn a_server_that_is_killed_again_and_again_runs_nothing_twice() {
     lines.dedup();
     assert_eq!(lines.len(), 80);
 }
+
+#[test]
+fn a_task_whose_end_the_database_has_lost_does_not_run_again_by_itself() {
+    let mut lab = Lab::start(2);
+    lab.upload("long", "", &[("only", WAITS, "")]);
+    let id = lab.execute("long", "");
+    let started = "SELECT count(*) FROM cloacina_attempts WHERE started_at IS NOT NULL";
+    wait_for("its start to be written", || (lab.site.database.value::<i64>(started) == 1).then_some(()));
+    lab.allow("go");
+    assert_eq!(lab.ended(&id)["status"], "Completed");
+    send_signal("KILL", &lab.site.server.pid().to_string());
+    wait_for("the server to be gone", || (!lab.site.server.is_running()).then_some(()));
+    // As an earlier state of the database has it.
+    lab.site.database.execute(
+        "UPDATE cloacina_attempts SET ended_at = NULL;
+         UPDATE cloacina_tasks SET status = 'Running', completed_at = NULL;
+         UPDATE cloacina_executions SET status = 'Running', completed_at = NULL, last_event = last_event - 2;
+         DELETE FROM cloacina_events USING cloacina_executions WHERE id = execution AND number > last_event",
+    );
+    lab.site.server = super::start(&lab.site.database, &lab.home, 2);
+    let ended = lab.ended(&id);
+    assert_eq!(ended["error"], "task `only` failed: what became of it was lost", "{ended:#}");
+    assert_eq!(lab.written("ledger").lines().count(), 2);
+    lab.events(&id);
+}

@@ -3,7 +3,6 @@
 mod ends;
 mod found;
 
-use crate::workflows::manifest::Manifest;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +11,7 @@ use serde_json::Map;
 
 use super::*;
 use crate::engine::attempt::End;
-use crate::workflows::manifest::Found as Anything;
+use crate::workflows::manifest::{Found as Anything, Manifest};
 
 /// `supervise-task DIR`: what every supervisor does first.
 const BEGIN: &str = r#"#!/bin/sh
@@ -116,6 +115,7 @@ pub fn claimed() -> Claimed {
         readable: Vec::new(),
         writable: Vec::new(),
         scratch_limit_bytes: None,
+        waited: Duration::ZERO,
     }
 }
 
