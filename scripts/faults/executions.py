@@ -11,7 +11,7 @@ from ledger import Load, Place, execute, kill
 from verify import tell
 
 
-def begin(cluster, number=6, flags=(), long=0.8, most=12):
+def begin(cluster, number=12, flags=(), long=0.8, most=16):
     """A server with slots on a fresh database, a tenant with the workflow, and a load of its executions."""
     place, name = Place(), cluster.database()
     server = place.server(cluster.url(name), number, flags=flags)

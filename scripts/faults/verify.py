@@ -71,7 +71,7 @@ def check(place, cluster, name, server, ids, statuses=("Completed",), overlaps=F
         if shown["status"] in ENDED and not any(event["event_type"] == f"pipeline_{shown['status'].lower()}" for event in events):
             wrong.append(f"{execution}: no event of its end")
         for task in shown["tasks"]:
-            tell_of_task(execution, shown, task, by_task.get((execution, task["id"]), []), wrong, lost or overlaps)
+            tell_of_task(execution, shown, task, by_task.get((execution, task["id"]), []), wrong, overlaps, lost or overlaps)
     return wrong
 
 
@@ -93,10 +93,12 @@ def in_order(place, wrong, overlaps):
     return by_task
 
 
-def tell_of_task(execution, shown, task, runs, wrong, is_loose):
+def tell_of_task(execution, shown, task, runs, wrong, may_overlap, is_loose):
     where = f"{execution} {task['id']} {task['status']}, {task['attempts']} attempts, ledger {runs}"
     if task["status"] in ("Running", "Ready", "NotStarted") and shown["status"] in ENDED:
         wrong.append(f"ended, but {where}")
+    if task["id"] == "once" and len(runs) > 1 and not may_overlap:
+        wrong.append(where)
     if is_loose:
         return
     if task["status"] == "Completed":
@@ -105,7 +107,7 @@ def tell_of_task(execution, shown, task, runs, wrong, is_loose):
             wrong.append(where)
         if shown["context"].get(task["id"]) != task["attempts"]:
             wrong.append(f"output {shown['context'].get(task['id'])} of {where}")
-    if len(runs) > task["attempts"] or task["id"] == "once" and len(runs) > 1:
+    if len(runs) > task["attempts"]:
         wrong.append(where)
 
 
