@@ -14,7 +14,7 @@ TABLES = ("cloacina_executions", "cloacina_tasks", "cloacina_attempts", "cloacin
 
 
 def database_away(cluster, short):
-    rounds, hung, away = (4, 8, 8) if short else (20, 30, 200)
+    rounds, hung, away = (4, 8, 8) if short else (20, 30, 120)
     place, name, server, load = begin(cluster)
 
     def gone(mode, seconds):

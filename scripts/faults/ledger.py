@@ -113,7 +113,7 @@ class Place:
         """Those that belong to an attempt of one of these homes, each with what it is."""
         return processes_of(self.homes)
 
-    def server(self, url, number=6, home=None, wait=True, flags=()):
+    def server(self, url, number=12, home=None, wait=True, flags=()):
         server = lab.Server(url, *slots(number), *flags, home=home, wait=wait)
         self.homes.add(server.home)
         return server

@@ -14,6 +14,7 @@ import executions_database
 import fuzz
 import lab
 import load
+import nasty
 import sessions
 import several
 import soak
@@ -33,7 +34,7 @@ def main():
     load.raise_file_limit()
     lab.slack = 5 if asked.short else 1
     seed = asked.seed if asked.seed is not None else int(time.time())
-    everything = [*clients.ROWS, *database.ROWS, *several.ROWS, *sessions.ROWS, *starts.ROWS, *clocks.ROWS, *tenants.ROWS, *executions.ROWS, *executions_database.ROWS]
+    everything = [*clients.ROWS, *database.ROWS, *several.ROWS, *sessions.ROWS, *starts.ROWS, *clocks.ROWS, *tenants.ROWS, *executions.ROWS, *executions_database.ROWS, *nasty.ROWS]
     known = [function.__name__ for function in everything]
     for name in asked.rows:
         if name not in known:
