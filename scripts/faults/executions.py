@@ -11,10 +11,10 @@ from ledger import Load, Place, execute, kill
 from verify import tell
 
 
-def begin(cluster, number=12, flags=(), long=0.8, most=16):
+def begin(cluster, number=12, flags=(), long=0.8, most=16, home=None):
     """A server with slots on a fresh database, a tenant with the workflow, and a load of its executions."""
     place, name = Place(), cluster.database()
-    server = place.server(cluster.url(name), number, flags=flags)
+    server = place.server(cluster.url(name), number, flags=flags, home=home)
     place.tenant(server)
     place.upload_dag(server, long)
     lab.wait_for("a host that runs tasks", lambda: execute(server, place.admin)[0] == 202)

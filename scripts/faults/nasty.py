@@ -24,7 +24,8 @@ TASKS = {
     "fills": ("while :; do echo $HOME; done", 'timeout = "2s"', ("Failed", "timed out")),
     "stopped": ("kill -STOP $$", 'timeout = "2s"', ("Failed", "timed out")),
     "stops": ("kill -STOP $PPID; sleep 0.5", "", ("Completed", None)),
-    "deep": ("cd $HOME; i=0; while [ $i -lt 300 ]; do mkdir directory-of-a-long-name && cd directory-of-a-long-name || exit 1; i=$((i + 1)); done", "", ("Completed", None)),
+    # Too deep for any path to lead to its end.
+    "deep": ("deep() {{ mkdir $HOME/$1; cd $HOME/$1; for i in $(seq 100); do mkdir directory-of-a-long-name && cd directory-of-a-long-name || exit 1; done; }}; deep b; deep a; mv $HOME/b .", "", ("Completed", None)),
     "closed": ("mkdir -p $HOME/a/b; chmod 0 $HOME/a $HOME; sleep 0.1", "", ("Completed", None)),
     "removes": ("rm -rf $HOME $CLOACINA_OUTPUT; sleep 0.1", "", ("Completed", None)),
     "links": ("rm -f $CLOACINA_OUTPUT; ln -s /etc/passwd $CLOACINA_OUTPUT", "", ("Failed", "")),

@@ -99,14 +99,14 @@ def tell_of_task(execution, shown, task, runs, wrong, may_overlap, is_loose):
         wrong.append(f"ended, but {where}")
     if task["id"] == "once" and len(runs) > 1 and not may_overlap:
         wrong.append(where)
+    if task["status"] == "Completed" and shown["context"].get(task["id"]) != task["attempts"]:
+        wrong.append(f"output {shown['context'].get(task['id'])} of {where}")
     if is_loose:
         return
     if task["status"] == "Completed":
-        # Its last attempt came to its end, nothing began after it, and its output is what that one wrote.
+        # Its last attempt came to its end, and nothing began after it.
         if not runs or runs[-1] != {"number": task["attempts"], "ended": True}:
             wrong.append(where)
-        if shown["context"].get(task["id"]) != task["attempts"]:
-            wrong.append(f"output {shown['context'].get(task['id'])} of {where}")
     if len(runs) > task["attempts"]:
         wrong.append(where)
 
