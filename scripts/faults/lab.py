@@ -296,8 +296,9 @@ class Server:
 # --- a client ---------------------------------------------------------------------------------------------------
 
 
-def request(method, path, key=None, body=None):
+def request(method, path, key=None, body=None, headers=None):
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     if key:
         head += f"Authorization: Bearer {key}\r\n"
     if body is not None:

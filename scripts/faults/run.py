@@ -9,9 +9,13 @@ import traceback
 import clients
 import clocks
 import database
+import executions
+import executions_database
+import executions_hosts
 import fuzz
 import lab
 import load
+import nasty
 import sessions
 import several
 import soak
@@ -31,7 +35,7 @@ def main():
     load.raise_file_limit()
     lab.slack = 5 if asked.short else 1
     seed = asked.seed if asked.seed is not None else int(time.time())
-    everything = [*clients.ROWS, *database.ROWS, *several.ROWS, *sessions.ROWS, *starts.ROWS, *clocks.ROWS, *tenants.ROWS]
+    everything = [*clients.ROWS, *database.ROWS, *several.ROWS, *sessions.ROWS, *starts.ROWS, *clocks.ROWS, *tenants.ROWS, *executions.ROWS, *executions_database.ROWS, *nasty.ROWS, *executions_hosts.ROWS]
     known = [function.__name__ for function in everything]
     for name in asked.rows:
         if name not in known:

@@ -58,6 +58,7 @@ const LOOK: &str = concat!(
 );
 const SAID: &str = "UPDATE cloacina_hosts SET timeline = $3, seen_at = clock_timestamp()
      WHERE id = $1 AND session = $2 AND forgotten_at IS NULL";
+const WAIT_FOR_CLAIMS: &str = "SELECT FROM cloacina_hosts WHERE id = $1 FOR NO KEY UPDATE";
 const KNOWN: &str = "SELECT id, tenant, boot, log_bytes, started_at IS NOT NULL
      FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL";
 /// Of the piece with this number, all that comes behind so many bytes.
@@ -111,10 +112,12 @@ pub fn said(
     store.write(until, |session| Ok(session.client.execute(SAID, &[&host.id, &host.session, &timeline])? > 0))
 }
 
-/// What the database takes to run on this host.
+/// What the database takes to run on this host. Claims whose outcome nobody was told of are waited for: they hold the
+/// host's row until they are done.
 pub fn known(store: &Store, host: Uuid, until: Instant) -> Result<Vec<Known>, StoreError> {
-    store.read(until, |session| {
-        let rows = session.query(KNOWN, &[&host])?;
+    let outcome = store.transact(until, |transaction| {
+        transaction.query_opt(WAIT_FOR_CLAIMS, &[&host])?;
+        let rows = transaction.query(KNOWN, &[&host])?;
         let known = |row: &postgres::Row| {
             Ok(Known {
                 attempt: row.try_get(0)?,
@@ -124,8 +127,10 @@ pub fn known(store: &Store, host: Uuid, until: Instant) -> Result<Vec<Known>, St
                 was_started: row.try_get(4)?,
             })
         };
-        rows.iter().map(known).collect()
-    })
+        let known: Result<Vec<_>, _> = rows.iter().map(known).collect();
+        known.map(Ok::<_, std::convert::Infallible>)
+    })?;
+    Ok(outcome.map_or_else(|never| match never {}, |known| known.value))
 }
 
 /// What is due may start.

@@ -1,6 +1,7 @@
 //! Executions that really run: a server with slots, tasks that are processes, and what survives when something dies.
 
 mod claims;
+mod database;
 mod ends;
 mod hosts;
 mod life;
@@ -47,10 +48,19 @@ pub fn start_with<const N: usize>(
     slots: usize,
     arguments: [&str; N],
 ) -> Server {
+    starting(&database.url(), home, slots).arguments(arguments).serving()
+}
+
+/// The same on a database that is reached by this URL.
+pub fn start_on(url: &str, home: &Directory, slots: usize) -> Server {
+    starting(url, home, slots).serving()
+}
+
+fn starting(url: &str, home: &Directory, slots: usize) -> Start {
     let slots = slots.to_string();
-    let start = Start::on(database).home(home).arguments(["--task-slots", &slots, "--sandbox", "partial"]);
-    let start = if is_root() { start.arguments(["--task-user", "nobody"]) } else { start };
-    start.arguments(arguments).serving()
+    let start = Start::without_database().database_url(url).home(home);
+    let start = start.arguments(["--task-slots", &slots, "--sandbox", "partial"]);
+    if is_root() { start.arguments(["--task-user", "nobody"]) } else { start }
 }
 
 impl Lab {

@@ -1,0 +1,159 @@
+"""Rows about executions whose database is stopped, hung, locked, or replaced by a standby while tasks run and end."""
+
+import contextlib
+import random
+import signal
+import subprocess
+import time
+
+import lab
+from executions import begin, finish
+from several import Wire
+
+TABLES = ("cloacina_executions", "cloacina_tasks", "cloacina_attempts", "cloacina_events", "cloacina_queue", "cloacina_hosts", "cloacina_log_pieces")
+
+
+def database_away(cluster, short):
+    rounds, hung, away = (4, 8, 8) if short else (20, 30, 120)
+    place, name, server, load = begin(cluster)
+
+    def gone(mode, seconds):
+        cluster.stop(mode)
+        time.sleep(seconds)
+        cluster.start()
+
+    def stopped():
+        cluster.signal(signal.SIGSTOP)
+        time.sleep(hung)
+        cluster.signal(signal.SIGCONT)
+
+    faults = [lambda: gone("immediate", 0), lambda: gone("fast", 0), stopped, lambda: gone("immediate", away)]
+    for number in range(rounds):
+        time.sleep(random.random() * 3)
+        # Away for minutes, once in a while.
+        faults[number % 4 if number < 4 or number % 4 < 3 else 0]()
+    time.sleep(1)
+    finish(f"PostgreSQL killed, restarted, hung for {hung} s, away for {away} s, {rounds} times in all", cluster, place, name, server, load)
+
+
+class Session:
+    """Statements on a session of an administrator's own, which then stays as it is until it is ended."""
+
+    def __init__(self, cluster, name, text):
+        arguments = ["-h", cluster.place, "-p", str(cluster.port), "-U", "postgres", "-d", name, "-XAtq"]
+        command = [*cluster.owner, f"{cluster.bin}/psql", *arguments]
+        self.process = subprocess.Popen(command, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        lab.started.append(self)
+        self.process.stdin.write(f"{text};\n\\echo done\n".encode())
+        self.process.stdin.flush()
+        while self.process.stdout.readline().strip() != b"done":
+            if self.process.poll() is not None:
+                raise RuntimeError(f"psql is gone: {text}")
+
+    def stop(self):
+        self.process.stdin.close()
+        lab.end(self.process, signal.SIGTERM)
+        self.process.stdout.close()
+        if self in lab.started:
+            lab.started.remove(self)
+
+
+def locked_tables(cluster, short):
+    """By an administrator, who then goes away for a cup of coffee."""
+    seconds, tables = (4, TABLES[:3]) if short else (60, TABLES[:5])
+    place, name, server, load = begin(cluster)
+    for table in tables:
+        time.sleep(1 + random.random())
+        session = Session(cluster, name, f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        time.sleep(seconds)
+        session.stop()
+    finish(f"{len(tables)} tables locked for {seconds} s each", cluster, place, name, server, load)
+
+
+def open_transactions(cluster, short):
+    """One that looks at everything, and one that has the rows of executions and of the host locked."""
+    rounds, seconds = (1, 8) if short else (5, 180)
+    place, name, server, load = begin(cluster)
+    for _ in range(rounds):
+        time.sleep(random.random() * 2)
+        looks = Session(cluster, name, "BEGIN ISOLATION LEVEL REPEATABLE READ; " + "; ".join(f"TABLE {table}" for table in TABLES))
+        holds = Session(cluster, name, "BEGIN; SELECT id FROM cloacina_executions WHERE completed_at IS NULL LIMIT 4 FOR UPDATE; SELECT FROM cloacina_hosts FOR SHARE")
+        time.sleep(seconds)
+        holds.stop()
+        looks.stop()
+    finish(f"transactions open for {seconds} s, {rounds} times", cluster, place, name, server, load)
+
+
+def standby_away(cluster, short):
+    """Every commit waits for a synchronous standby: those that are cancelled meanwhile are done, and nobody was told."""
+    rounds, seconds = (2, 12) if short else (10, 30)
+    place, name, server, load = begin(cluster)
+    for _ in range(rounds):
+        time.sleep(1 + random.random())
+        cluster.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+        cluster.sql("postgres", "SELECT pg_reload_conf()")
+        time.sleep(seconds * random.random())
+        cluster.sql("postgres", "ALTER SYSTEM RESET synchronous_standby_names")
+        cluster.sql("postgres", "SELECT pg_reload_conf()")
+    finish(f"a synchronous standby gone for up to {seconds} s, {rounds} times", cluster, place, name, server, load)
+
+
+def failover(what, short, cut):
+    """To a standby that is promoted while the primary is stopped. The servers' link leads to the new one at once."""
+    rounds = 1 if short else 10
+    for number in range(rounds):
+        with contextlib.ExitStack() as stack:
+            primary = lab.Cluster()
+            stack.callback(primary.stop)
+            standby = lab.Standby(primary, 0)
+            stack.callback(standby.stop)
+            if not cut:
+                primary.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'")
+                primary.sql("postgres", "SELECT pg_reload_conf()")
+            wire = Wire(primary.host, primary.port)
+            stack.callback(wire.stop)
+            link = Linked(primary, wire)
+            place, name, server, load = begin(link)
+            other = place.server(link.url(name), 4)
+            if cut:
+                time.sleep(1 + random.random())
+                standby.sql("postgres", "ALTER SYSTEM SET primary_conninfo = ''")
+                standby.sql("postgres", "SELECT pg_reload_conf()")
+                lab.wait_for("the receiver to end", lambda: standby.sql("postgres", "SELECT count(*) FROM pg_stat_wal_receiver") == "0")
+            time.sleep(1 + random.random() * 2)
+            # Whatever the old one has under way is not answered any more.
+            primary.signal(signal.SIGSTOP)
+            if number % 3 == 2:
+                lab.end(server.process)
+            standby.run("pg_ctl", "-D", standby.data, "-w", "promote")
+            wire.target = (standby.host, standby.port)
+            wire.cut()
+            if number % 3 == 2:
+                server = load.server = place.server(link.url(name), home=server.home)
+            time.sleep(3)
+            finish(f"failover {number + 1} to {what}", standby, place, name, server, load, lost=cut, statuses=("Completed",) if not cut else ("Completed", "Failed"))
+            other.stop()
+
+
+class Linked:
+    """A cluster that is reached by a proxy."""
+
+    def __init__(self, cluster, wire):
+        self.cluster, self.wire = cluster, wire
+
+    def database(self):
+        return self.cluster.database()
+
+    def url(self, name):
+        return self.cluster.url(name, self.wire.port)
+
+
+def failover_synchronous(_cluster, short):
+    failover("a synchronous standby", short, False)
+
+
+def failover_asynchronous(_cluster, short):
+    failover("an asynchronous standby that was cut off before", short, True)
+
+
+ROWS = [database_away, failover_synchronous, failover_asynchronous, standby_away, locked_tables, open_transactions]
