@@ -36,7 +36,9 @@ CREATE TABLE IF NOT EXISTS cloacina_executions (
     started_at timestamptz,
     completed_at timestamptz,
     -- The number of its last event.
-    last_event int NOT NULL DEFAULT 0
+    last_event int NOT NULL DEFAULT 0,
+    -- Of the database, when this was made.
+    timeline bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS cloacina_executions_by_creation
     ON cloacina_executions (tenant, created_at DESC, id DESC);
@@ -146,7 +148,7 @@ CREATE TABLE IF NOT EXISTS cloacina_queue (
     due_at timestamptz,
     -- How many executions of the workflow may run while this one starts.
     max_running int,
-    -- Of the database, when this row was written.
+    -- Of the execution.
     timeline bigint NOT NULL,
     ready_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (execution, task)

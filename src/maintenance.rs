@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::auth::{invalidation, waiting_responses};
 use crate::background::Background;
 use crate::executions;
-use crate::executions::{news, retention, waiting};
+use crate::executions::{announcement, retention, waiting};
 use crate::hosts;
 use crate::hosts::store::Silent;
 use crate::keys;
@@ -44,8 +44,8 @@ pub fn start(app: &Arc<App>) -> io::Result<Background> {
         ("maintenance", maintain),
         ("tenant-removal", removal::watch),
         ("package-store", upload::watch),
-        ("execution-announcer", news::announce),
-        ("execution-listener", news::listen),
+        ("execution-announcer", announcement::announce),
+        ("execution-listener", announcement::listen),
         ("retention", retention::watch),
         ("refusals", watch_refusals),
     ];

@@ -1,9 +1,9 @@
 //! Executions: runs of workflows. Their tables are the queue, and the only truth about what has run.
 
+pub mod announcement;
 mod answer;
 pub mod handlers;
 pub mod log_handler;
-pub mod news;
 pub mod request_body;
 pub mod retention;
 pub mod store;

@@ -39,16 +39,6 @@ pub enum Standing {
     Forgotten,
 }
 
-/// Whether there is a host that starts what is to be executed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Runners {
-    /// Also one that is silent now: it may come back.
-    Some,
-    /// What keeps the one that was seen last.
-    Obstacle(String),
-    None,
-}
-
 /// A host that a person said is gone.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Forgotten {

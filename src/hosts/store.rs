@@ -7,7 +7,7 @@ use postgres::error::SqlState;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Forgotten, NewHost, Registered, Runners, RunningAttempt, Standing, plain_name};
+use super::{Forgotten, NewHost, Registered, RunningAttempt, Standing, plain_name};
 use crate::store::{Committed, Store, StoreError, TableStatements};
 
 /// What a check tries on the table, and the commands before they begin.
@@ -24,7 +24,6 @@ pub const TABLE: TableStatements = TableStatements {
         FORGET,
         RUNNING,
         RUNNING_OF_FORGOTTEN,
-        RUNNERS,
     ],
 };
 
@@ -101,9 +100,6 @@ const RUNNING_OF_FORGOTTEN: &str = "
     SELECT attempt.id, attempt.execution
     FROM cloacina_hosts AS host JOIN cloacina_attempts AS attempt ON attempt.host = host.id AND attempt.ended_at IS NULL
     WHERE host.forgotten_at IS NOT NULL LIMIT $1";
-const RUNNERS: &str = "
-    SELECT obstacle FROM cloacina_hosts WHERE slots > 0 AND forgotten_at IS NULL
-    ORDER BY (obstacle IS NULL) DESC, seen_at DESC LIMIT 1";
 
 /// Says that a server, which calls itself `session`, speaks for its host now. One that was forgotten stays so, and the
 /// server has it all the same: none that spoke for it before does any more.
@@ -244,20 +240,6 @@ pub fn left_of_forgotten(
 ) -> Result<Vec<RunningAttempt>, StoreError> {
     store.read(until, |session| {
         session.query(RUNNING_OF_FORGOTTEN, &[&(limit as i64)])?.iter().map(running_attempt).collect()
-    })
-}
-
-/// Whether any host starts what is to be executed. An obstacle names paths and addresses of the server's, which are for its
-/// admins alone.
-pub fn who_runs_tasks(store: &Store, until: Instant) -> Result<Runners, StoreError> {
-    store.read(until, |session| {
-        let row = session.query_opt(RUNNERS, &[])?;
-        let obstacle: Option<Option<String>> = row.map(|row| row.try_get(0)).transpose()?;
-        Ok(match obstacle {
-            None => Runners::None,
-            Some(None) => Runners::Some,
-            Some(Some(obstacle)) => Runners::Obstacle(obstacle),
-        })
     })
 }
 

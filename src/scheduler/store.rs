@@ -112,7 +112,7 @@ pub fn said(
     store.write(until, |session| Ok(session.client.execute(SAID, &[&host.id, &host.session, &timeline])? > 0))
 }
 
-/// What the database takes to run on this host. Claims whose outcome nobody was told of are waited for: they hold the
+/// What the database takes to run on this host. Claims whose outcome is not known are waited for: they hold the
 /// host's row until they are done.
 pub fn known(store: &Store, host: Uuid, until: Instant) -> Result<Vec<Known>, StoreError> {
     let outcome = store.transact(until, |transaction| {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use crate::executions::store::claim::Candidate;
+use crate::executions::store::candidates::Candidate;
 
 /// What is to be claimed of one execution: its first tasks, or these.
 #[derive(Debug, Clone, PartialEq, Eq)]

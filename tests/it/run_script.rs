@@ -22,7 +22,6 @@ const PIECE_BYTES: usize = 7;
 /// What a request was.
 #[derive(Debug, Clone)]
 struct Asked {
-    line: String,
     headers: String,
     body: String,
 }
@@ -84,7 +83,7 @@ fn serve(
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     reader.read_exact(&mut body).unwrap();
     let body = String::from_utf8(body).unwrap();
-    seen.lock().unwrap().push(Asked { line: line.to_owned(), headers: headers.to_owned(), body });
+    seen.lock().unwrap().push(Asked { headers: headers.to_owned(), body });
     let target = line.split(' ').nth(1).unwrap();
     let (status, fields, body) = if line.starts_with("POST /tenants/acme/workflows/hello/execute ") {
         (202, String::new(), json!({"execution_id": ID, "status": "scheduled"}).to_string().into_bytes())

@@ -1,4 +1,4 @@
-//! What may start, and how a host takes it: under the lock of the execution's row, so that no two hosts take the same.
+//! How a host takes what may start: under the lock of the execution's row, so that no two hosts take the same.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use postgres::Row;
 use postgres::types::ToSql;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::context;
@@ -17,19 +16,6 @@ use crate::engine::graph::{AttemptOutcome, Context, TaskState};
 use crate::executions::ExecutionStatus;
 use crate::store::{Committed, Store, StoreError, Transaction};
 use crate::workflows::manifest::Manifest;
-
-/// An entry of the queue whose time has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    pub tenant: Uuid,
-    pub execution: Uuid,
-    /// `None`: an execution of which no task has started.
-    pub task: Option<usize>,
-    /// Of the execution.
-    pub created_at: OffsetDateTime,
-    /// How many more tasks its tenant may run on all hosts together.
-    pub free_of_tenant: Option<i64>,
-}
 
 /// The host that claims.
 #[derive(Debug, Clone)]
@@ -87,34 +73,6 @@ pub enum Claim {
     Claimed(Vec<Claimed>),
 }
 
-/// The first ones of each workflow of which anything may start, by tenant and age.
-const CANDIDATES: &str = "WITH RECURSIVE head AS (
-         (SELECT tenant, workflow, is_start FROM cloacina_queue
-          WHERE due_at IS NULL ORDER BY tenant, workflow, is_start LIMIT 1)
-         UNION ALL
-         SELECT next.tenant, next.workflow, next.is_start FROM head CROSS JOIN LATERAL (
-             SELECT tenant, workflow, is_start FROM cloacina_queue
-             WHERE due_at IS NULL AND (tenant, workflow, is_start) > (head.tenant, head.workflow, head.is_start)
-             ORDER BY tenant, workflow, is_start LIMIT 1) AS next
-     )
-     SELECT entry.tenant, entry.execution, CASE WHEN head.is_start THEN NULL ELSE entry.task END, entry.created_at,
-            tenant.max_running_tasks - CASE WHEN tenant.max_running_tasks IS NOT NULL THEN
-                (SELECT count(*) FROM cloacina_attempts AS attempt WHERE attempt.tenant = head.tenant AND ended_at IS NULL) END
-     FROM head
-     JOIN cloacina_tenants AS tenant ON tenant.id = head.tenant AND tenant.removed_at IS NULL
-     JOIN cloacina_workflows AS workflow
-         ON workflow.tenant = head.tenant AND workflow.name = head.workflow AND NOT workflow.is_paused
-     CROSS JOIN LATERAL (
-         SELECT * FROM cloacina_queue AS queue
-         WHERE (queue.tenant, queue.workflow, queue.is_start) = (head.tenant, head.workflow, head.is_start)
-           AND due_at IS NULL AND ($2 OR timeline = $3)
-         ORDER BY created_at, execution, task LIMIT $1) AS entry
-     WHERE NOT head.is_start OR entry.max_running IS NULL OR entry.max_running > (
-         SELECT count(*) FROM (
-             SELECT FROM cloacina_executions AS running
-             WHERE running.tenant = head.tenant AND running.workflow = head.workflow AND running.status = 'Running'
-             LIMIT entry.max_running) AS counted)
-     ORDER BY entry.created_at, entry.execution, entry.task";
 /// An execution that this host may claim something of, as it stands, unless another transaction has it. The host has said
 /// what it runs on the timeline that the claim was decided on, which is still the database's.
 const LOCK: &str = concat!(
@@ -149,34 +107,6 @@ const TAKE: &str = "DELETE FROM cloacina_queue WHERE execution = $1 AND task = A
 const INSERT: &str = "INSERT INTO cloacina_attempts (id, tenant, execution, task, number, host, boot)
      SELECT id, $1, $2, task, number, $3, $4
      FROM unnest($5::uuid[], $6::int[], $7::int[]) AS new (id, task, number)";
-
-/// What may start, the oldest first. `timeline`: entries that were written since the database got it, unless all hosts have
-/// said since then what they run.
-///
-/// # Errors
-/// See `StoreError`.
-pub fn candidates(
-    store: &Store,
-    timeline: i64,
-    all_have_said: bool,
-    most_of_workflow: usize,
-    until: Instant,
-) -> Result<Vec<Candidate>, StoreError> {
-    store.read(until, |session| {
-        let rows = session.query(CANDIDATES, &[&(most_of_workflow as i64), &all_have_said, &timeline])?;
-        let candidate = |row: &Row| {
-            let task: Option<i32> = row.try_get(2)?;
-            Ok(Candidate {
-                tenant: row.try_get(0)?,
-                execution: row.try_get(1)?,
-                task: task.map(|task| task as usize),
-                created_at: row.try_get(3)?,
-                free_of_tenant: row.try_get(4)?,
-            })
-        };
-        rows.iter().map(candidate).collect()
-    })
-}
 
 /// Takes tasks of an execution.
 ///

@@ -94,8 +94,10 @@ const HOSTS: &str = "SELECT count(*) FILTER (WHERE obstacle IS NULL), max(obstac
      FROM cloacina_hosts WHERE slots > 0 AND forgotten_at IS NULL";
 const INSERT: &str = concat!(
     "WITH execution AS (
-         INSERT INTO cloacina_executions (id, tenant, workflow, version, context, run_at, last_event)
-         VALUES ($1, $2, $3, $4, $5, $6, cardinality($8::text[])) RETURNING created_at
+         INSERT INTO cloacina_executions (id, tenant, workflow, version, context, run_at, last_event, timeline)
+         SELECT $1, $2, $3, $4, $5, $6, cardinality($8::text[]), ",
+    timeline!(),
+    " RETURNING created_at, timeline
      ), tasks AS (
          INSERT INTO cloacina_tasks (execution, number, id, dependencies)
          SELECT $1, position - 1, id, dependencies::int[]
@@ -106,9 +108,8 @@ const INSERT: &str = concat!(
          FROM unnest($8::text[]) WITH ORDINALITY AS task (id, position)
      )
      INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, due_at, max_running, timeline)
-     SELECT $2, $3, true, created_at, $1, -1, CASE WHEN $6 > clock_timestamp() THEN $6 END, $7, ",
-    timeline!(),
-    " FROM execution"
+     SELECT $2, $3, true, created_at, $1, -1, CASE WHEN $6 > clock_timestamp() THEN $6 END, $7, timeline
+     FROM execution"
 );
 
 /// Makes an execution, with its first events and its row in the queue: all of it, or nothing.

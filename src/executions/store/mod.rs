@@ -2,6 +2,7 @@
 
 pub mod attempt_end;
 pub mod cancel;
+pub mod candidates;
 pub mod claim;
 mod context;
 pub mod counts;

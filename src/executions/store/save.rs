@@ -8,7 +8,6 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::locked::LockedExecution;
-use super::timeline;
 use crate::engine::graph::TaskState;
 use crate::executions::{ExecutionStatus, TaskStatus};
 use crate::store::{Store, Transaction};
@@ -41,8 +40,7 @@ impl Ends {
 }
 
 /// All of it in one statement: none of its parts needs to see another one's rows.
-const SAVE: &str = concat!(
-    "WITH changed_tasks AS (
+const SAVE: &str = "WITH changed_tasks AS (
          UPDATE cloacina_tasks AS task
          SET status = new.status, attempts = new.attempts, earlier_attempts = new.earlier_attempts,
              abandoned = new.abandoned, attempt = new.attempt, exit_code = new.exit_code, error = new.error,
@@ -65,22 +63,20 @@ const SAVE: &str = concat!(
          DELETE FROM cloacina_queue WHERE execution = $1 AND $17
      ), queued_tasks AS (
          INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, due_at, timeline)
-         SELECT $18, $19, false, $20, $1, task, clock_timestamp() + make_interval(secs => wait), ",
-    timeline!(),
-    "    FROM unnest($21::int[], $22::float8[]) AS new (task, wait)
+         SELECT $18, $19, false, $20, $1, task, clock_timestamp() + make_interval(secs => wait),
+                (SELECT timeline FROM cloacina_executions WHERE id = $1)
+         FROM unnest($21::int[], $22::float8[]) AS new (task, wait)
      ), queued_start AS (
          INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, max_running, timeline)
-         SELECT $18, $19, true, $20, $1, -1, $23, ",
-    timeline!(),
-    "    WHERE $24
+         SELECT $18, $19, true, $20, $1, -1, $23, (SELECT timeline FROM cloacina_executions WHERE id = $1)
+         WHERE $24
      )
      UPDATE cloacina_executions
      SET status = $25, is_cancelled = $26, last_event = $27, error = $28,
          started_at = CASE WHEN $24 THEN NULL WHEN $25 = 'Running' THEN COALESCE(started_at, clock_timestamp())
                            ELSE started_at END,
          completed_at = CASE WHEN $29 THEN clock_timestamp() END
-     WHERE id = $1"
-);
+     WHERE id = $1";
 
 impl LockedExecution {
     /// Writes it, in the transaction that has locked it.
