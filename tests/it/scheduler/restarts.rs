@@ -163,7 +163,7 @@ fn a_task_whose_end_the_database_has_lost_does_not_run_again_by_itself() {
         "UPDATE cloacina_attempts SET ended_at = NULL;
          UPDATE cloacina_tasks SET status = 'Running', completed_at = NULL;
          UPDATE cloacina_executions SET status = 'Running', completed_at = NULL, last_event = last_event - 2;
-         DELETE FROM cloacina_events USING cloacina_executions AS one WHERE one.id = execution AND number > last_event",
+         DELETE FROM cloacina_events USING cloacina_executions WHERE cloacina_executions.id = execution AND number > last_event",
     );
     lab.site.server = super::start(&lab.site.database, &lab.home, 2);
     let ended = lab.ended(&id);
