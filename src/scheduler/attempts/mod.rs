@@ -154,11 +154,6 @@ impl Attempts {
         self.starter.teller.wake.clone()
     }
 
-    /// How many have been started, or found, and have not ended.
-    pub fn len(&self) -> usize {
-        self.attempts.len()
-    }
-
     /// Has packages removed that no attempt has used for a day. Returns at once.
     pub fn clear_unused(&self) {
         let starter = Arc::clone(&self.starter);

@@ -12,7 +12,7 @@ fn one_is_started_ends_and_is_removed() {
     let id = claimed.attempt;
     attempts.start(claimed);
     expect_end(&end_of(&mut attempts), id, &End::Exited(3));
-    assert_eq!(attempts.len(), 0);
+    assert_eq!(attempts.attempts.len(), 0);
     assert!(home.attempt(id).join(OUTCOME_NAME).exists());
     attempts.remove(id);
     let directory = home.0.join("attempts");
@@ -82,7 +82,7 @@ fn one_that_cannot_be_started_leaves_nothing() {
     let Event::Ended(_, Outcome { end: End::Failed(why), .. }) = end_of(&mut attempts) else { panic!() };
     assert!(why.starts_with("it could not be started: No such file"), "{why}");
     assert_eq!(fs::read_dir(home.0.join("attempts")).unwrap().count(), 0);
-    assert_eq!(attempts.len(), 0);
+    assert_eq!(attempts.attempts.len(), 0);
 }
 
 #[test]

@@ -66,10 +66,10 @@ fn what_an_earlier_server_left_is_found() {
     ];
     assert_eq!(found, BTreeMap::from(expected));
     assert_eq!(fs::read_to_string(home.attempt(free).join(LOCK_NAME)).unwrap(), NEVER);
-    assert_eq!(later.len(), 1);
+    assert_eq!(later.attempts.len(), 1);
     // It is the child of the earlier one, which waits for it, and followed all the same.
     later.cancel(running);
-    while earlier.len() > 0 {
+    while !earlier.attempts.is_empty() {
         earlier.wait(Duration::from_millis(10));
     }
     expect_end(&end_of(&mut later), running, &End::Cancelled);
