@@ -37,11 +37,11 @@ pub struct Listing<'a> {
 pub struct Item<'a> {
     id: Uuid,
     pipeline_name: &'a str,
-    version: &'a str,
     status: &'a str,
-    created_at: String,
     started_at: Option<String>,
     completed_at: Option<String>,
+    version: &'a str,
+    created_at: String,
     error: Option<&'a str>,
 }
 
@@ -60,20 +60,25 @@ impl<'a> From<&'a Listed> for Item<'a> {
     }
 }
 
-/// An execution, but for its context.
+/// What of an execution stands before its context.
 #[derive(Serialize)]
-struct Detail<'a> {
+struct DetailHead<'a> {
     tenant_id: &'a str,
     execution_id: Uuid,
+    status: &'a str,
     workflow_name: &'a str,
     version: &'a str,
-    status: &'a str,
+}
+
+/// What stands behind it.
+#[derive(Serialize)]
+struct DetailRest<'a> {
     error: Option<&'a str>,
+    tasks: Vec<TaskItem<'a>>,
     created_at: String,
     run_at: Option<String>,
     started_at: Option<String>,
     completed_at: Option<String>,
-    tasks: Vec<TaskItem<'a>>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     context_truncated: bool,
 }
@@ -104,12 +109,14 @@ pub fn detail(tenant_id: &str, execution_id: Uuid, shown: &Shown) -> serde_json:
         exit_code: task.exit_code,
         error: task.error.as_deref(),
     });
-    let detail = Detail {
+    let head = DetailHead {
         tenant_id,
         execution_id,
+        status: &shown.status,
         workflow_name: &shown.workflow,
         version: &shown.version,
-        status: &shown.status,
+    };
+    let rest = DetailRest {
         error: shown.error.as_deref(),
         created_at: format_rfc3339(shown.created_at),
         run_at: shown.run_at.map(format_rfc3339),
@@ -118,16 +125,22 @@ pub fn detail(tenant_id: &str, execution_id: Uuid, shown: &Shown) -> serde_json:
         tasks: tasks.collect(),
         context_truncated: shown.is_truncated,
     };
-    let mut json = serde_json::to_vec(&detail)?;
+    let mut json = serde_json::to_vec(&head)?;
     add_field(&mut json, "context", &shown.context);
+    add_fields(&mut json, &rest)?;
     Ok(json)
 }
 
-/// An event, but for its data.
+/// What of an event stands before its data.
 #[derive(Serialize)]
-struct EventItem<'a> {
+struct EventHead<'a> {
     id: Uuid,
     event_type: &'a str,
+}
+
+/// What stands behind it.
+#[derive(Serialize)]
+struct EventRest {
     created_at: String,
     sequence_num: i32,
 }
@@ -139,17 +152,23 @@ pub fn events(events: &[Event]) -> serde_json::Result<Vec<u8>> {
         if json.len() > 1 {
             json.push(b',');
         }
-        let item = EventItem {
-            id: event.id,
-            event_type: &event.event_type,
-            created_at: format_rfc3339(event.created_at),
-            sequence_num: event.number,
-        };
-        serde_json::to_writer(&mut json, &item)?;
+        let head = EventHead { id: event.id, event_type: &event.event_type };
+        serde_json::to_writer(&mut json, &head)?;
         add_field(&mut json, "event_data", event.event_data.as_deref().unwrap_or("null"));
+        let rest = EventRest { created_at: format_rfc3339(event.created_at), sequence_num: event.number };
+        add_fields(&mut json, &rest)?;
     }
     json.push(b']');
     Ok(json)
+}
+
+/// Adds fields at the end of an object.
+fn add_fields(object: &mut Vec<u8>, fields: &impl Serialize) -> serde_json::Result<()> {
+    object.pop();
+    let at = object.len();
+    serde_json::to_writer(&mut *object, fields)?;
+    object[at] = b',';
+    Ok(())
 }
 
 /// Adds a field, whose value is JSON text, to an object that has others.

@@ -250,8 +250,9 @@ pub(super) fn id(call: &Call<'_>) -> Result<Uuid, Error> {
 
 /// For how long the client would wait.
 pub(super) fn wait(call: &Call<'_>) -> Result<Option<Duration>, Error> {
-    let right = "a whole number of seconds from 1 to 60";
-    Ok(number(call.request.query, "wait", right, 1..=LONGEST_WAIT_SECONDS)?.map(Duration::from_secs))
+    let right = "a whole number of seconds from 0 to 60";
+    let seconds = number(call.request.query, "wait", right, 0..=LONGEST_WAIT_SECONDS)?;
+    Ok(seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs))
 }
 
 /// A parameter that is a number.

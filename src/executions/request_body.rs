@@ -5,6 +5,7 @@ use std::io::Read as _;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::error::Error;
 use crate::http::request::Request;
@@ -66,8 +67,12 @@ impl Execute {
                     execute.version = Some(version.map_err(|error| wrong("version", error))?);
                 }
                 "run_at" => {
-                    let run_at = parse_rfc3339(&text("run_at", value)?);
-                    execute.run_at = Some(run_at.map_err(|line| wrong("run_at", line))?);
+                    let text = text("run_at", value)?;
+                    let run_at = parse_rfc3339(&text).map_err(|line| wrong("run_at", line))?;
+                    // In whole seconds, and not before.
+                    let is_later = OffsetDateTime::parse(&text, &Rfc3339).is_ok_and(|exact| exact > run_at);
+                    let second = time::Duration::seconds(i64::from(is_later));
+                    execute.run_at = Some(run_at.saturating_add(second));
                 }
                 unknown => {
                     let meant = did_you_mean(unknown, FIELDS);

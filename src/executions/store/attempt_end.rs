@@ -209,7 +209,11 @@ impl LockedExecution {
         match wait.filter(|_| !self.row.is_cancelled) {
             Some(wait) => {
                 let row = &self.tasks[task];
-                let data = json!({ "task": self.id_of(task), "attempt": row.attempts, "error": row.error, "exit_code": exit_code });
+                let mut data =
+                    json!({ "task": self.id_of(task), "attempt": row.attempts, "error": row.error });
+                if let Some(exit_code) = exit_code {
+                    data["exit_code"] = json!(exit_code);
+                }
                 self.event("task_failed", data);
                 self.runs_again(task, Some(wait));
             }

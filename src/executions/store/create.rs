@@ -104,7 +104,7 @@ const INSERT: &str = concat!(
          FROM unnest($8::text[], $9::text[]) WITH ORDINALITY AS task (id, dependencies, position)
      ), events AS (
          INSERT INTO cloacina_events (execution, number, event_type, event_data)
-         SELECT $1, position, 'task_created', json_build_object('task', id)::text
+         SELECT $1, position, 'task_created', '{\"task\":' || to_json(id)::text || '}'
          FROM unnest($8::text[]) WITH ORDINALITY AS task (id, position)
      )
      INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, due_at, max_running, timeline)
