@@ -200,7 +200,8 @@ impl<'a> Scheduler<'a> {
         }
         self.full = full;
         let obstacle = self.new.obstacle.as_deref().or(self.full.as_deref());
-        let seen = hosts::store::seen(&self.app.store, self.host.id, self.host.session, obstacle, self.until());
+        let seen =
+            hosts::store::seen(&self.app.store, self.host.id, self.host.session, obstacle, self.until());
         if let Err(error) = seen {
             self.failed("say that this host lives", &error);
         }
@@ -334,9 +335,14 @@ impl<'a> Scheduler<'a> {
             if self.running.contains_key(&known.attempt) {
                 continue;
             }
+            let abandoned = |why: &str| AttemptEnd::Abandoned(why.to_owned());
             let end = match known.boot == self.host.boot {
+                false => abandoned("its host was restarted while it ran"),
+                // It may have ended, and have been removed since that was written down.
+                true if known.timeline != timeline => {
+                    abandoned("the database that knew what became of it was replaced by one that does not")
+                }
                 true => AttemptEnd::NeverStarted,
-                false => AttemptEnd::Abandoned("its host was restarted while it ran".to_owned()),
             };
             self.running.insert(known.attempt, Running::new(Some(known.tenant)));
             self.ends.push((known.attempt, end));
@@ -348,7 +354,9 @@ impl<'a> Scheduler<'a> {
         }
         if self.state.as_ref().is_some_and(|state| state.is_forgotten) {
             match hosts::store::come_back(&self.app.store, &self.new, self.host.session, self.until()) {
-                Ok(_) => log::info!(host = &*self.host.name; "nothing of what this forgotten host ran is left: it is back"),
+                Ok(_) => {
+                    log::info!(host = &*self.host.name; "nothing of what this forgotten host ran is left: it is back")
+                }
                 Err(error) => return self.failed("register this host again", &error),
             }
         }

@@ -42,7 +42,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("1ad757ef72be955547b0afd4bfd537eed2562306987473e1a800eb7799071236", "migrations/V8__listing_order.sql"),
     ("280ba02cb5830ef488fff831eb4859ca401b0204f77fa162e1b7985576e55b5e", "migrations/V9__tenants.sql"),
     ("c3ffe5b5c1e3eb9410d4382b299b1a03e0b9d68be7aad83d70607db88363f67f", "migrations/V10__workflows.sql"),
-    ("935d37bdcc177395c4defb91d0714f1e460ab11d073c2b502a4ad358c74653a2", "migrations/V11__executions.sql"),
+    ("58f3321ac4245656c3bce2ee067fbea8d4c28ae3821946cb10cf2c14877552af", "migrations/V11__executions.sql"),
 ];
 
 /// What breaks a rule, each with where it does.

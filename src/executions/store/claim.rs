@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::context;
 use super::locked::{IfLocked, LockedExecution, LockedRow};
+use super::timeline;
 use crate::engine::graph::{AttemptOutcome, Context, TaskState};
 use crate::executions::ExecutionStatus;
 use crate::store::{Store, StoreError, Transaction};
@@ -120,9 +121,12 @@ const PACKAGE: &str = "SELECT id, sha256 FROM cloacina_packages
      WHERE tenant = $1 AND name = $2 AND version = $3 AND deleted_at IS NULL";
 const TAKE: &str =
     "DELETE FROM cloacina_queue WHERE execution = $1 AND task = ANY($2) AND due_at IS NULL RETURNING task";
-const INSERT: &str = "INSERT INTO cloacina_attempts (id, tenant, execution, task, number, host, boot)
-     SELECT id, $1, $2, task, number, $3, $4
-     FROM unnest($5::uuid[], $6::int[], $7::int[]) AS new (id, task, number)";
+const INSERT: &str = concat!(
+    "INSERT INTO cloacina_attempts (id, tenant, execution, task, number, host, boot, timeline)
+     SELECT id, $1, $2, task, number, $3, $4, ",
+    timeline!(),
+    " FROM unnest($5::uuid[], $6::int[], $7::int[]) AS new (id, task, number)"
+);
 
 /// What may start, the oldest first. `timeline`: entries that were written since the database got it, unless all hosts have
 /// said since then what they run.
