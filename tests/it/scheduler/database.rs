@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use super::{Lab, WAITS, find, start_on};
+use super::{Lab, WAITS, find, start, start_on};
 use crate::support::cluster::Cluster;
 use crate::support::directory::Directory;
 use crate::support::postgres::Database;
+use crate::support::program::send_signal;
 use crate::support::wait_for;
 use crate::support::wire::Wire;
 
@@ -89,4 +90,26 @@ fn a_failover_that_loses_how_a_task_ended() {
     );
     let after = lab.written("ledger");
     assert_eq!(after.matches("begin once").count(), before.matches("begin once").count(), "{after}");
+}
+
+#[test]
+fn a_server_that_is_stopped_within_a_transaction_stops_no_other() {
+    let (database, homes) = (Database::new(), [Directory::new(), Directory::new()]);
+    let wire = Wire::start(database.host_and_port());
+    let server = start_on(&database.url_through(wire.port), &homes[0], 2);
+    let lab = Lab::of(database, server, homes[0].clone());
+    lab.upload("short", "", &[("only", "echo ran >>$shared/ledger", "")]);
+    let id = wire.hold_when("INSERT INTO cloacina_attempts", || lab.execute("short", ""));
+    let pid = lab.site.server.pid().to_string();
+    send_signal("STOP", &pid);
+    let other = start(&lab.site.database, &homes[1], 2);
+    wait_for("the other server to run it", || {
+        let path = format!("/tenants/acme/executions/{id}");
+        let execution = other.get(&path, Some(&lab.key)).expect_status(200).json();
+        (execution["status"] == "Completed").then_some(())
+    });
+    wire.let_all_through();
+    send_signal("CONT", &pid);
+    assert_eq!(find(&lab.execution(&id), "only")["attempts"], 1);
+    assert_eq!(lab.written("ledger"), "ran\n");
 }
