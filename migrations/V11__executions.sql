@@ -90,6 +90,8 @@ CREATE TABLE IF NOT EXISTS cloacina_attempts (
     host uuid NOT NULL,
     -- Of the host's system.
     boot uuid NOT NULL,
+    -- Of the database, when it was claimed.
+    timeline bigint NOT NULL,
     claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at timestamptz,
     ended_at timestamptz,

@@ -177,7 +177,7 @@ class Load(threading.Thread):
     """Starts executions, each asked for until it is answered, so that a few are always under way."""
 
     def __init__(self, place, server, most=12):
-        super().__init__()
+        super().__init__(daemon=True)
         self.place, self.server, self.most = place, server, most
         self.ids, self.wrong, self.refused, self.cut = [], [], 0, 0
         self.over = threading.Event()

@@ -6,11 +6,11 @@ import lab
 from ledger import ENDED, LEFT, show
 
 EVENTS = "SELECT execution::text, count(*), max(number) FROM cloacina_events GROUP BY execution HAVING count(*) <> max(number)"
-# A completed attempt's log, where it is not the whole of what it printed.
+# A completed attempt's log, where it is not the whole of what it printed and does not say so.
 LOGS = """SELECT attempt.id, string_agg(convert_from(bytes, 'UTF8'), '' ORDER BY at) FROM cloacina_tasks AS task
     JOIN cloacina_executions AS execution ON execution.id = task.execution AND execution.workflow = 'dag'
     JOIN cloacina_attempts AS attempt ON attempt.id = task.attempt LEFT JOIN cloacina_log_pieces AS piece ON piece.attempt = attempt.id
-    WHERE task.status = 'Completed' GROUP BY attempt.id, attempt.number
+    WHERE task.status = 'Completed' AND attempt.log_kept_bytes = attempt.log_bytes GROUP BY attempt.id, attempt.number
     HAVING string_agg(convert_from(bytes, 'UTF8'), '' ORDER BY at) IS DISTINCT FROM format(E'first %s\\nlast %1$s\\n', attempt.number)"""
 # Claimed again, though it had been completed and nobody asked for a retry.
 AGAIN = """SELECT claimed.execution, claimed.event_data FROM cloacina_events AS completed JOIN cloacina_events AS claimed
@@ -71,7 +71,10 @@ def check(place, cluster, name, server, ids, statuses=("Completed",), overlaps=F
         if shown["status"] in ENDED and not any(event["event_type"] == f"pipeline_{shown['status'].lower()}" for event in events):
             wrong.append(f"{execution}: no event of its end")
         for task in shown["tasks"]:
-            tell_of_task(execution, shown, task, by_task.get((execution, task["id"]), []), wrong, overlaps, lost or overlaps)
+            claims = sum(event["event_type"] == "task_claimed" and event["event_data"]["task"] == task["id"] for event in events)
+            # Where its only claim was lost, nothing is left that knows of it.
+            is_once = task["id"] == "once" and not overlaps and (claims > 1 or not lost)
+            tell_of_task(execution, shown, task, by_task.get((execution, task["id"]), []), wrong, is_once, lost or overlaps)
     return wrong
 
 
@@ -93,11 +96,11 @@ def in_order(place, wrong, overlaps):
     return by_task
 
 
-def tell_of_task(execution, shown, task, runs, wrong, may_overlap, is_loose):
+def tell_of_task(execution, shown, task, runs, wrong, is_once, is_loose):
     where = f"{execution} {task['id']} {task['status']}, {task['attempts']} attempts, ledger {runs}"
     if task["status"] in ("Running", "Ready", "NotStarted") and shown["status"] in ENDED:
         wrong.append(f"ended, but {where}")
-    if task["id"] == "once" and len(runs) > 1 and not may_overlap:
+    if is_once and len(runs) > 1:
         wrong.append(where)
     if task["status"] == "Completed" and shown["context"].get(task["id"]) != task["attempts"]:
         wrong.append(f"output {shown['context'].get(task['id'])} of {where}")

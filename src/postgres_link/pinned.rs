@@ -18,7 +18,6 @@ const PINNED: &[(&str, &str)] = &[
     // The pool and the store have limits of their own.
     ("lock_timeout", "0"),
     ("idle_session_timeout", "0"),
-    ("idle_in_transaction_session_timeout", "0"),
     // An error would end the session.
     ("exit_on_error", "off"),
     ("default_transaction_isolation", "read committed"),
@@ -46,6 +45,10 @@ const PINNED: &[(&str, &str)] = &[
     ("client_min_messages", "warning"),
     ("plan_cache_mode", "auto"),
 ];
+
+/// A server that is stopped between two statements of a transaction, as a virtual machine is while it is moved, must not keep
+/// rows locked that others wait for. Where statements have no limit, transactions have none either.
+const MOST_IDLE: Duration = Duration::from_secs(10);
 
 /// The tables `trusted` and `trusted_owner` of a query that begins WITH RECURSIVE.
 pub const TRUSTED_OWNERS: &str = include_str!("trusted.sql");
@@ -92,6 +95,8 @@ pub fn pin(
 /// functions and operators of the same names.
 fn statements(statement_timeout: Duration, path: &Path<'_>) -> String {
     let values: Vec<_> = PINNED.iter().map(|(name, value)| format!("('{name}', '{value}')")).collect();
+    let most_idle =
+        if statement_timeout.is_zero() { statement_timeout } else { statement_timeout.max(MOST_IDLE) };
     let path = match path {
         Path::Known(path) => format!("'{}'", path.replace('\'', "''")),
         Path::Imposed => found_path(false),
@@ -106,6 +111,7 @@ fn statements(statement_timeout: Duration, path: &Path<'_>) -> String {
          SET search_path = pg_catalog, pg_temp;
          WITH pinned AS MATERIALIZED (
              SELECT set_config(name, value, false) AS value FROM (VALUES {},
+                 ('idle_in_transaction_session_timeout', '{}'),
                  -- A revocation that a crash undoes would let a key in again; what is stronger than this stays.
                  (CASE current_setting('synchronous_commit') WHEN 'off' THEN 'synchronous_commit' END, 'on'),
                  (CASE current_setting('is_superuser') WHEN 'on' THEN 'session_replication_role' END, 'origin')
@@ -119,6 +125,7 @@ fn statements(statement_timeout: Duration, path: &Path<'_>) -> String {
          COMMIT",
         statement_timeout.as_millis(),
         values.join(", "),
+        most_idle.as_millis(),
     )
 }
 

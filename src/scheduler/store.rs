@@ -37,6 +37,8 @@ pub struct Known {
     pub tenant: Uuid,
     /// Of the system that it was claimed on.
     pub boot: Uuid,
+    /// Of the database, when it was claimed.
+    pub timeline: i64,
     /// Of what it printed, so many bytes are in the database.
     pub log_bytes: u64,
     pub was_started: bool,
@@ -59,7 +61,7 @@ const LOOK: &str = concat!(
 const SAID: &str = "UPDATE cloacina_hosts SET timeline = $3, seen_at = clock_timestamp()
      WHERE id = $1 AND session = $2 AND forgotten_at IS NULL";
 const WAIT_FOR_CLAIMS: &str = "SELECT FROM cloacina_hosts WHERE id = $1 FOR NO KEY UPDATE";
-const KNOWN: &str = "SELECT id, tenant, boot, log_bytes, started_at IS NOT NULL
+const KNOWN: &str = "SELECT id, tenant, boot, log_bytes, started_at IS NOT NULL, timeline
      FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL";
 /// Of the piece with this number, all that comes behind so many bytes.
 const PACKAGE_BYTES: &str =
@@ -112,8 +114,8 @@ pub fn said(
     store.write(until, |session| Ok(session.client.execute(SAID, &[&host.id, &host.session, &timeline])? > 0))
 }
 
-/// What the database takes to run on this host. Claims whose outcome is not known are waited for: they hold the
-/// host's row until they are done.
+/// What the database takes to run on this host. Claims that may still be committed, after their sessions broke, are waited
+/// for: they hold the host's row until then.
 pub fn known(store: &Store, host: Uuid, until: Instant) -> Result<Vec<Known>, StoreError> {
     let outcome = store.transact(until, |transaction| {
         transaction.query_opt(WAIT_FOR_CLAIMS, &[&host])?;
@@ -125,6 +127,7 @@ pub fn known(store: &Store, host: Uuid, until: Instant) -> Result<Vec<Known>, St
                 boot: row.try_get(2)?,
                 log_bytes: row.try_get::<_, i64>(3)?.unsigned_abs(),
                 was_started: row.try_get(4)?,
+                timeline: row.try_get(5)?,
             })
         };
         let known: Result<Vec<_>, _> = rows.iter().map(known).collect();

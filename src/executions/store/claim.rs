@@ -104,9 +104,12 @@ const RUNNING_OF_TENANT: &str =
     "SELECT count(*) FROM cloacina_attempts WHERE tenant = $1 AND ended_at IS NULL";
 const TAKE: &str = "DELETE FROM cloacina_queue WHERE execution = $1 AND task = ANY($2) AND due_at IS NULL
      RETURNING task, EXTRACT(epoch FROM clock_timestamp() - ready_at)::float8";
-const INSERT: &str = "INSERT INTO cloacina_attempts (id, tenant, execution, task, number, host, boot)
-     SELECT id, $1, $2, task, number, $3, $4
-     FROM unnest($5::uuid[], $6::int[], $7::int[]) AS new (id, task, number)";
+const INSERT: &str = concat!(
+    "INSERT INTO cloacina_attempts (id, tenant, execution, task, number, host, boot, timeline)
+     SELECT id, $1, $2, task, number, $3, $4, ",
+    timeline!(),
+    " FROM unnest($5::uuid[], $6::int[], $7::int[]) AS new (id, task, number)"
+);
 
 /// Takes tasks of an execution.
 ///

@@ -79,7 +79,9 @@ impl Scheduler<'_> {
                     AttemptEnd::Abandoned("its host was restarted while it ran".to_owned())
                 }
                 // The database has lost its end, by a failover or since it was restored.
-                None if known.was_started => AttemptEnd::Abandoned("what became of it was lost".to_owned()),
+                None if known.was_started || known.timeline != timeline => {
+                    AttemptEnd::Abandoned("what became of it was lost".to_owned())
+                }
                 None => AttemptEnd::NeverStarted,
             };
             self.running.insert(known.attempt, Running::new(Some(known.tenant)));
@@ -123,7 +125,8 @@ impl Scheduler<'_> {
             }
         }
         self.full = full;
-        let obstacle = self.new.obstacle.as_deref().or(self.full.as_deref());
+        // A disk that is full now keeps no execution from being accepted.
+        let obstacle = self.new.obstacle.as_deref();
         let seen =
             hosts::store::seen(&self.app.store, self.host.id, self.host.session, obstacle, self.until());
         if let Err(error) = seen {

@@ -1,8 +1,12 @@
 //! A database that answers late, or never: what it has been told counts all the same.
 
-use super::{Lab, find, start_on};
+use std::fs;
+
+use super::{Lab, WAITS, find, start, start_on};
+use crate::support::cluster::Cluster;
 use crate::support::directory::Directory;
 use crate::support::postgres::Database;
+use crate::support::program::send_signal;
 use crate::support::wait_for;
 use crate::support::wire::Wire;
 
@@ -38,5 +42,74 @@ fn a_claim_whose_commit_is_done_after_its_session_broke() {
     let ended = lab.ended(&id);
     assert_eq!(ended["status"], "Completed", "{ended:#}");
     assert_eq!(find(&ended, "only")["attempts"], 1);
+    assert_eq!(lab.written("ledger"), "ran\n");
+}
+
+#[test]
+fn a_failover_that_loses_how_a_task_ended() {
+    let primary = Cluster::start();
+    let (database, home) = (Database::in_cluster(&primary), Directory::new());
+    let wire = Wire::start(database.host_and_port());
+    let server = start_on(&database.url_through(wire.port), &home, 4);
+    let standby = primary.standby("0");
+    let lab = Lab::of(database, server, home);
+    lab.upload("short", "", &[("once", WAITS, ""), ("safe", WAITS, "restart_safe = true")]);
+    let id = lab.execute("short", "");
+    wait_for("both tasks to run", || (lab.written("ledger").lines().count() == 2).then_some(()));
+    wait_for("the standby to have its claim", || {
+        let has_all =
+            "SELECT COALESCE(bool_and(flush_lsn >= pg_current_wal_lsn()), false) FROM pg_stat_replication";
+        lab.site.database.value::<bool>(has_all).then_some(())
+    });
+    standby.stop_immediately();
+    lab.allow("go");
+    assert_eq!(lab.ended(&id)["status"], "Completed");
+    wait_for("its directories to go", || {
+        (fs::read_dir(lab.home.join("attempts")).unwrap().count() == 0).then_some(())
+    });
+    let before = lab.written("ledger");
+    primary.stop_immediately();
+    standby.restart();
+    standby.promote();
+    wire.switch(format!("127.0.0.1:{}", standby.port()));
+    wire.cut();
+    let ended = wait_for("the execution to end once more", || {
+        let response = lab.get(&format!("executions/{id}"));
+        let execution = (response.status == 200).then(|| response.json())?;
+        (execution["status"] == "Failed").then_some(execution)
+    });
+    let once = find(&ended, "once");
+    assert_eq!((once["status"].as_str(), once["attempts"].as_u64()), (Some("Failed"), Some(1)), "{ended:#}");
+    let why = once["error"].as_str().unwrap();
+    assert!(why.contains("the database that knew what became of it was replaced"), "{why}");
+    let safe = find(&ended, "safe");
+    assert_eq!(
+        (safe["status"].as_str(), safe["attempts"].as_u64()),
+        (Some("Completed"), Some(2)),
+        "{ended:#}"
+    );
+    let after = lab.written("ledger");
+    assert_eq!(after.matches("begin once").count(), before.matches("begin once").count(), "{after}");
+}
+
+#[test]
+fn a_server_that_is_stopped_within_a_transaction_stops_no_other() {
+    let (database, homes) = (Database::new(), [Directory::new(), Directory::new()]);
+    let wire = Wire::start(database.host_and_port());
+    let server = start_on(&database.url_through(wire.port), &homes[0], 2);
+    let lab = Lab::of(database, server, homes[0].clone());
+    lab.upload("short", "", &[("only", "echo ran >>$shared/ledger", "")]);
+    let id = wire.hold_when("INSERT INTO cloacina_attempts", || lab.execute("short", ""));
+    let pid = lab.site.server.pid().to_string();
+    send_signal("STOP", &pid);
+    let other = start(&lab.site.database, &homes[1], 2);
+    wait_for("the other server to run it", || {
+        let path = format!("/tenants/acme/executions/{id}");
+        let execution = other.get(&path, Some(&lab.key)).expect_status(200).json();
+        (execution["status"] == "Completed").then_some(())
+    });
+    wire.let_all_through();
+    send_signal("CONT", &pid);
+    assert_eq!(find(&lab.execution(&id), "only")["attempts"], 1);
     assert_eq!(lab.written("ledger"), "ran\n");
 }
