@@ -42,7 +42,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("1ad757ef72be955547b0afd4bfd537eed2562306987473e1a800eb7799071236", "migrations/V8__listing_order.sql"),
     ("280ba02cb5830ef488fff831eb4859ca401b0204f77fa162e1b7985576e55b5e", "migrations/V9__tenants.sql"),
     ("c3ffe5b5c1e3eb9410d4382b299b1a03e0b9d68be7aad83d70607db88363f67f", "migrations/V10__workflows.sql"),
-    ("8a4f417ed1b01ff90eb65bab70cc4e5273f2e6cb76b952f5d5c425b9ff2b2fa5", "migrations/V11__executions.sql"),
+    ("dcd54ae46b5402a352a5780ff6387be7ddf9cc0faa169be8645358323a4b44ef", "migrations/V11__executions.sql"),
 ];
 
 /// What breaks a rule, each with where it does.
