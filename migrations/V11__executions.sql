@@ -20,7 +20,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS cloacina_hosts_by_name ON cloacina_hosts (name
 -- One run of a workflow. Whatever changes it, its tasks or its events holds the lock of its row.
 CREATE TABLE IF NOT EXISTS cloacina_executions (
     id uuid PRIMARY KEY,
-    tenant uuid NOT NULL REFERENCES cloacina_tenants (id),
+    -- None has one of which a part is gone already: nothing finds it any more but what removes the rest.
+    tenant uuid REFERENCES cloacina_tenants (id),
     workflow text COLLATE "C" NOT NULL,
     version text COLLATE "C" NOT NULL,
     -- Pending, Running, Completed, Failed or Cancelled.
@@ -44,15 +45,17 @@ CREATE INDEX IF NOT EXISTS cloacina_executions_by_creation
     ON cloacina_executions (tenant, created_at DESC, id DESC);
 CREATE INDEX IF NOT EXISTS cloacina_executions_by_workflow
     ON cloacina_executions (tenant, workflow, created_at DESC, id DESC);
--- Those that people look for are few beside the completed ones.
 CREATE INDEX IF NOT EXISTS cloacina_executions_by_status
-    ON cloacina_executions (tenant, status, created_at DESC, id DESC) WHERE status <> 'Completed';
+    ON cloacina_executions (tenant, status, created_at DESC, id DESC);
+CREATE INDEX IF NOT EXISTS cloacina_executions_by_workflow_and_status
+    ON cloacina_executions (tenant, workflow, status, created_at DESC, id DESC);
 -- How many of a workflow run; whether one of a version has not ended.
 CREATE INDEX IF NOT EXISTS cloacina_executions_not_ended
     ON cloacina_executions (tenant, status, workflow) WHERE status IN ('Pending', 'Running');
 -- What is kept for too long.
 CREATE INDEX IF NOT EXISTS cloacina_executions_ended
     ON cloacina_executions (tenant, completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS cloacina_executions_without_tenant ON cloacina_executions (id) WHERE tenant IS NULL;
 
 CREATE TABLE IF NOT EXISTS cloacina_tasks (
     execution uuid NOT NULL,

@@ -40,6 +40,7 @@ pub fn watch(app: &App, stop: &AtomicBool) {
         for (what, done) in [
             ("old idempotency keys", cleaner.remove_keys()),
             ("old executions", cleaner.remove_executions()),
+            ("the rest of old executions", cleaner.remove_hidden()),
             ("logs over a tenant's limit", cleaner.remove_logs()),
         ] {
             if let Err(error) = done {
@@ -109,6 +110,20 @@ impl Cleaner<'_> {
             self.pause(began);
         }
         Ok(removed)
+    }
+
+    fn remove_hidden(&mut self) -> Result<(), StoreError> {
+        while !self.stops() {
+            let (began, most) = (Instant::now(), self.executions_at_once);
+            match retention::remove_hidden(&self.app.store, most, self.until()) {
+                Ok(true) => self.executions_at_once = (most * 2).min(MOST_EXECUTIONS),
+                Ok(false) => return Ok(()),
+                Err(error) if most == 1 => return Err(error),
+                Err(_) => self.executions_at_once = (most / 2).max(1),
+            }
+            self.pause(began);
+        }
+        Ok(())
     }
 
     fn remove_logs(&mut self) -> Result<(), StoreError> {

@@ -2,6 +2,8 @@
 //! changed here, and each second for what other servers do.
 
 use std::collections::HashMap;
+use std::iter;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,6 +17,7 @@ use super::store::{events, log as task_log, show};
 use crate::app::{App, Call};
 use crate::auth::Tenant;
 use crate::error::Error;
+use crate::http::download::Download;
 use crate::http::parked_response::ParkedResponse;
 use crate::http::response::Response;
 use crate::waiting_clients::{LogPart, WaitingClient, Wanted};
@@ -26,6 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const NOTICE_EVERY: Duration = Duration::from_millis(100);
 /// What answers may take beyond the time of the database, when many are given at once.
 const SLACK: Duration = Duration::from_secs(5);
+/// Of a body that several clients are sent.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// The answer that a client gets once what it wants is there or this time is over; at once where as many wait as may, or
 /// the server is about to end. `now` is what it could be told now, and is told where nothing better can be said; without it
@@ -134,10 +139,9 @@ fn answer_those_that_are_over(app: &App) {
             error.log(&group[0].request_id);
         }
         let answer = made.map(|made| made.unwrap_or_else(Response::from));
-        for client in group {
-            let answer = answer.as_ref().map_or_else(|| Response::error(503, "database unavailable"), copy);
-            give(client, answer);
-        }
+        let answer = answer.unwrap_or_else(|| Response::error(503, "database unavailable"));
+        let answers = copies(answer, group.len());
+        group.into_iter().zip(answers).for_each(|(client, answer)| give(client, answer));
     }
 }
 
@@ -186,15 +190,28 @@ fn make(app: &App, tenant: &Tenant, wanted: &Wanted, until: Instant) -> Result<R
     }
 }
 
-/// One answer for several clients.
-fn copy(answer: &Response) -> Response {
-    Response {
+/// One answer for several clients. They share its body where that is large: of what a slow client has not taken yet, no more
+/// is kept for it alone than a piece.
+fn copies(mut answer: Response, clients: usize) -> impl Iterator<Item = Response> {
+    let is_shared = clients > 1 && answer.body.len() > PIECE_BYTES;
+    let body: Option<Arc<[u8]>> = is_shared.then(|| mem::take(&mut answer.body).into_owned().into());
+    iter::repeat_with(move || Response {
         status: answer.status,
         content_type: answer.content_type,
         headers: answer.headers.clone(),
         body: answer.body.clone(),
+        download: body.as_ref().and_then(in_pieces),
         ..Response::default()
-    }
+    })
+}
+
+fn in_pieces(body: &Arc<[u8]>) -> Option<Download> {
+    let (body, mut at) = (Arc::clone(body), 0);
+    Download::new(body.len() as u64, move || {
+        let piece = &body[at..body.len().min(at + PIECE_BYTES)];
+        at += piece.len();
+        Ok(piece.to_vec())
+    })
 }
 
 fn give(client: WaitingClient, answer: Response) {

@@ -30,15 +30,6 @@ pub enum Registered {
     WasForgotten,
 }
 
-/// Whether a server speaks for its host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    Speaks,
-    /// Another server does, or there is no such host.
-    Replaced,
-    Forgotten,
-}
-
 /// A host that a person said is gone.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Forgotten {

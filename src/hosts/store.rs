@@ -7,24 +7,13 @@ use postgres::error::SqlState;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Forgotten, NewHost, Registered, RunningAttempt, Standing, plain_name};
+use super::{Forgotten, NewHost, Registered, RunningAttempt, plain_name};
 use crate::store::{Committed, Store, StoreError, TableStatements};
 
 /// What a check tries on the table, and the commands before they begin.
 pub const TABLE: TableStatements = TableStatements {
     table: "cloacina_hosts",
-    statements: &[
-        REGISTER,
-        TAKE_OVER,
-        RETIRE,
-        SEEN,
-        STANDING,
-        LIST,
-        SILENT,
-        FORGET,
-        RUNNING,
-        RUNNING_OF_FORGOTTEN,
-    ],
+    statements: &[REGISTER, TAKE_OVER, RETIRE, SEEN, LIST, SILENT, FORGET, RUNNING, RUNNING_OF_FORGOTTEN],
 };
 
 /// A host that is not forgotten.
@@ -78,7 +67,6 @@ const RETIRE: &str = "
 const SEEN: &str = "
     UPDATE cloacina_hosts SET seen_at = clock_timestamp(), obstacle = $3
     WHERE id = $1 AND session = $2 AND forgotten_at IS NULL";
-const STANDING: &str = "SELECT session, forgotten_at IS NOT NULL FROM cloacina_hosts WHERE id = $1";
 const LIST: &str = concat!(
     "SELECT id, name, slots, (SELECT count(*) FROM cloacina_attempts WHERE host = listed.id AND ended_at IS NULL),
             obstacle, ",
@@ -174,20 +162,14 @@ pub fn seen(
     session: Uuid,
     obstacle: Option<&str>,
     until: Instant,
-) -> Result<Standing, StoreError> {
-    let standing = store.write(until, |connection| {
+) -> Result<(), StoreError> {
+    let seen = store.write(until, |connection| {
         let mut transaction = connection.client.transaction()?;
         transaction.batch_execute("SET LOCAL synchronous_commit = off")?;
-        let is_written = transaction.execute(SEEN, &[&id, &session, &obstacle])? > 0;
-        let row = if is_written { None } else { transaction.query_opt(STANDING, &[&id])? };
-        transaction.commit()?;
-        match row {
-            _ if is_written => Ok(Standing::Speaks),
-            Some(row) if row.try_get::<_, Uuid>(0)? == session && row.try_get(1)? => Ok(Standing::Forgotten),
-            _ => Ok(Standing::Replaced),
-        }
+        transaction.execute(SEEN, &[&id, &session, &obstacle])?;
+        transaction.commit()
     });
-    standing.map(|standing| standing.value)
+    seen.map(drop)
 }
 
 /// At most `limit` hosts with names after this one, by name.

@@ -124,8 +124,7 @@ fn open_attempts(app: &Arc<App>, settings: &Settings, boot: Uuid) -> Result<Atte
             .map_err(|error| io::Error::other(error.to_string()))
     };
     Attempts::open(AttemptSettings {
-        // Tasks are granted paths without links in them.
-        home: settings.home.canonicalize().map_err(|error| error.to_string())?,
+        home: settings.home.clone(),
         boot,
         sandbox: settings.sandbox,
         user: task_user::of_process(settings.task_user.as_deref())?,

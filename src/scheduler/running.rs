@@ -258,7 +258,9 @@ impl<'a> Scheduler<'a> {
         }
         if state.until_due.is_some_and(|wait| wait.is_zero()) {
             match store::make_due_ready(&self.app.store, self.until()) {
-                Ok(()) => self.next_look = Instant::now(),
+                // Another transaction is at it.
+                Ok(0) => self.next_look = Instant::now() + TRY_AGAIN_AFTER,
+                Ok(_) => self.next_look = Instant::now(),
                 Err(error) => self.failed("make ready what is due", &error),
             }
         } else if let Some(wait) = state.until_due {

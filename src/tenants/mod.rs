@@ -14,6 +14,7 @@ pub mod removal;
 mod role;
 mod role_lock;
 pub mod store;
+mod views;
 
 pub use limits::{Limits, LimitsChange};
 pub use name::{OwnNames, TenantName};

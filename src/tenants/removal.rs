@@ -1,5 +1,5 @@
 //! What a removal leaves for later: the objects, the role and the rows of removed tenants. Every server does it, one tenant
-//! at a time, in small transactions, again and again until all is gone.
+//! at a time, in small transactions, again and again until all is gone. The same thread renews the views.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::role::{has_role, has_schema, one_at_a_time, other_databases, removed_name};
 use super::role_lock::roll_back_prepared;
+use super::views;
 use crate::app::App;
 use crate::executions::store::removal as executions;
 use crate::postgres_link::{end_sessions, quote_identifier};
@@ -62,6 +63,7 @@ pub fn watch(app: &App, stop: &AtomicBool) {
     let mut known = Known::default();
     let mut again_after = AGAIN_AFTER;
     while !stop.load(Ordering::Acquire) {
+        views::renew(&app.store, app.database_timeout);
         let is_done = finish_all(app, stop, &mut known).unwrap_or_else(|error| {
             log::debug!("cannot look for removed tenants: {error}");
             false

@@ -5,17 +5,12 @@ use postgres::error::SqlState;
 use postgres::{GenericClient, Transaction};
 use uuid::Uuid;
 
-use super::Password;
+use super::{Password, views};
 use crate::postgres_link::quote_identifier;
-use crate::postgres_link::role_sessions::end_sessions_where;
 use crate::store::schema::is_ours;
 
 /// Sessions that a tenant's role can have at once.
 const MOST_CONNECTIONS: u32 = 10;
-
-const VIEWS: &str = include_str!("views.sql");
-/// What the comment on their schema is once they are as `VIEWS` makes them.
-const VIEWS_COMMENT: &str = "cloacinactl: views of V11";
 
 /// Why the database would not give a tenant what it needs.
 #[derive(Debug)]
@@ -106,7 +101,7 @@ pub fn provide(
     if let Some(obstacle) = obstacle(transaction)? {
         return Err(Refusal::Unable(obstacle));
     }
-    make_views(transaction)?;
+    views::make(transaction)?;
     let (mark, role) = (mark(id), found_role.clone().unwrap_or_else(|| username.to_owned()));
     let quoted_schema = quote_identifier(found_schema.as_deref().unwrap_or(schema));
     let quoted_role = quote_identifier(&role);
@@ -188,52 +183,6 @@ fn refusal(error: postgres::Error, what: impl FnOnce() -> String) -> Refusal {
 /// The session broke, or its `lock_timeout` is over.
 pub fn one_at_a_time(transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
     transaction.batch_execute("LOCK TABLE cloacina_tenants IN SHARE UPDATE EXCLUSIVE MODE")
-}
-
-/// The schema of the views, as this release has them.
-fn make_views(transaction: &mut Transaction<'_>) -> Result<(), Refusal> {
-    if has_views(transaction)? {
-        return Ok(());
-    }
-    one_at_a_time(transaction)?;
-    if !has_views(transaction)? {
-        end_lookers(transaction)?;
-        transaction.batch_execute(VIEWS)?;
-    }
-    Ok(())
-}
-
-/// Ends the sessions of tenants that have looked at views in a transaction that is still open: they would keep the views
-/// from being renewed. Those that come later wait until that is done.
-fn end_lookers(transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
-    let condition = "pid IN (SELECT pid FROM pg_locks JOIN pg_class ON pg_class.oid = relation
-                             WHERE relnamespace = to_regnamespace('cloacina_views')
-                               AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
-    let rows = transaction.query(
-        &format!(
-            "SELECT DISTINCT username FROM pg_stat_activity JOIN cloacina_tenants ON usename = username
-             WHERE removed_at IS NULL AND usename <> current_user AND {condition}"
-        ),
-        &[],
-    )?;
-    for row in &rows {
-        end_sessions_where(transaction, row.try_get(0)?, condition)?;
-    }
-    Ok(())
-}
-
-fn has_views(transaction: &mut Transaction<'_>) -> Result<bool, Refusal> {
-    let row = transaction.query_opt(
-        "SELECT obj_description(oid, 'pg_namespace'), pg_has_role(nspowner, 'USAGE') FROM pg_namespace
-         WHERE nspname = 'cloacina_views'",
-        &[],
-    )?;
-    let Some(row) = row else { return Ok(false) };
-    if !row.try_get(1)? {
-        let text = "the schema cloacina_views is another role's: the server needs one of its own";
-        return Err(Refusal::Unable(text.to_owned()));
-    }
-    Ok(row.try_get::<_, Option<&str>>(0)? == Some(VIEWS_COMMENT))
 }
 
 /// What the role and the schema of a removed tenant are called until they are dropped.

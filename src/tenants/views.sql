@@ -26,7 +26,8 @@ CREATE OR REPLACE VIEW cloacina_views.attempts WITH (security_barrier) AS
            attempt.started_at, attempt.ended_at, attempt.exit_code, attempt.error, attempt.log_bytes, attempt.log_kept_bytes
     FROM cloacina_attempts AS attempt
     JOIN cloacina_tasks AS task ON task.execution = attempt.execution AND task.number = attempt.task
-    WHERE attempt.tenant IN (SELECT id FROM cloacina_tenants WHERE username = current_user AND removed_at IS NULL);
+    JOIN cloacina_executions AS execution ON execution.id = attempt.execution
+    WHERE execution.tenant IN (SELECT id FROM cloacina_tenants WHERE username = current_user AND removed_at IS NULL);
 CREATE OR REPLACE VIEW cloacina_views.events WITH (security_barrier) AS
     SELECT event.execution AS execution_id, event.number AS sequence_num, event.id, event.event_type, event.event_data,
            event.created_at
@@ -36,7 +37,8 @@ CREATE OR REPLACE VIEW cloacina_views.events WITH (security_barrier) AS
 CREATE OR REPLACE VIEW cloacina_views.logs WITH (security_barrier) AS
     SELECT attempt.execution AS execution_id, piece.attempt AS attempt_id, piece.at, piece.bytes
     FROM cloacina_log_pieces AS piece JOIN cloacina_attempts AS attempt ON attempt.id = piece.attempt
-    WHERE attempt.tenant IN (SELECT id FROM cloacina_tenants WHERE username = current_user AND removed_at IS NULL);
+    JOIN cloacina_executions AS execution ON execution.id = attempt.execution
+    WHERE execution.tenant IN (SELECT id FROM cloacina_tenants WHERE username = current_user AND removed_at IS NULL);
 GRANT USAGE ON SCHEMA cloacina_views TO PUBLIC;
 GRANT SELECT ON cloacina_views.tenant, cloacina_views.workflows, cloacina_views.executions, cloacina_views.tasks,
     cloacina_views.attempts, cloacina_views.events, cloacina_views.logs TO PUBLIC;

@@ -8,6 +8,7 @@ use crate::check::says;
 use crate::keys_command::{remarks, run_at, worked};
 use crate::scratch::Outcome;
 use crate::support::directory::Directory;
+use crate::support::package::{package, upload};
 use crate::support::postgres::Database;
 use crate::support::program::{Ended, Process, cloacinactl};
 use crate::support::secured::{PASSWORD, Secured};
@@ -29,11 +30,22 @@ fn add_host(database: &Database, name: &str, slots: u32, seconds: u32, obstacle:
     ));
 }
 
-fn add_attempt(database: &Database, host: &str) {
+/// Executions of a new tenant, so many, whose only tasks run on this host.
+fn add_running(database: &Database, server: &Server, host: &str, count: usize) {
+    let admin = server.bootstrap_key();
+    server.post("/tenants", &admin, r#"{"schema_name":"acme"}"#).expect_status(201);
+    upload(server.address, "acme", &admin, &package("nightly", "1.0.0")).expect_status(201);
+    for _ in 0..count {
+        server.post("/tenants/acme/workflows/nightly/execute", &admin, "{}").expect_status(202);
+    }
     database.execute(&format!(
-        "INSERT INTO cloacina_attempts (id, tenant, execution, task, number, host, boot)
-         SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 0, 1, id, gen_random_uuid()
-         FROM cloacina_hosts WHERE name = '{host}'"
+        "DELETE FROM cloacina_queue;
+         UPDATE cloacina_executions SET status = 'Running';
+         UPDATE cloacina_tasks SET status = 'Running', attempts = 1, attempt = gen_random_uuid();
+         INSERT INTO cloacina_attempts (id, tenant, execution, task, number, host, boot)
+         SELECT attempt, tenant, execution.id, 0, 1, host.id, gen_random_uuid()
+         FROM cloacina_tasks JOIN cloacina_executions AS execution ON execution.id = execution
+         JOIN cloacina_hosts AS host ON host.name = '{host}'"
     ));
 }
 
@@ -49,7 +61,8 @@ fn hosts_are_listed_and_forgotten() {
     add_host(&database, "beta", 2, 90, Some("no room"));
     add_host(&database, "delta", 2, 1, Some("no room"));
     add_host(&database, "gamma", 0, 1_000_000, None);
-    (0..3).for_each(|_| add_attempt(&database, "beta"));
+    let server = Server::start(&database);
+    add_running(&database, &server, "beta", 3);
     let table = hosts(&database, &["list"]);
     let lines: Vec<Vec<&str>> = worked(&table).iter().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[0], ["NAME", "SLOTS", "RUNNING", "SEEN", "STATE"]);
@@ -72,6 +85,8 @@ fn hosts_are_listed_and_forgotten() {
     let gone = hosts(&database, &["forget", "beta"]);
     assert_eq!(worked(&gone), ["{\"forgotten\":\"beta\",\"abandoned_attempts\":3}"]);
     assert_eq!(remarks(&gone), Vec::<&str>::new());
+    let failed = "SELECT count(*) FROM cloacina_executions WHERE status = 'Failed' AND error ~ 'its host was forgotten'";
+    assert_eq!(database.value::<i64>(failed), 3);
     hosts(&database, &["forget", "beta"]).failed(1, &["host 'beta' not found"]);
     // One that may well be alive.
     let gone = hosts(&database, &["forget", "alpha"]);

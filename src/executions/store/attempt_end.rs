@@ -140,15 +140,16 @@ fn end_attempt(
     error: Option<&str>,
     outcome: Option<&Outcome>,
 ) -> Result<Option<bool>, postgres::Error> {
-    let ran = outcome.map(|outcome| ran(outcome).as_secs_f64());
+    let ran = outcome.and_then(ran).map(|ran| ran.as_secs_f64());
     let log_bytes = outcome.map(|outcome| outcome.log_bytes as i64);
     let row = transaction.query_opt(END_ATTEMPT, &[&attempt, &exit_code, &error, &ran, &log_bytes])?;
     row.map(|row| row.try_get(0)).transpose()
 }
 
-/// By its host's clock.
-fn ran(outcome: &Outcome) -> Duration {
-    Duration::from_millis(outcome.ended_at_ms.saturating_sub(outcome.started_at_ms))
+/// By its host's clock. `None`: it could not be started.
+fn ran(outcome: &Outcome) -> Option<Duration> {
+    let ran = Duration::from_millis(outcome.ended_at_ms.saturating_sub(outcome.started_at_ms));
+    (outcome.started_at_ms > 0).then_some(ran)
 }
 
 fn ended(
@@ -172,9 +173,8 @@ fn ended(
     };
     let was_started = end_attempt(transaction, attempt, exit_code, error.as_deref(), Some(outcome))?;
     let Some(was_started) = was_started else { return Ok(false) };
-    // One that could not be started has no time of its start.
-    if !was_started && outcome.started_at_ms > 0 {
-        execution.started(task, ran(outcome));
+    if let Some(ran) = ran(outcome).filter(|_| !was_started) {
+        execution.started(task, ran);
     }
     match error {
         None => execution.completed(task, outcome.output.clone()),
@@ -251,8 +251,10 @@ impl LockedExecution {
         let row = &mut self.tasks[task];
         row.attempts -= 1;
         row.attempt = None;
-        let data = json!({ "task": self.id_of(task) });
-        self.event("task_marked_ready", data);
+        if !self.row.is_cancelled {
+            let data = json!({ "task": self.id_of(task) });
+            self.event("task_marked_ready", data);
+        }
         self.task_runs_again(task, None);
     }
 }

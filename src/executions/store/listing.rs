@@ -40,7 +40,7 @@ pub struct Filter<'a> {
     pub status: Option<ExecutionStatus>,
 }
 
-/// Each has the condition of the index that is in this order. The inner limit, which is never less than the outer one, tells
+/// Each has an index that is in this order. The inner limit, which is never less than the outer one, tells
 /// the planner that few rows are wanted.
 macro_rules! page {
     ($conditions:literal) => {
@@ -58,10 +58,8 @@ macro_rules! page {
 
 const ALL: &str = page!("");
 const OF_WORKFLOW: &str = page!(" AND workflow = $5");
-const COMPLETED: &str = page!(" AND status = 'Completed'");
-const COMPLETED_OF_WORKFLOW: &str = page!(" AND status = 'Completed' AND workflow = $5");
-const OF_STATUS: &str = page!(" AND status = $5 AND status <> 'Completed'");
-const OF_STATUS_AND_WORKFLOW: &str = page!(" AND workflow = $5 AND status = $6 AND status <> 'Completed'");
+const OF_STATUS: &str = page!(" AND status = $5");
+const OF_STATUS_AND_WORKFLOW: &str = page!(" AND workflow = $5 AND status = $6");
 
 fn listed(row: &Row) -> Result<Listed, postgres::Error> {
     Ok(Listed {
@@ -95,17 +93,11 @@ pub fn list(
     let workflow = filter.workflow.map(WorkflowName::as_str);
     let status = filter.status.map(ExecutionStatus::name);
     store.read(until, |session| {
-        let mut rows = match (filter.status, &status, &workflow) {
-            (None, _, None) => session.query(ALL, &[&tenant, &created_at, &id, &count]),
-            (None, _, Some(name)) => session.query(OF_WORKFLOW, &[&tenant, &created_at, &id, &count, name]),
-            (Some(ExecutionStatus::Completed), _, None) => {
-                session.query(COMPLETED, &[&tenant, &created_at, &id, &count])
-            }
-            (Some(ExecutionStatus::Completed), _, Some(name)) => {
-                session.query(COMPLETED_OF_WORKFLOW, &[&tenant, &created_at, &id, &count, name])
-            }
-            (Some(_), status, None) => session.query(OF_STATUS, &[&tenant, &created_at, &id, &count, status]),
-            (Some(_), status, Some(name)) => {
+        let mut rows = match (&status, &workflow) {
+            (None, None) => session.query(ALL, &[&tenant, &created_at, &id, &count]),
+            (None, Some(name)) => session.query(OF_WORKFLOW, &[&tenant, &created_at, &id, &count, name]),
+            (Some(status), None) => session.query(OF_STATUS, &[&tenant, &created_at, &id, &count, status]),
+            (Some(status), Some(name)) => {
                 session.query(OF_STATUS_AND_WORKFLOW, &[&tenant, &created_at, &id, &count, name, status])
             }
         }?;

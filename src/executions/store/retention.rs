@@ -27,6 +27,10 @@ const OLD: &str = "SELECT id, completed_at FROM cloacina_executions
      WHERE tenant = $1 AND completed_at >= COALESCE($2::timestamptz, '-infinity') AND completed_at < now() - make_interval(
          secs => (SELECT retention_seconds FROM cloacina_tenants WHERE id = $1))
      ORDER BY completed_at LIMIT $3 FOR UPDATE SKIP LOCKED";
+/// Nothing finds them any more.
+const HIDE: &str = "UPDATE cloacina_executions SET tenant = NULL WHERE id = ANY($1)";
+const HIDDEN: &str =
+    "SELECT id FROM cloacina_executions WHERE tenant IS NULL LIMIT $1 FOR UPDATE SKIP LOCKED";
 const KEYS: &str = "DELETE FROM cloacina_idempotency_keys WHERE (tenant, workflow, key) IN (
          SELECT tenant, workflow, key FROM cloacina_idempotency_keys WHERE created_at < now() - interval '1 day'
          ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED)";
@@ -64,7 +68,8 @@ pub fn tenants_with_old(store: &Store, until: Instant) -> Result<Vec<Uuid>, Stor
     })
 }
 
-/// Removes some of a tenant's executions that it keeps no longer: how many, and where to go on.
+/// Removes some of a tenant's executions that it keeps no longer: how many, and where to go on. Where that is too much for
+/// one transaction, `remove_hidden` removes the rest of them.
 pub fn remove_old(
     store: &Store,
     tenant: Uuid,
@@ -77,9 +82,22 @@ pub fn remove_old(
         let ids: Vec<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         let Some(last) = rows.last() else { return Ok((0, None)) };
         if !remove_rows(transaction, &ids)? {
-            return Ok((0, Some(after)));
+            transaction.execute(HIDE, &[&ids])?;
         }
         Ok((ids.len(), Some(last.try_get(1)?)))
+    })
+}
+
+/// Removes some more of executions of which a part is gone: whether there were any.
+pub fn remove_hidden(store: &Store, most: i64, until: Instant) -> Result<bool, StoreError> {
+    change(store, until, |transaction| {
+        let rows = transaction.query(HIDDEN, &[&most])?;
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        if ids.is_empty() {
+            return Ok(false);
+        }
+        remove_rows(transaction, &ids)?;
+        Ok(true)
     })
 }
 

@@ -73,7 +73,7 @@ const SAVE: &str = "WITH changed_tasks AS (
      )
      UPDATE cloacina_executions
      SET status = $25, is_cancelled = $26, last_event = $27, error = $28,
-         started_at = CASE WHEN $24 THEN NULL WHEN $25 = 'Running' THEN COALESCE(started_at, clock_timestamp())
+         started_at = CASE WHEN $24 THEN NULL WHEN $25 = 'Running' OR $30 THEN COALESCE(started_at, clock_timestamp())
                            ELSE started_at END,
          completed_at = CASE WHEN $29 THEN clock_timestamp() END
      WHERE id = $1";
@@ -132,6 +132,8 @@ impl LockedExecution {
             &self.last_event(),
             &self.error,
             &row.status.has_ended(),
+            // It may end as it starts.
+            &self.events.iter().any(|event| event.event_type == "pipeline_started"),
         ];
         transaction.execute(SAVE, values)?;
         Ok(ends)

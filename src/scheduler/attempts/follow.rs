@@ -171,7 +171,7 @@ fn not_run(end: End) -> Outcome {
         format: FORMAT,
         end,
         output: None,
-        started_at_ms: now_ms,
+        started_at_ms: 0,
         ended_at_ms: now_ms,
         log_bytes: 0,
         log_kept_bytes: 0,

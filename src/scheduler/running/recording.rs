@@ -13,7 +13,9 @@ use crate::store::{Committed, StoreError};
 /// A command that has run for so long is written down as started; of shorter ones that comes with their end.
 const STARTED_AFTER: Duration = Duration::from_secs(1);
 /// Of a log that are copied at once.
-const PIECE_BYTES: usize = 256 * 1024;
+const PIECE_BYTES: usize = 64 * 1024;
+/// Of an attempt that runs, so many such pieces: others wait meanwhile.
+const PIECES_AT_ONCE: usize = 4;
 
 impl Scheduler<'_> {
     /// Writes down how attempts ended, each with the rest of its log before.
@@ -105,10 +107,12 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Copies what was printed since the last time: whether it was anything. To its end, where that is known; else one piece.
+    /// Copies what was printed since the last time: whether it was anything. To its end, where that is known; else a few
+    /// pieces.
     pub(super) fn copy_log(&mut self, attempt: Uuid, end: Option<u64>) -> Result<bool, StoreError> {
         let limit = self.settings.task_log_limit as u64;
         let mut has_news = false;
+        let mut pieces = if end.is_some() { usize::MAX } else { PIECES_AT_ONCE };
         loop {
             let (until, Some(running)) = (self.until(), self.running.get_mut(&attempt)) else {
                 return Ok(has_news);
@@ -124,7 +128,8 @@ impl Scheduler<'_> {
             store::copy_log(&self.app.store, attempt, at, &piece.bytes, limit, until)?;
             running.log_bytes = piece.next;
             has_news = true;
-            if end.is_none_or(|end| running.log_bytes >= end) {
+            pieces -= 1;
+            if pieces == 0 || end.is_some_and(|end| running.log_bytes >= end) {
                 return Ok(has_news);
             }
         }

@@ -3,6 +3,8 @@
 use super::Idle;
 use crate::support::http;
 use crate::support::package::{package, upload};
+use crate::support::server::Server;
+use crate::support::wait_for;
 use crate::tenants::site::Site;
 
 const VIEWS: [&str; 6] = ["workflows", "executions", "tasks", "attempts", "events", "logs"];
@@ -58,4 +60,27 @@ fn a_role_reads_what_is_its_tenants_own() {
         let rows = session.query(&format!("SELECT FROM cloacina_views.{view}"), &[]).unwrap();
         assert!(rows.is_empty(), "{view}");
     }
+}
+
+#[test]
+fn a_new_server_renews_the_views_of_an_earlier_release() {
+    let site = Site::guarded();
+    let tenant = site.tenant_with_role("one");
+    let Site { database, server, .. } = site;
+    server.terminate();
+    let of_release = |version: u32| {
+        database.execute(&format!(
+            "DROP VIEW IF EXISTS cloacina_views.logs; COMMENT ON SCHEMA cloacina_views IS 'cloacinactl: views of V{version}'"
+        ));
+    };
+    let mut session = tenant.session();
+    let mut sees = || session.query("SELECT FROM cloacina_views.logs", &[]).is_ok();
+    of_release(9);
+    // One that has looked at a view and keeps its transaction open is in the way, and is ended.
+    let mut looker = tenant.session();
+    looker.batch_execute("BEGIN; SELECT FROM cloacina_views.tenant").unwrap();
+    assert!(!sees());
+    let _server = Server::start(&database);
+    wait_for("the views to be renewed", || sees().then_some(()));
+    assert!(looker.batch_execute("SELECT 1").is_err());
 }

@@ -213,3 +213,23 @@ fn without_a_database_a_wait_is_over_in_time() {
     assert_eq!(text(&executed.answer().expect_status(202).json(), "status"), "scheduled");
     drop(server);
 }
+
+#[test]
+fn several_clients_are_told_the_whole_of_a_large_answer() {
+    let idle = Idle::start();
+    let id = idle.execute("nightly");
+    idle.sql(&format!(
+        "UPDATE cloacina_executions SET context = '{{\"a\":\"' || repeat('x', 900001) || '\"}}' WHERE id = '{id}'"
+    ));
+    let path = format!("executions/{id}?wait=60");
+    let asked: Vec<Asked> = (0..5).map(|_| idle.ask(&path)).collect();
+    let head = idle.ask_as(&idle.key, "HEAD", &path);
+    idle.wait_for_waiting(6);
+    idle.end(&id, "Completed");
+    let answers: Vec<Response> = asked.into_iter().map(|asked| asked.answer().expect_status(200)).collect();
+    let expected = idle.get(&path).expect_status(200);
+    assert!(expected.body.len() > 900_000);
+    assert!(answers.iter().all(|answer| answer.body == expected.body));
+    let head = head.answer().expect_status(200);
+    assert_eq!(head.header("Content-Length"), Some(&*expected.body.len().to_string()));
+}

@@ -139,3 +139,43 @@ fn a_retry_runs_what_failed_and_what_is_behind_it() {
     assert_eq!(lab.written("good"), "x\n");
     assert_eq!(ended["error"], json!(null));
 }
+
+#[test]
+fn what_could_not_be_started_has_no_start() {
+    let lab = Lab::start(2);
+    lab.upload("broken", "", &[("only", "true", "")]);
+    lab.site.database.execute("UPDATE cloacina_package_pieces SET bytes = 'x'");
+    let ended = lab.run("broken", "");
+    let id = ended["execution_id"].as_str().unwrap();
+    assert_eq!(ended["status"], "Failed", "{ended:#}");
+    let events = lab.events(id);
+    assert!(events.contains(&"task_failed only".to_owned()), "{events:?}");
+    assert!(!events.contains(&"task_started only".to_owned()), "{events:?}");
+    assert!(lab.site.database.value::<bool>("SELECT bool_and(started_at IS NULL) FROM cloacina_attempts"));
+}
+
+#[test]
+fn an_execution_that_ends_as_it_starts_has_both_times() {
+    let lab = Lab::start(2);
+    lab.upload("skips", "", &[("only", "true", "run_if = { context = \"rows\", greater_than = 2 }")]);
+    let ended = lab.run("skips", r#"{"context":{"rows":1}}"#);
+    assert_eq!(ended["status"], "Completed", "{ended:#}");
+    let is_set = "SELECT started_at <= completed_at FROM cloacina_executions";
+    assert_eq!(lab.site.database.value::<Option<bool>>(is_set), Some(true));
+}
+
+/// As where the session broke while it was written, and more was printed since.
+#[test]
+fn a_piece_of_a_log_that_was_written_before_is_made_whole() {
+    let lab = Lab::start(2);
+    let script = "while [ ! -e \"$shared/go\" ]; do sleep 0.02; done; echo 'all of it'";
+    lab.upload("prints", "", &[("only", script, "")]);
+    let id = lab.execute("prints", "");
+    lab.wait_for_task(&id, "only", "Running");
+    lab.site.database.execute(
+        "INSERT INTO cloacina_log_pieces (attempt, at, bytes) SELECT id, 0, 'all' FROM cloacina_attempts",
+    );
+    lab.allow("go");
+    lab.ended(&id);
+    assert_eq!(lab.log(&id, "only"), "all of it\n");
+}

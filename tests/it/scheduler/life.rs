@@ -87,6 +87,29 @@ fn nothing_of_an_old_execution_is_left() {
 }
 
 #[test]
+fn an_old_execution_of_which_a_part_is_gone_is_not_found() {
+    let lab = Lab::start(1);
+    lab.upload("one", "", &[("only", "exit 1", "")]);
+    let id = lab.run("one", "")["execution_id"].as_str().unwrap().to_owned();
+    older(&lab, &[&id], "91 days");
+    // More than goes in one transaction, and the last of it is held.
+    lab.site.database.execute(&format!(
+        "INSERT INTO cloacina_events (execution, number, event_type)
+         SELECT '{id}', number, 'task_created' FROM generate_series(1000, 26000) AS number"
+    ));
+    let held = lab.site.database.hold("SELECT FROM cloacina_events WHERE number = 26000 FOR UPDATE");
+    let lab = lab.restart(1);
+    let events = || lab.site.database.value::<i64>("SELECT count(*) FROM cloacina_events");
+    wait_for("a part of it to go", || (events() < 20_000).then_some(()));
+    assert_eq!(are_there(&lab, &[&id]), [false]);
+    lab.post(&format!("executions/{id}/retry"), "").expect_status(404);
+    assert!(events() > 0);
+    held.release();
+    let lab = lab.restart(1);
+    wait_for("all rows to go", || (lab.site.database.value::<String>(ROWS) == "0 0 0 0 0").then_some(()));
+}
+
+#[test]
 fn an_idempotency_key_is_kept_for_a_day_whatever_becomes_of_its_execution() {
     let lab = Lab::start(2);
     lab.upload("one", "", &[("only", "true", "")]);
