@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::executions::store::claim::ClaimingHost;
-use crate::executions::store::timeline;
+use crate::executions::store::{may_run_tasks, timeline};
 use crate::store::{Committed, Store, StoreError};
 use crate::workflows::store::PIECE_BYTES;
 
@@ -49,7 +49,9 @@ const LOOK: &str = concat!(
     " AS timeline)
      SELECT (SELECT session <> $2 FROM host), NOT EXISTS (SELECT FROM host WHERE forgotten_at IS NULL), line.timeline,
             NOT EXISTS (SELECT FROM cloacina_hosts
-                        WHERE forgotten_at IS NULL AND slots > 0 AND cloacina_hosts.timeline <> line.timeline),
+                        WHERE cloacina_hosts.timeline <> line.timeline AND ",
+    may_run_tasks!(),
+    "),
             ARRAY(SELECT id FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL AND is_cancelled),
             EXISTS (SELECT FROM cloacina_queue WHERE due_at IS NULL),
             (SELECT EXTRACT(epoch FROM min(due_at) - clock_timestamp())::float8 FROM cloacina_queue WHERE due_at IS NOT NULL),
@@ -58,7 +60,13 @@ const LOOK: &str = concat!(
 );
 const SAID: &str = "UPDATE cloacina_hosts SET timeline = $3, seen_at = clock_timestamp()
      WHERE id = $1 AND session = $2 AND forgotten_at IS NULL";
-const WAIT_FOR_CLAIMS: &str = "SELECT FROM cloacina_hosts WHERE id = $1 FOR NO KEY UPDATE";
+/// The same, whichever timeline that is.
+const SAID_ON_CURRENT: &str = concat!(
+    "UPDATE cloacina_hosts SET timeline = ",
+    timeline!(),
+    " WHERE id = $1 AND session = $2 AND forgotten_at IS NULL"
+);
+const WAIT_FOR_CLAIMS: &str = "SELECT timeline FROM cloacina_hosts WHERE id = $1 FOR NO KEY UPDATE";
 const KNOWN: &str = "SELECT id, tenant, boot, log_bytes, started_at IS NOT NULL
      FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL";
 /// Of the piece with this number, all that comes behind so many bytes.
@@ -112,11 +120,19 @@ pub fn said(
     store.write(until, |session| Ok(session.client.execute(SAID, &[&host.id, &host.session, &timeline])? > 0))
 }
 
-/// What the database takes to run on this host. Claims whose outcome is not known are waited for: they hold the
-/// host's row until they are done.
-pub fn known(store: &Store, host: Uuid, until: Instant) -> Result<Vec<Known>, StoreError> {
+/// Nothing runs here, on the timeline that the database has now.
+pub fn said_on_current(store: &Store, host: &ClaimingHost, until: Instant) -> Result<(), StoreError> {
+    store
+        .write(until, |session| session.client.execute(SAID_ON_CURRENT, &[&host.id, &host.session]))
+        .map(drop)
+}
+
+/// The timeline on which this host last said what it runs, and what the database takes to run on it. Claims whose outcome
+/// is not known are waited for: they hold the host's row until they are done.
+pub fn known(store: &Store, host: Uuid, until: Instant) -> Result<(Option<i64>, Vec<Known>), StoreError> {
     let outcome = store.transact(until, |transaction| {
-        transaction.query_opt(WAIT_FOR_CLAIMS, &[&host])?;
+        let row = transaction.query_opt(WAIT_FOR_CLAIMS, &[&host])?;
+        let said = row.map(|row| row.try_get(0)).transpose()?;
         let rows = transaction.query(KNOWN, &[&host])?;
         let known = |row: &postgres::Row| {
             Ok(Known {
@@ -128,7 +144,7 @@ pub fn known(store: &Store, host: Uuid, until: Instant) -> Result<Vec<Known>, St
             })
         };
         let known: Result<Vec<_>, _> = rows.iter().map(known).collect();
-        known.map(Ok::<_, std::convert::Infallible>)
+        known.map(|known| Ok::<_, std::convert::Infallible>((said, known)))
     })?;
     Ok(outcome.map_or_else(|never| match never {}, |known| known.value))
 }

@@ -7,12 +7,12 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::{Running, Scheduler, random};
-use crate::executions::store::attempt_end::{AttemptEnd, record};
+use crate::executions::store::attempt_end::{AttemptEnd, record_forgotten};
 use crate::hosts;
 use crate::hosts::RunningAttempt;
 use crate::scheduler::attempts::{Event, Found};
+use crate::scheduler::disk;
 use crate::scheduler::store::{self, Known};
-use crate::scheduler::{disk, forgotten};
 use crate::store::StoreError;
 
 /// Attempts of forgotten hosts that are ended at once.
@@ -20,8 +20,8 @@ const MOST_OF_FORGOTTEN: usize = 100;
 
 impl Scheduler<'_> {
     /// Takes over what an earlier server of this host has left.
-    pub(super) fn find(&mut self) {
-        for found in self.attempts.find() {
+    pub(super) fn take_over(&mut self, found: Vec<Found>) {
+        for found in found {
             match found {
                 Found::Running(attempt) => {
                     let running = Running { started: Some(Instant::now()), ..Running::new(None) };
@@ -49,7 +49,7 @@ impl Scheduler<'_> {
             return;
         }
         let timeline = state.timeline;
-        let known = match store::known(&self.app.store, self.host.id, self.until()) {
+        let (said, known) = match store::known(&self.app.store, self.host.id, self.until()) {
             Ok(known) => known,
             Err(error) => return self.failed("compare what runs here", &error),
         };
@@ -79,7 +79,9 @@ impl Scheduler<'_> {
                     AttemptEnd::Abandoned("its host was restarted while it ran".to_owned())
                 }
                 // The database has lost its end, by a failover or since it was restored.
-                None if known.was_started => AttemptEnd::Abandoned("what became of it was lost".to_owned()),
+                None if known.was_started || said != Some(timeline) => {
+                    AttemptEnd::Abandoned("what became of it was lost".to_owned())
+                }
                 None => AttemptEnd::NeverStarted,
             };
             self.running.insert(known.attempt, Running::new(Some(known.tenant)));
@@ -141,7 +143,7 @@ impl Scheduler<'_> {
     pub(super) fn end_what_forgotten_hosts_ran(&mut self) -> Result<(), StoreError> {
         let left = hosts::store::left_of_forgotten(&self.app.store, MOST_OF_FORGOTTEN, self.until())?;
         for RunningAttempt { attempt, .. } in left {
-            record(&self.app.store, attempt, &forgotten::end(), random(), self.until())?;
+            record_forgotten(&self.app.store, attempt, random(), self.until())?;
         }
         Ok(())
     }
