@@ -64,7 +64,8 @@ const SAID: &str = "UPDATE cloacina_hosts SET timeline = $3, seen_at = clock_tim
 const SAID_ON_CURRENT: &str = concat!(
     "UPDATE cloacina_hosts SET timeline = ",
     timeline!(),
-    " WHERE id = $1 AND session = $2 AND forgotten_at IS NULL"
+    " WHERE id = $1 AND session = $2 AND forgotten_at IS NULL
+          AND NOT EXISTS (SELECT FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL)"
 );
 const WAIT_FOR_CLAIMS: &str = "SELECT timeline FROM cloacina_hosts WHERE id = $1 FOR NO KEY UPDATE";
 const KNOWN: &str = "SELECT id, tenant, boot, log_bytes, started_at IS NOT NULL
@@ -120,7 +121,7 @@ pub fn said(
     store.write(until, |session| Ok(session.client.execute(SAID, &[&host.id, &host.session, &timeline])? > 0))
 }
 
-/// Nothing runs here, on the timeline that the database has now.
+/// Nothing runs here, on the timeline that the database has now; unless that takes something to run here.
 pub fn said_on_current(store: &Store, host: &ClaimingHost, until: Instant) -> Result<(), StoreError> {
     store
         .write(until, |session| session.client.execute(SAID_ON_CURRENT, &[&host.id, &host.session]))

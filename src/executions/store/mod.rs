@@ -7,6 +7,7 @@ pub mod claim;
 mod context;
 pub mod counts;
 pub mod create;
+pub mod earlier_timeline;
 pub mod events;
 pub mod listing;
 mod locked;
