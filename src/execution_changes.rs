@@ -1,8 +1,10 @@
 //! Tells all who wait for it that executions have changed: the scheduler of this server, clients that wait here, and other
 //! servers.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::background::Waker;
 use crate::waiting_clients::WaitingClients;
@@ -13,7 +15,7 @@ pub struct ExecutionChanges {
     /// Something may start.
     has_news: AtomicBool,
     /// Wakes the thread that starts tasks.
-    scheduler: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    scheduler: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
     /// Answers clients that wait.
     pub waiting: Waker,
     /// Those that do.
@@ -38,15 +40,15 @@ impl ExecutionChanges {
     /// Another server has committed something.
     pub fn announced(&self) {
         self.has_news.store(true, Ordering::Release);
-        if let Some(wake) = self.scheduler.get() {
+        if let Some(wake) = &*self.scheduler.lock() {
             wake();
         }
         self.waiting.wake();
     }
 
-    /// From now on the scheduler is woken by this.
+    /// From now on the scheduler is woken by this, rather than by what an earlier one of this server gave.
     pub fn wake_scheduler_by(&self, wake: impl Fn() + Send + Sync + 'static) {
-        let _ = self.scheduler.set(Box::new(wake));
+        *self.scheduler.lock() = Some(Box::new(wake));
     }
 
     /// Whether there has been news since this was last asked.

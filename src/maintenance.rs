@@ -29,6 +29,9 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// How often it is asked which hosts are silent.
 const ASK_FOR_SILENT_EVERY: Duration = Duration::from_secs(15);
 
+/// After a failover each host says within moments what it runs.
+const WAITED_FOR_LONG: Duration = Duration::from_secs(60);
+
 /// Starts them.
 ///
 /// # Errors
@@ -78,6 +81,7 @@ fn maintain(app: &App, stop: &AtomicBool) {
     let mut next_count = Instant::now();
     let mut next_silent = Instant::now();
     let mut silent = SilentHosts::default();
+    let mut waits_since = None;
     let mut stops = false;
     while !stops {
         // Looked at first: what was answered until then is in the last writing.
@@ -92,6 +96,7 @@ fn maintain(app: &App, stop: &AtomicBool) {
         if Instant::now() >= next_silent && !stops {
             next_silent = Instant::now() + ASK_FOR_SILENT_EVERY;
             ask_for_silent_hosts(app, &mut silent, limit);
+            ask_whether_hosts_are_waited_for(app, &mut waits_since, limit);
         }
         if !stops {
             thread::park_timeout(CHECK_EVERY);
@@ -149,6 +154,31 @@ fn ask_for_silent_hosts(app: &App, last: &mut SilentHosts, limit: Duration) {
         log::info!(host:%; "the host {host} is silent no longer, or was forgotten");
     }
     *before = silent;
+}
+
+/// Says in the log and for `/ready` that executions have waited for hosts for long, since the database failed over.
+fn ask_whether_hosts_are_waited_for(app: &App, since: &mut Option<Instant>, limit: Duration) {
+    let hosts =
+        match executions::store::earlier_timeline::hosts_waited_for(&app.store, Instant::now() + limit) {
+            Ok(hosts) => hosts,
+            Err(error) => return log::debug!("cannot ask whether executions wait for hosts: {error}"),
+        };
+    let first = *since.get_or_insert_with(Instant::now);
+    if hosts == 0 {
+        *since = None;
+    }
+    let is_long = hosts > 0 && first.elapsed() >= WAITED_FOR_LONG;
+    let was_long = app.warnings.set_hosts_waited_for(if is_long { hosts } else { 0 }) > 0;
+    match (was_long, is_long) {
+        (false, true) => log::warn!(
+            hosts;
+            "executions from before a failover wait for hosts that have not said since then what they run: start their \
+             servers, or say with `cloacinactl hosts forget NAME` that they are gone; `cloacinactl hosts list` names those \
+             that are silent or start no task"
+        ),
+        (true, false) => log::info!("executions from before a failover wait no longer"),
+        _ => {}
+    }
 }
 
 /// One line for all that were refused since the last one: a flood of rubbish must not fill the disk.

@@ -4,16 +4,24 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+const WAIT: &str = "executions from before a failover wait for";
+
 /// What is wrong now.
 #[derive(Default)]
 pub struct Warnings {
     silent_hosts: AtomicUsize,
+    hosts_waited_for: AtomicUsize,
     is_disk_nearly_full: AtomicBool,
 }
 
 impl Warnings {
     pub fn set_silent_hosts(&self, count: usize) {
         self.silent_hosts.store(count, Ordering::Relaxed);
+    }
+
+    /// Hosts that have to say first, after a failover, what they run. How many there were before.
+    pub fn set_hosts_waited_for(&self, count: usize) -> usize {
+        self.hosts_waited_for.swap(count, Ordering::Relaxed)
     }
 
     /// Of the home: no task starts here then.
@@ -28,6 +36,11 @@ impl Warnings {
             0 => {}
             1 => texts.push("1 host silent".to_owned()),
             count => texts.push(format!("{count} hosts silent")),
+        }
+        match self.hosts_waited_for.load(Ordering::Relaxed) {
+            0 => {}
+            1 => texts.push(format!("{WAIT} 1 host")),
+            count => texts.push(format!("{WAIT} {count} hosts")),
         }
         if self.is_disk_nearly_full.load(Ordering::Relaxed) {
             texts.push("disk nearly full".to_owned());
@@ -54,6 +67,10 @@ mod tests {
         warnings.set_silent_hosts(3);
         assert_eq!(warnings.json_field(), r#","warnings":["3 hosts silent","disk nearly full"]"#);
         warnings.set_silent_hosts(0);
+        warnings.set_hosts_waited_for(1);
+        let waits = r#","warnings":["executions from before a failover wait for 1 host","disk nearly full"]"#;
+        assert_eq!(warnings.json_field(), waits);
+        warnings.set_hosts_waited_for(0);
         assert_eq!(warnings.json_field(), r#","warnings":["disk nearly full"]"#);
     }
 }

@@ -16,8 +16,6 @@ pub struct NewHost {
     pub slots: usize,
     /// Why it starts no task, where that is so.
     pub obstacle: Option<String>,
-    /// Of the database.
-    pub timeline: i64,
 }
 
 /// What the database says to that.

@@ -13,7 +13,7 @@ use crate::store::{Committed, Store, StoreError, TableStatements};
 /// What a check tries on the table, and the commands before they begin.
 pub const TABLE: TableStatements = TableStatements {
     table: "cloacina_hosts",
-    statements: &[REGISTER, TAKE_OVER, RETIRE, SEEN, LIST, SILENT, FORGET, RUNNING, RUNNING_OF_FORGOTTEN],
+    statements: &[REGISTER, TAKE_OVER, RETIRE, RUNS, SEEN, LIST, SILENT, FORGET, RUNNING, RUNNING_OF_FORGOTTEN],
 };
 
 /// A host that is not forgotten.
@@ -43,40 +43,46 @@ const MOST_NAMES: i64 = 100;
 
 /// Longer than this a host that lives is not silent, by the database's clock.
 macro_rules! is_silent {
-    () => {
-        "slots > 0 AND seen_at < clock_timestamp() - interval '60 seconds'"
+    ($host:literal) => {
+        concat!(
+            "(slots > 0 OR EXISTS (SELECT FROM cloacina_attempts WHERE host = ",
+            $host,
+            ".id AND ended_at IS NULL)) AND seen_at < clock_timestamp() - interval '60 seconds'"
+        )
     };
 }
 
+/// A host that is known has said on its timeline what it runs, and its next server knows no less.
 const REGISTER: &str = "
     INSERT INTO cloacina_hosts AS host (id, name, slots, obstacle, session, timeline)
     VALUES ($1::uuid,
             CASE WHEN EXISTS (SELECT FROM cloacina_hosts WHERE name = $2::text AND id <> $1 AND forgotten_at IS NULL)
                  THEN $2::text || '-' || left($1::uuid::text, 8) ELSE $2::text END,
-            $3, $4, $5, $6)
+            $3, $4, $5, 0)
     ON CONFLICT (id) DO UPDATE
     SET name = excluded.name, slots = excluded.slots, obstacle = excluded.obstacle, session = excluded.session,
-        timeline = excluded.timeline, seen_at = clock_timestamp(), forgotten_at = NULL
-    WHERE host.forgotten_at IS NULL OR $7::boolean
+        seen_at = clock_timestamp(), forgotten_at = NULL
+    WHERE host.forgotten_at IS NULL OR $6::boolean
     RETURNING name, xmax = 0";
 /// From now on no other server speaks for it, though it is forgotten.
 const TAKE_OVER: &str = "UPDATE cloacina_hosts SET session = $2 WHERE id = $1";
+/// One that was forgotten stays so.
 const RETIRE: &str = "
-    UPDATE cloacina_hosts SET slots = 0, obstacle = NULL, session = $2, seen_at = clock_timestamp()
-    WHERE id = $1 AND forgotten_at IS NULL";
+    UPDATE cloacina_hosts SET slots = 0, obstacle = NULL, session = $2, seen_at = clock_timestamp() WHERE id = $1";
+const RUNS: &str = "SELECT EXISTS (SELECT FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL)";
 const SEEN: &str = "
     UPDATE cloacina_hosts SET seen_at = clock_timestamp(), obstacle = $3
     WHERE id = $1 AND session = $2 AND forgotten_at IS NULL";
 const LIST: &str = concat!(
     "SELECT id, name, slots, (SELECT count(*) FROM cloacina_attempts WHERE host = listed.id AND ended_at IS NULL),
             obstacle, ",
-    is_silent!(),
+    is_silent!("listed"),
     ", created_at, seen_at
      FROM cloacina_hosts AS listed WHERE forgotten_at IS NULL AND name > $1 ORDER BY name LIMIT $2"
 );
 const SILENT: &str = concat!(
     "SELECT name, count(*) OVER () FROM cloacina_hosts WHERE forgotten_at IS NULL AND ",
-    is_silent!(),
+    is_silent!("cloacina_hosts"),
     " ORDER BY name LIMIT $1"
 );
 const FORGET: &str = "
@@ -127,10 +133,8 @@ fn register_as(
         loop {
             let is_last = tries.next().is_none_or(|number| number == REGISTER_TRIES);
             let mut transaction = connection.client.transaction()?;
-            let row = transaction.query_opt(
-                REGISTER,
-                &[&host.id, &name, &slots, &host.obstacle, &session, &host.timeline, &comes_back],
-            );
+            let row = transaction
+                .query_opt(REGISTER, &[&host.id, &name, &slots, &host.obstacle, &session, &comes_back]);
             let registered = match row {
                 Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) && !is_last => continue,
                 Err(error) => return Err(error),
@@ -149,9 +153,17 @@ fn register_as(
     })
 }
 
-/// Says of a host, if it is one, that its server starts no tasks any more.
-pub fn retire(store: &Store, id: Uuid, session: Uuid, until: Instant) -> Result<Committed<()>, StoreError> {
-    store.write(until, |connection| connection.client.execute(RETIRE, &[&id, &session]).map(drop))
+/// Says of a host, if it is one, that its server starts no tasks any more. Whether the database takes any to run there, which
+/// an earlier server of it has claimed.
+pub fn retire(store: &Store, id: Uuid, session: Uuid, until: Instant) -> Result<Committed<bool>, StoreError> {
+    store.write(until, |connection| {
+        let mut transaction = connection.client.transaction()?;
+        // Claims whose outcome is not known hold the row until they are done.
+        transaction.execute(RETIRE, &[&id, &session])?;
+        let runs = transaction.query_one(RUNS, &[&id])?.try_get(0)?;
+        transaction.commit()?;
+        Ok(runs)
+    })
 }
 
 /// Says that a host lives, and what keeps it from starting tasks now, as long as this server speaks for it. Waits for no
@@ -191,7 +203,7 @@ pub fn list(store: &Store, after: &str, limit: usize, until: Instant) -> Result<
     })
 }
 
-/// Hosts that should start tasks and have not been heard of for a minute.
+/// Hosts that should start tasks, or run some, and have not been heard of for a minute.
 pub fn silent(store: &Store, until: Instant) -> Result<Silent, StoreError> {
     store.read(until, |session| {
         let rows = session.query(SILENT, &[&MOST_NAMES])?;

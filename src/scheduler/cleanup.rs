@@ -67,7 +67,7 @@ fn end_each(abandoned: &Receiver<(Uuid, Abandoned)>, own: &OwnChildren, uid: u32
                     teller.tell(Told::Abandoned(attempt, why));
                 }
             }
-            Err(RecvTimeoutError::Timeout) => own.each_orphan(|_, _| {}),
+            Err(RecvTimeoutError::Timeout) => own.reap(),
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }

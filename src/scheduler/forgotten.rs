@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use crate::command_error::{CommandError, runtime};
-use crate::executions::store::attempt_end::{AttemptEnd, Recorded, record};
+use crate::executions::store::attempt_end::{Recorded, record_forgotten};
 use crate::hosts::RunningAttempt;
 use crate::store::{COMMAND_LIMIT, Store};
 
-/// Writes down that they were abandoned, each in a transaction of its own: how many.
+/// Writes down that they were abandoned, each in a transaction of its own, as long as their host has not come back: how many.
 ///
 /// # Errors
 /// The database failed. Those that are left are found by the next server that looks.
@@ -15,14 +15,9 @@ pub fn abandon_forgotten(store: &Store, running: &[RunningAttempt]) -> Result<us
     let mut abandoned = 0;
     for RunningAttempt { attempt, .. } in running {
         let recorded =
-            record(store, *attempt, &end(), super::running::random(), Instant::now() + COMMAND_LIMIT)
+            record_forgotten(store, *attempt, super::running::random(), Instant::now() + COMMAND_LIMIT)
                 .map_err(runtime("cannot write down that what it ran is abandoned"))?;
         abandoned += usize::from(matches!(recorded.value, Recorded::Done(_)));
     }
     Ok(abandoned)
-}
-
-/// Of each of them.
-pub fn end() -> AttemptEnd {
-    AttemptEnd::Abandoned("its host was forgotten".to_owned())
 }

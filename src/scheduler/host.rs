@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,6 +42,10 @@ struct Identity {
     id: Uuid,
     /// None in a container, whose machine is another one each time.
     machine: Option<String>,
+    /// Of this file, which a copy on the same machine does not have. No device: its number may be another one after a
+    /// reboot. None where there is no machine either.
+    #[serde(default)]
+    inode: Option<u64>,
 }
 
 impl Host {
@@ -60,10 +64,9 @@ impl Host {
         let path = home.join(NAME);
         let identity = match plain_file::read(&path, MOST_BYTES) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let identity = Identity { id: Uuid::new_v4(), machine: machine.map(str::to_owned) };
-                write(home, &identity)
-                    .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-                identity
+                let identity =
+                    Identity { id: Uuid::new_v4(), machine: machine.map(str::to_owned), inode: None };
+                write(home, identity).map_err(|error| format!("cannot write {}: {error}", path.display()))?
             }
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
@@ -74,15 +77,21 @@ impl Host {
                 )
             })?,
         };
-        match (&identity.machine, machine) {
-            (Some(its), Some(this)) if its != this => Err(format!(
-                "the home {} is from another machine, which may run tasks still. Give this server a home of its own. Or, \
-                 if it was moved here, {}",
-                home.display(),
-                make_anew(&path, &name)
-            )),
-            _ => Ok(Host { id: identity.id, name, boot, _lock: lock }),
-        }
+        let inode = fs::symlink_metadata(&path)
+            .map_err(|error| format!("cannot look at {}: {error}", path.display()))?
+            .ino();
+        let differs = match (&identity.machine, machine) {
+            (Some(its), Some(this)) if its != this => "is from another machine, which may run tasks still",
+            (Some(_), Some(_)) if identity.inode.is_some_and(|its| its != inode) => {
+                "is a copy, or was restored from a backup: a server with the first one may run tasks still"
+            }
+            _ => return Ok(Host { id: identity.id, name, boot, _lock: lock }),
+        };
+        Err(format!(
+            "the home {} {differs}. Give this server a home of its own. Or, if it was moved here, {}",
+            home.display(),
+            make_anew(&path, &name)
+        ))
     }
 }
 
@@ -125,7 +134,7 @@ fn lock(home: &Path) -> Result<File, String> {
 }
 
 /// At once or not at all, and so that it outlives a loss of power.
-fn write(home: &Path, identity: &Identity) -> io::Result<()> {
+fn write(home: &Path, mut identity: Identity) -> io::Result<Identity> {
     let new = home.join(format!("{NAME}.new"));
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -134,12 +143,17 @@ fn write(home: &Path, identity: &Identity) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     // What the umask took away.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    let mut text = serde_json::to_vec(identity)?;
+    identity.inode = match identity.machine {
+        Some(_) => Some(file.metadata()?.ino()),
+        None => None,
+    };
+    let mut text = serde_json::to_vec(&identity)?;
     text.push(b'\n');
     file.write_all(&text)?;
     file.sync_all()?;
     fs::rename(&new, home.join(NAME))?;
-    File::open(home)?.sync_all()
+    File::open(home)?.sync_all()?;
+    Ok(identity)
 }
 
 fn boot() -> Result<Uuid, String> {
@@ -176,8 +190,6 @@ fn machine_of(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
 
     struct Home(PathBuf);
@@ -215,6 +227,26 @@ mod tests {
         assert_ne!(anew, id);
         assert!(!home.0.join("host.new").exists());
         assert_eq!(Host::open_on(&home.0, Some("b")).unwrap().id, anew);
+    }
+
+    #[test]
+    fn a_copy_of_a_home_is_another_home() {
+        let [home, copy] = [(); 2].map(|()| Home::new());
+        let first = Host::open_on(&home.0, Some("a")).unwrap();
+        fs::copy(home.0.join(NAME), copy.0.join(NAME)).unwrap();
+        let why = Host::open_on(&copy.0, Some("a")).unwrap_err();
+        for part in ["is a copy", "hosts forget NAME", "then delete"] {
+            assert!(why.contains(part), "{why}");
+        }
+        // In a container it may be on another file system each time.
+        assert_eq!(Host::open_on(&copy.0, None).unwrap().id, first.id);
+        fs::remove_file(copy.0.join(NAME)).unwrap();
+        assert_ne!(Host::open_on(&copy.0, Some("a")).unwrap().id, first.id);
+        // Moved on the same file system it is what it was.
+        drop(first);
+        fs::remove_dir_all(&copy.0).unwrap();
+        fs::rename(&home.0, &copy.0).unwrap();
+        Host::open_on(&copy.0, Some("a")).unwrap();
     }
 
     #[test]

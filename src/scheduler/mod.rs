@@ -32,24 +32,33 @@ use crate::app::App;
 use crate::config::Settings;
 use crate::engine::task_user;
 use crate::executions::store::claim::ClaimingHost;
-use crate::hosts::store::{register, retire};
+use crate::hosts::store::{register, retire, seen};
 use crate::hosts::{NewHost, Registered, obstacle};
-use attempts::{AttemptSettings, Attempts};
+use attempts::{AttemptSettings, Attempts, Found};
 use host::Host;
+use own_children::OwnChildren;
 use running::Scheduler;
 
 /// Between two attempts to reach the database.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Between SIGTERM and SIGKILL for a task that is cancelled.
 const GRACE: Duration = Duration::from_secs(10);
+/// Between two attempts to see what runs here.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// How often the first process of a container waits for others there that have ended.
+const REAP_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs tasks until `stop` is set. Where this host cannot, it says why, and the server goes on without.
 pub fn run(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) {
-    if settings.task_slots == 0 && !settings.home.join(host::NAME).exists() {
-        return;
-    }
-    if let Err(why) = run_on(app, settings, stop) {
+    if (settings.task_slots > 0 || settings.home.join(host::NAME).exists())
+        && let Err(why) = run_on(app, settings, stop)
+    {
         log::error!("this server runs no tasks: {why}");
+    }
+    // Nothing else waits for strangers then.
+    while std::process::id() == 1 && !stop.load(Ordering::Acquire) {
+        OwnChildren::new().reap();
+        thread::park_timeout(REAP_EVERY);
     }
 }
 
@@ -59,36 +68,79 @@ fn run_on(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) -> Result<(), 
     let host = Host::open(&settings.home)?;
     let session = Uuid::new_v4();
     let until = || Instant::now() + app.database_timeout;
-    let (obstacle, name) = match settings.task_slots {
+    let mut new =
+        NewHost { id: host.id, name: host.name.clone(), slots: settings.task_slots, obstacle: None };
+    let mut name = host.name.clone();
+    let mut opened = None;
+    if new.slots == 0 {
         // What an earlier server has started here is followed to its end, and nothing more starts.
-        0 => {
-            let retired = until_done(stop, || retire(&app.store, host.id, session, until()).ok());
-            if retired.is_none() || !attempts::are_there(&settings.home) {
-                return Ok(());
-            }
-            (None, host.name.clone())
+        let retired = until_done(stop, || retire(&app.store, host.id, session, until()).ok());
+        let Some(runs) = retired.map(|retired| retired.value) else { return Ok(()) };
+        if !runs && !attempts::may_be_there(&settings.home) {
+            return Ok(());
         }
-        slots => {
-            let obstacle = obstacle(settings);
-            let new = NewHost { id: host.id, name: host.name.clone(), slots, obstacle, timeline: 0 };
-            let registered = until_done(stop, || register(&app.store, &new, session, until()).ok());
-            let Some(registered) = registered else { return Ok(()) };
-            let name = match registered.value {
-                Registered::New(name) | Registered::Known(name) => name,
-                Registered::WasForgotten => host.name.clone(),
-            };
-            log::info!(host = &*name, slots = slots; "tasks run here");
-            (new.obstacle, name)
+    } else {
+        new.obstacle = obstacle(settings);
+        // Before others count on this host.
+        let first = open_attempts(app, settings, host.boot);
+        let registered = {
+            let obstacle = new.obstacle.clone().or(first.as_ref().err().cloned());
+            let new = NewHost { obstacle, ..new.clone() };
+            until_done(stop, || register(&app.store, &new, session, until()).ok())
+        };
+        let Some(registered) = registered else { return Ok(()) };
+        if let Registered::New(its) | Registered::Known(its) = registered.value {
+            name = its;
         }
-    };
-    let attempts = open_attempts(app, settings, host.boot)?;
-    let wake = attempts.waker();
-    app.execution_changes.wake_scheduler_by(move || wake.wake());
-    let new =
-        NewHost { id: host.id, name: host.name.clone(), slots: settings.task_slots, obstacle, timeline: 0 };
+        if first.is_ok() {
+            log::info!(host = &*name, slots = new.slots; "tasks run here");
+        }
+        opened = Some(first);
+    }
     let claiming = ClaimingHost { id: host.id, name, boot: host.boot, session };
-    Scheduler::new(app, claiming, new, settings, attempts).run(stop);
+    let Some(opened) = until_open(app, settings, &claiming, opened, stop) else { return Ok(()) };
+    let wake = opened.0.waker();
+    app.execution_changes.wake_scheduler_by(move || wake.wake());
+    Scheduler::new(app, claiming, new, settings, opened).run(stop);
     Ok(())
+}
+
+/// Tries until all that an earlier server has left is seen, or the server stops. Until then nothing starts here, and the
+/// database hears why. What runs here is not known then, unless there are no directories of attempts.
+fn until_open(
+    app: &Arc<App>,
+    settings: &Settings,
+    host: &ClaimingHost,
+    mut opened: Option<Result<Opened, String>>,
+    stop: &AtomicBool,
+) -> Option<Opened> {
+    let mut told = None;
+    while !stop.load(Ordering::Acquire) {
+        let why = match opened.take().unwrap_or_else(|| open_attempts(app, settings, host.boot)) {
+            Ok(opened) => {
+                if told.is_some() {
+                    log::info!(host = &*host.name; "tasks run here again");
+                }
+                return Some(opened);
+            }
+            Err(why) => why,
+        };
+        if told.as_ref() != Some(&why) {
+            log::error!("this server starts no tasks, and tries again: {why}");
+            told = Some(why.clone());
+        }
+        let until = Instant::now() + app.database_timeout;
+        let said = seen(&app.store, host.id, host.session, Some(&why), until);
+        if said.is_ok() && !attempts::may_be_there(&settings.home) {
+            let said = store::said_on_current(&app.store, host, until);
+            said.unwrap_or_else(|error| log::debug!("cannot say that nothing runs here: {error}"));
+        }
+        if std::process::id() == 1 {
+            OwnChildren::new().reap();
+        }
+        thread::park_timeout(OPEN_AGAIN_AFTER);
+    }
+    None
 }
 
 /// Why this host starts no task, if so. The log has it, or what stays open to tasks.
@@ -116,14 +168,17 @@ fn until_done<T>(stop: &AtomicBool, attempt: impl Fn() -> Option<T>) -> Option<T
     None
 }
 
-fn open_attempts(app: &Arc<App>, settings: &Settings, boot: Uuid) -> Result<Attempts, String> {
+/// The attempts, and what of them was found.
+type Opened = (Attempts, Vec<Found>);
+
+fn open_attempts(app: &Arc<App>, settings: &Settings, boot: Uuid) -> Result<Opened, String> {
     let reads = Arc::clone(app);
     let read_package = move |package, offset| {
         let until = Instant::now() + reads.database_timeout;
         store::package_bytes(&reads.store, package, offset, until)
             .map_err(|error| io::Error::other(error.to_string()))
     };
-    Attempts::open(AttemptSettings {
+    let mut attempts = Attempts::open(AttemptSettings {
         home: settings.home.clone(),
         boot,
         sandbox: settings.sandbox,
@@ -132,5 +187,9 @@ fn open_attempts(app: &Arc<App>, settings: &Settings, boot: Uuid) -> Result<Atte
         grace: GRACE,
         read_package: Arc::new(read_package),
         program: "/proc/self/exe".into(),
-    })
+    })?;
+    let found = attempts.find().map_err(|error| {
+        format!("the attempts in the home {} cannot be listed: {error}", settings.home.display())
+    })?;
+    Ok((attempts, found))
 }

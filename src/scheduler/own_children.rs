@@ -57,6 +57,11 @@ impl OwnChildren {
         status
     }
 
+    /// Waits for those that have ended and that this process has not started.
+    pub fn reap(&self) {
+        self.each_orphan(|_, _| {});
+    }
+
     /// Does something with each child that this process has not started, while none of them is waited for elsewhere. Those
     /// that have ended are waited for first.
     pub fn each_orphan(&self, mut act: impl FnMut(Pid, Stat)) {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::attempts::{Attempts, Event};
+use super::attempts::{Attempts, Event, Found};
 use super::store::{self, State};
 use crate::app::App;
 use crate::config::Settings;
@@ -108,11 +108,11 @@ impl<'a> Scheduler<'a> {
         host: ClaimingHost,
         new: NewHost,
         settings: &'a Settings,
-        attempts: Attempts,
+        (attempts, found): (Attempts, Vec<Found>),
     ) -> Scheduler<'a> {
         let now = Instant::now();
         app.status.metrics.tasks.slots.set(settings.task_slots as i64);
-        Scheduler {
+        let mut scheduler = Scheduler {
             app,
             host,
             new,
@@ -135,12 +135,13 @@ impl<'a> Scheduler<'a> {
             is_draining: false,
             has_killed: false,
             errors: RateLimit::new(1, ERROR_LINE_EVERY),
-        }
+        };
+        scheduler.take_over(found);
+        scheduler
     }
 
     /// Runs until `stop` is set.
     pub fn run(mut self, stop: &AtomicBool) {
-        self.find();
         while !stop.load(Ordering::Acquire) {
             self.turn();
         }

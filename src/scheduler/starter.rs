@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use super::attempts::AttemptSettings;
@@ -71,6 +71,8 @@ pub struct Starter {
     pub own: Arc<OwnChildren>,
     /// Those that are not to be started any more.
     pub cancelled: Mutex<HashSet<Uuid>>,
+    /// Nothing is to be started any more. Each start holds this.
+    pub is_over: RwLock<bool>,
     pub teller: Teller,
 }
 
@@ -124,7 +126,12 @@ impl Starter {
         }
     }
 
-    fn start(&self, claimed: &Claimed, place: &Place) {
+    /// Starts that are under way are waited for: once this returns, the directories show all that there are.
+    pub fn start_nothing_more(&self) {
+        *self.is_over.write() = true;
+    }
+
+    pub fn start(&self, claimed: &Claimed, place: &Place) {
         let id = claimed.attempt;
         let told = catch_unwind(AssertUnwindSafe(|| self.try_to_start(claimed, place)));
         self.teller.tell(match told {
@@ -136,6 +143,10 @@ impl Starter {
 
     fn try_to_start(&self, claimed: &Claimed, place: &Place) -> io::Result<Told> {
         let id = claimed.attempt;
+        let is_over = self.is_over.read();
+        if *is_over {
+            return Ok(Told::NeverStarted(id));
+        }
         if self.cancelled.lock().remove(&id) {
             return Ok(Told::Cancelled(id));
         }

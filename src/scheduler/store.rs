@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::executions::store::claim::ClaimingHost;
-use crate::executions::store::timeline;
+use crate::executions::store::{may_run_tasks, timeline};
 use crate::store::{Committed, Store, StoreError};
 use crate::workflows::store::PIECE_BYTES;
 
@@ -51,7 +51,9 @@ const LOOK: &str = concat!(
     " AS timeline)
      SELECT (SELECT session <> $2 FROM host), NOT EXISTS (SELECT FROM host WHERE forgotten_at IS NULL), line.timeline,
             NOT EXISTS (SELECT FROM cloacina_hosts
-                        WHERE forgotten_at IS NULL AND slots > 0 AND cloacina_hosts.timeline <> line.timeline),
+                        WHERE cloacina_hosts.timeline <> line.timeline AND ",
+    may_run_tasks!(),
+    "),
             ARRAY(SELECT id FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL AND is_cancelled),
             EXISTS (SELECT FROM cloacina_queue WHERE due_at IS NULL),
             (SELECT EXTRACT(epoch FROM min(due_at) - clock_timestamp())::float8 FROM cloacina_queue WHERE due_at IS NOT NULL),
@@ -60,6 +62,13 @@ const LOOK: &str = concat!(
 );
 const SAID: &str = "UPDATE cloacina_hosts SET timeline = $3, seen_at = clock_timestamp()
      WHERE id = $1 AND session = $2 AND forgotten_at IS NULL";
+/// The same, whichever timeline that is.
+const SAID_ON_CURRENT: &str = concat!(
+    "UPDATE cloacina_hosts SET timeline = ",
+    timeline!(),
+    " WHERE id = $1 AND session = $2 AND forgotten_at IS NULL
+          AND NOT EXISTS (SELECT FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL)"
+);
 const WAIT_FOR_CLAIMS: &str = "SELECT FROM cloacina_hosts WHERE id = $1 FOR NO KEY UPDATE";
 const KNOWN: &str = "SELECT id, tenant, boot, log_bytes, started_at IS NOT NULL, timeline
      FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL";
@@ -118,6 +127,13 @@ pub fn said(
     until: Instant,
 ) -> Result<Committed<bool>, StoreError> {
     store.write(until, |session| Ok(session.client.execute(SAID, &[&host.id, &host.session, &timeline])? > 0))
+}
+
+/// Nothing runs here, on the timeline that the database has now; unless that takes something to run here.
+pub fn said_on_current(store: &Store, host: &ClaimingHost, until: Instant) -> Result<(), StoreError> {
+    store
+        .write(until, |session| session.client.execute(SAID_ON_CURRENT, &[&host.id, &host.session]))
+        .map(drop)
 }
 
 /// What the database takes to run on this host. Claims that may still be committed, after their sessions broke, are waited

@@ -59,6 +59,11 @@ const END_VOID: &str =
     "UPDATE cloacina_attempts SET ended_at = clock_timestamp(), error = 'it counted no more'
      WHERE id = $1 AND ended_at IS NULL";
 
+/// A host that comes back waits for this.
+const LOCK_FORGOTTEN: &str = "SELECT FROM cloacina_hosts AS host
+     JOIN cloacina_attempts AS attempt ON attempt.host = host.id AND attempt.id = $1
+     WHERE host.forgotten_at IS NOT NULL FOR SHARE OF host";
+
 /// Writes down how an attempt ended, what becomes of its task, and what may start after it. `random` is at least 0 and below 1.
 ///
 /// # Errors
@@ -70,7 +75,37 @@ pub fn record(
     random: f64,
     until: Instant,
 ) -> Result<Committed<Recorded>, StoreError> {
+    record_if(store, attempt, end, random, until, |_| Ok(true))
+}
+
+/// Writes down that an attempt was abandoned since its host was forgotten; nothing, where the host has come back meanwhile.
+///
+/// # Errors
+/// See `StoreError`.
+pub fn record_forgotten(
+    store: &Store,
+    attempt: Uuid,
+    random: f64,
+    until: Instant,
+) -> Result<Committed<Recorded>, StoreError> {
+    let end = AttemptEnd::Abandoned("its host was forgotten".to_owned());
+    record_if(store, attempt, &end, random, until, |transaction| {
+        Ok(transaction.query_opt(LOCK_FORGOTTEN, &[&attempt])?.is_some())
+    })
+}
+
+fn record_if(
+    store: &Store,
+    attempt: Uuid,
+    end: &AttemptEnd,
+    random: f64,
+    until: Instant,
+    is_so: impl Fn(&mut Transaction<'_>) -> Result<bool, postgres::Error>,
+) -> Result<Committed<Recorded>, StoreError> {
     let outcome = store.transact(until, |transaction| {
+        if !is_so(transaction)? {
+            return Ok(Ok::<_, Infallible>((None, Ends::default())));
+        }
         let Some((mut execution, task)) = lock(transaction, attempt)? else {
             transaction.execute(END_VOID, &[&attempt])?;
             return Ok(Ok::<_, Infallible>((None, Ends::default())));

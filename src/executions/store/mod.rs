@@ -7,6 +7,7 @@ pub mod claim;
 mod context;
 pub mod counts;
 pub mod create;
+pub mod earlier_timeline;
 pub mod events;
 pub mod listing;
 mod locked;
@@ -27,3 +28,12 @@ macro_rules! timeline {
     };
 }
 pub(crate) use timeline;
+
+/// Of a row of `cloacina_hosts`: it may start tasks, or runs some that it started while it had slots.
+macro_rules! may_run_tasks {
+    () => {
+        "cloacina_hosts.forgotten_at IS NULL AND (cloacina_hosts.slots > 0 OR EXISTS (
+             SELECT FROM cloacina_attempts WHERE host = cloacina_hosts.id AND ended_at IS NULL))"
+    };
+}
+pub(crate) use may_run_tasks;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -13,17 +14,14 @@ use crate::scheduler::recovery::{self, Verdict};
 
 impl Attempts {
     /// What an earlier server with this home has left. Called once, before anything is started.
-    pub fn find(&mut self) -> Vec<Found> {
+    ///
+    /// # Errors
+    /// Not all of it can be seen. Nothing was done then: what is not seen would be taken to have never started.
+    pub fn find(&mut self) -> io::Result<Vec<Found>> {
         let mut found = Vec::new();
         let mut abandoned = HashMap::new();
-        let entries = match fs::read_dir(&self.starter.directory) {
-            Ok(entries) => entries,
-            Err(error) => {
-                log::error!(path:% = self.starter.directory.display(), error:%; "attempts cannot be listed");
-                return found;
-            }
-        };
-        for entry in entries.flatten() {
+        let entries: Vec<_> = fs::read_dir(&self.starter.directory)?.collect::<io::Result<_>>()?;
+        for entry in entries {
             let name = entry.file_name();
             match Name::of(&name.to_string_lossy(), self.starter.settings.boot) {
                 Name::Attempt(id) => match self.judge(id) {
@@ -57,7 +55,7 @@ impl Attempts {
         }
         let over = cleanup::end_leftovers(abandoned, &self.starter.own, self.starter.settings.task_uid());
         found.extend(over.into_iter().map(|(id, why)| Found::Over(Event::Abandoned(id, why))));
-        found
+        Ok(found)
     }
 
     /// One of an earlier server.

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustix::process::{Signal, pidfd_send_signal};
 use uuid::Uuid;
 
@@ -106,9 +106,12 @@ enum State {
     Ending,
 }
 
-/// Whether this home has directories of attempts.
-pub fn are_there(home: &Path) -> bool {
-    fs::read_dir(home.join(DIRECTORY)).is_ok_and(|mut entries| entries.next().is_some())
+/// Whether this home has directories of attempts, or may have some.
+pub fn may_be_there(home: &Path) -> bool {
+    match fs::read_dir(home.join(DIRECTORY)) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// In the home.
@@ -142,8 +145,8 @@ impl Attempts {
         let own = Arc::new(OwnChildren::new());
         let cleanup = Cleanup::start(Arc::clone(&own), settings.task_uid(), teller.clone())
             .map_err(|error| cannot("start a thread", &error))?;
-        let cancelled = Mutex::default();
-        let starter = Arc::new(Starter { settings, directory, packages, own, cancelled, teller });
+        let (cancelled, is_over) = (Mutex::default(), RwLock::default());
+        let starter = Arc::new(Starter { settings, directory, packages, own, cancelled, is_over, teller });
         let to_start = starter::run(&starter).map_err(|error| format!("cannot start a thread: {error}"))?;
         let (attempts, locks) = (HashMap::new(), HashMap::new());
         Ok(Attempts { starter, to_start, cleanup, told, woken, attempts, locks })
@@ -269,6 +272,13 @@ impl Attempts {
             log::warn!(attempt:% = id, why = why.as_str(); "an attempt has no outcome");
         }
         verdict
+    }
+}
+
+/// Threads that start attempts may live on for a while, as after a panic of the one that has this.
+impl Drop for Attempts {
+    fn drop(&mut self) {
+        self.starter.start_nothing_more();
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::{Running, Scheduler, random};
-use crate::executions::store::attempt_end::{AttemptEnd, record};
+use crate::executions::store::attempt_end::{AttemptEnd, record_forgotten};
 use crate::hosts;
 use crate::hosts::RunningAttempt;
 use crate::scheduler::attempts::{Event, Found};
+use crate::scheduler::disk;
 use crate::scheduler::store::{self, Known};
-use crate::scheduler::{disk, forgotten};
 use crate::store::StoreError;
 
 /// Attempts of forgotten hosts that are ended at once.
@@ -20,8 +20,8 @@ const MOST_OF_FORGOTTEN: usize = 100;
 
 impl Scheduler<'_> {
     /// Takes over what an earlier server of this host has left.
-    pub(super) fn find(&mut self) {
-        for found in self.attempts.find() {
+    pub(super) fn take_over(&mut self, found: Vec<Found>) {
+        for found in found {
             match found {
                 Found::Running(attempt) => {
                     let running = Running { started: Some(Instant::now()), ..Running::new(None) };
@@ -144,7 +144,7 @@ impl Scheduler<'_> {
     pub(super) fn end_what_forgotten_hosts_ran(&mut self) -> Result<(), StoreError> {
         let left = hosts::store::left_of_forgotten(&self.app.store, MOST_OF_FORGOTTEN, self.until())?;
         for RunningAttempt { attempt, .. } in left {
-            record(&self.app.store, attempt, &forgotten::end(), random(), self.until())?;
+            record_forgotten(&self.app.store, attempt, random(), self.until())?;
         }
         Ok(())
     }

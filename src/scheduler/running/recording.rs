@@ -28,7 +28,8 @@ impl Scheduler<'_> {
             match self.record_end(attempt, &end) {
                 Ok(recorded) => {
                     self.running.remove(&attempt);
-                    match recorded.is_confirmed {
+                    // A void one wrote nothing that a standby could confirm; it may have been written before.
+                    match recorded.is_confirmed && recorded.value != Recorded::Void {
                         true => self.attempts.remove(attempt),
                         false => drop(self.unconfirmed.insert(attempt, end)),
                     }

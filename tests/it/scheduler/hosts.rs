@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use super::{Lab, WAITS, find, start};
+use super::{Lab, WAITS, find, runs, start};
 use crate::support::directory::Directory;
+use crate::support::postgres::Database;
 use crate::support::program::{Process, cloacinactl, send_signal};
 use crate::support::wait_for;
 
@@ -75,4 +76,60 @@ fn one_home_has_one_server_that_runs_tasks() {
     second.stderr_with("another server");
     assert_eq!(hosts(&lab).len(), 1);
     assert_eq!(second.get("/ready", None).status, 200);
+}
+
+/// Kills the server, and starts another one in its place that starts no tasks, once this is done.
+fn restart_without_slots(lab: &mut Lab, between: impl Fn(&Lab)) {
+    send_signal("KILL", &lab.site.server.pid().to_string());
+    wait_for("the server to be gone", || (!lab.site.server.is_running()).then_some(()));
+    between(lab);
+    lab.site.server = start(&lab.site.database, &lab.home, 0);
+}
+
+#[test]
+fn a_forgotten_host_that_starts_without_slots_ends_what_it_ran() {
+    let mut lab = Lab::start(2);
+    lab.upload("long", "", &[("only", WAITS, "")]);
+    let id = lab.execute("long", "");
+    let task = lab.written("ledger").split_whitespace().last().unwrap().to_owned();
+    restart_without_slots(&mut lab, |lab| forget(lab, &hosts(lab).remove(0)));
+    wait_for("the task to be ended", || (!runs(&task)).then_some(()));
+    assert_eq!(lab.ended(&id)["error"], "task `only` failed: its host was forgotten");
+    let body = lab.post("workflows/long/execute", "").expect_status(503).body;
+    assert!(String::from_utf8(body).unwrap().contains("no server runs tasks"));
+}
+
+#[test]
+fn what_was_claimed_and_left_no_directory_ends_on_a_server_without_slots() {
+    let mut lab = Lab::start(2);
+    lab.upload("long", "", &[("only", WAITS, "")]);
+    let id = lab.execute("long", "");
+    let started = "SELECT count(*) FROM cloacina_attempts WHERE started_at IS NOT NULL";
+    wait_for("its start to be written", || (lab.site.database.value::<i64>(started) == 1).then_some(()));
+    restart_without_slots(&mut lab, |lab| {
+        lab.allow("go");
+        wait_for("the task to end", || (lab.written("ledger").lines().count() == 2).then_some(()));
+        fs::remove_dir_all(lab.home.join("attempts")).unwrap();
+    });
+    assert_eq!(lab.ended(&id)["error"], "task `only` failed: what became of it was lost");
+}
+
+#[test]
+fn a_host_whose_attempts_cannot_be_seen_says_why_and_tries_again() {
+    let (database, home) = (Database::new(), Directory::new());
+    // Which is no directory.
+    fs::write(home.join("attempts"), "").unwrap();
+    let server = start(&database, &home, 2);
+    let lab = Lab::of(database, server, home);
+    lab.upload("one", "", &[("only", "true", "")]);
+    let refused = wait_for("the host to say why", || {
+        let response = lab.post("workflows/one/execute", "");
+        assert_eq!(response.status, 503);
+        Some(String::from_utf8(response.body).unwrap()).filter(|body| body.contains("attempts"))
+    });
+    assert!(refused.contains("cannot make a directory"), "{refused}");
+    // What it runs is not known.
+    assert_eq!(lab.site.database.value::<i64>("SELECT timeline FROM cloacina_hosts"), 0);
+    fs::remove_file(lab.home.join("attempts")).unwrap();
+    assert_eq!(lab.run("one", "")["status"], "Completed");
 }

@@ -156,18 +156,37 @@ fn a_task_whose_end_the_database_has_lost_does_not_run_again_by_itself() {
     wait_for("its start to be written", || (lab.site.database.value::<i64>(started) == 1).then_some(()));
     lab.allow("go");
     assert_eq!(lab.ended(&id)["status"], "Completed");
-    send_signal("KILL", &lab.site.server.pid().to_string());
-    wait_for("the server to be gone", || (!lab.site.server.is_running()).then_some(()));
-    // As an earlier state of the database has it.
-    lab.site.database.execute(
-        "UPDATE cloacina_attempts SET ended_at = NULL;
-         UPDATE cloacina_tasks SET status = 'Running', completed_at = NULL;
-         UPDATE cloacina_executions SET status = 'Running', completed_at = NULL, last_event = last_event - 2;
-         DELETE FROM cloacina_events USING cloacina_executions WHERE cloacina_executions.id = execution AND number > last_event",
-    );
-    lab.site.server = super::start(&lab.site.database, &lab.home, 2);
+    lose_the_end(&mut lab, "ended_at = NULL", 2);
     let ended = lab.ended(&id);
     assert_eq!(ended["error"], "task `only` failed: what became of it was lost", "{ended:#}");
     assert_eq!(lab.written("ledger").lines().count(), 2);
     lab.events(&id);
+}
+
+#[test]
+fn nor_does_a_short_one_whose_start_is_lost_too_by_a_failover() {
+    let mut lab = Lab::start(2);
+    lab.upload("short", "", &[("only", "echo ran >>$shared/ledger", "")]);
+    let id = lab.execute("short", "");
+    assert_eq!(lab.ended(&id)["status"], "Completed");
+    lab.site.database.execute("UPDATE cloacina_hosts SET timeline = timeline - 1");
+    lose_the_end(&mut lab, "ended_at = NULL, started_at = NULL", 3);
+    let ended = lab.ended(&id);
+    assert_eq!(ended["error"], "task `only` failed: what became of it was lost", "{ended:#}");
+    assert_eq!(lab.written("ledger"), "ran\n");
+    lab.events(&id);
+}
+
+/// Kills the server, takes the end of the only attempt out of the database, and starts a server again.
+fn lose_the_end(lab: &mut Lab, attempt: &str, events: u32) {
+    send_signal("KILL", &lab.site.server.pid().to_string());
+    wait_for("the server to be gone", || (!lab.site.server.is_running()).then_some(()));
+    // As an earlier state of the database has it.
+    lab.site.database.execute(&format!(
+        "UPDATE cloacina_attempts SET {attempt};
+         UPDATE cloacina_tasks SET status = 'Running', completed_at = NULL;
+         UPDATE cloacina_executions SET status = 'Running', completed_at = NULL, last_event = last_event - {events};
+         DELETE FROM cloacina_events USING cloacina_executions WHERE cloacina_executions.id = execution AND number > last_event",
+    ));
+    lab.site.server = super::start(&lab.site.database, &lab.home, 2);
 }

@@ -1,6 +1,7 @@
 //! A server that is told to stop: its tasks go on without it, or end with it.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -143,31 +144,21 @@ fn what_a_stop_ends_while_the_database_is_away_is_written_down_later() {
 }
 
 /// A server that is the first process of a container.
-fn first_process(database: &Database, home: &Directory) -> Server {
+fn first_process(database: &Database, home: &Directory, slots: &str) -> Server {
     Start::on(database)
         .home(home)
-        .arguments(["--task-slots", "4", "--sandbox", "partial", "--task-user", "nobody"])
+        .arguments(["--task-slots", slots, "--sandbox", "partial", "--task-user", "nobody"])
         .after("exec unshare --pid --fork --kill-child --mount-proc \"$@\"")
         .serving()
 }
 
-#[test]
-fn the_first_process_of_a_container_ends_its_tasks_and_reaps_strangers() {
-    if done_as_root("scheduler::stop::the_first_process_of_a_container_ends_its_tasks_and_reaps_strangers") {
-        return;
-    }
-    let (database, home) = (Database::new(), Directory::new());
-    let server = first_process(&database, &home);
-    let mut lab = Lab::of(database, server, home);
-    lab.upload("one", "", &[("only", ENDS, "restart_safe = true")]);
-    let id = lab.execute("one", "");
-    lab.written("ledger");
-    let first = children(lab.site.server.pid())[0];
-    // What a person starts there, and leaves behind: it becomes a child of the first process.
-    let script = "setsid sh -c 'while [ ! -e \"$0/over\" ]; do sleep 0.02; done' \"$0\" & echo done";
-    let shared = lab.shared.path().to_str().unwrap();
+/// Has a person start something in the container, and leave it behind: it becomes a child of the first process, which is to
+/// wait for it. `over` is a file that has it end.
+fn expect_strangers_reaped(first: u32, over: &Path) {
+    let script = "setsid sh -c 'while [ ! -e \"$0\" ]; do sleep 0.02; done' \"$0\" & echo done";
     let entered = std::process::Command::new("nsenter")
-        .args(["--target", &first.to_string(), "--pid", "--mount", "sh", "-c", script, shared])
+        .args(["--target", &first.to_string(), "--pid", "--mount", "sh", "-c", script])
+        .arg(over)
         .stderr(std::process::Stdio::null())
         .status()
         .unwrap();
@@ -180,15 +171,40 @@ fn the_first_process_of_a_container_ends_its_tasks_and_reaps_strangers() {
         children(first).into_iter().filter(is_stranger).collect()
     };
     let stranger = wait_for("it to have a new parent", || strangers().first().copied());
-    lab.allow("over");
+    fs::write(over, "").unwrap();
     wait_for("it to be waited for", || (!fs::exists(format!("/proc/{stranger}")).unwrap()).then_some(()));
+}
+
+#[test]
+fn the_first_process_of_a_container_reaps_strangers_without_slots_too() {
+    if done_as_root("scheduler::stop::the_first_process_of_a_container_reaps_strangers_without_slots_too") {
+        return;
+    }
+    let (database, home) = (Database::new(), Directory::new());
+    let server = first_process(&database, &home, "0");
+    expect_strangers_reaped(children(server.pid())[0], &home.join("over"));
+}
+
+#[test]
+fn the_first_process_of_a_container_ends_its_tasks_and_reaps_strangers() {
+    if done_as_root("scheduler::stop::the_first_process_of_a_container_ends_its_tasks_and_reaps_strangers") {
+        return;
+    }
+    let (database, home) = (Database::new(), Directory::new());
+    let server = first_process(&database, &home, "4");
+    let mut lab = Lab::of(database, server, home);
+    lab.upload("one", "", &[("only", ENDS, "restart_safe = true")]);
+    let id = lab.execute("one", "");
+    lab.written("ledger");
+    let first = children(lab.site.server.pid())[0];
+    expect_strangers_reaped(first, &lab.shared.join("over"));
     assert_eq!(lab.execution(&id)["status"], "Running");
 
     send_signal("TERM", &first.to_string());
     wait_for("the server to end", || (!lab.site.server.is_running()).then_some(()));
     assert_eq!(lab.written("told"), "told only\n");
     assert_eq!(left_running(&lab), 0);
-    lab.site.server = first_process(&lab.site.database, &lab.home);
+    lab.site.server = first_process(&lab.site.database, &lab.home, "4");
     wait_for("it to run again", || lab.written("ledger").contains("begin only 2").then_some(()));
     lab.allow("go");
     let ended = lab.ended(&id);

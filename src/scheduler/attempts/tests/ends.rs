@@ -7,7 +7,7 @@ use crate::engine::attempt::{LOCK_NAME, NEVER, OUTCOME_NAME};
 fn one_is_started_ends_and_is_removed() {
     let home = Home::new();
     let mut attempts = home.open("end '{\"exited\":3}'");
-    assert!(attempts.find().is_empty());
+    assert!(attempts.find().unwrap().is_empty());
     let claimed = home.claimed();
     let id = claimed.attempt;
     attempts.start(claimed);

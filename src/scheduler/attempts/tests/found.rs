@@ -42,7 +42,7 @@ fn what_an_earlier_server_left_is_found() {
     fs::create_dir(attempts.join("lost+found")).unwrap();
     let mut later = home.open_in("", boot);
     let mut found = BTreeMap::new();
-    for one in later.find() {
+    for one in later.find().unwrap() {
         let (id, told) = match one {
             Found::Running(id) => (id, "running"),
             Found::Over(Event::Ended(id, Outcome { format: FORMAT, end: End::Cancelled, .. })) => {
@@ -75,7 +75,30 @@ fn what_an_earlier_server_left_is_found() {
     expect_end(&end_of(&mut later), running, &End::Cancelled);
     // After a restart of the system all of them are over.
     let mut after = home.open_in("", Uuid::from_u128(3));
-    let found = after.find();
+    let found = after.find().unwrap();
     let is_over = |found: &Found| !matches!(found, Found::Running(_));
     assert!(found.len() >= 4 && found.iter().all(is_over), "{found:?}");
+}
+
+#[test]
+fn what_cannot_be_listed_is_not_taken_for_nothing() {
+    let home = Home::new();
+    let mut attempts = home.open("");
+    fs::remove_dir(home.0.join("attempts")).unwrap();
+    fs::write(home.0.join("attempts"), "").unwrap();
+    assert!(may_be_there(&home.0));
+    attempts.find().unwrap_err();
+    fs::remove_file(home.0.join("attempts")).unwrap();
+    assert!(!may_be_there(&home.0));
+}
+
+#[test]
+fn a_thread_that_outlives_its_attempts_starts_nothing() {
+    let home = Home::new();
+    let attempts = home.open("exit 0");
+    let (starter, claimed) = (Arc::clone(&attempts.starter), home.claimed());
+    let place = starter.packages.hold(claimed.tenant, &claimed.package_sha256).unwrap();
+    drop(attempts);
+    starter.start(&claimed, &place);
+    assert_eq!(fs::read_dir(home.0.join("attempts")).unwrap().count(), 0);
 }
