@@ -8,7 +8,7 @@ use postgres::Row;
 use postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::context;
+use super::context::{self, NoContext};
 use super::locked::{LockedExecution, LockedRow};
 use super::save::Ends;
 use super::timeline;
@@ -258,12 +258,18 @@ fn claim_task(
     of_tenant: &OfTenant,
 ) -> Result<Option<Claimed>, postgres::Error> {
     let (id, manifest) = (execution.row.id, Arc::clone(&execution.manifest));
-    let context = context::of_attempt(transaction, id, &manifest.graph, &execution.tasks, task)?;
-    let Some(context) = context else {
-        let why =
-            format!("its context, with the outputs upstream, has more than {} bytes", context::MOST_BYTES);
-        execution.fail_unclaimed(task, why);
-        return Ok(None);
+    let of = context::Of { execution: id, graph: &manifest.graph, tasks: &execution.tasks };
+    let context = match execution.contexts.of_attempt(transaction, of, task) {
+        Ok(context) => context,
+        Err(NoContext::TooLarge(why)) => {
+            execution.fail_unclaimed(task, why);
+            return Ok(None);
+        }
+        Err(NoContext::Later) => {
+            execution.stays_ready(task);
+            return Ok(None);
+        }
+        Err(NoContext::Database(error)) => return Err(error),
     };
     let attempt = Uuid::new_v4();
     let Some(number) = execution.claim(task, attempt, &host.name) else { return Ok(None) };
@@ -303,6 +309,13 @@ fn insert(
 }
 
 impl LockedExecution {
+    /// A task that was taken out of the queue goes back there.
+    fn stays_ready(&mut self, task: usize) {
+        if self.ready.iter().all(|(ready, _)| *ready != task) {
+            self.ready.push((task, None));
+        }
+    }
+
     /// A task that is ready has failed without an attempt.
     fn fail_unclaimed(&mut self, task: usize, why: String) {
         if self.progress.started(task).is_err() {

@@ -9,7 +9,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::context;
+use super::context::{self, Contexts, NoContext};
 use super::save::NewEvent;
 use crate::engine::graph::{AttemptOutcome, Decision, ExecutionOutcome, Progress, SkipReason};
 use crate::engine::graph::{TaskOutcome, TaskState};
@@ -36,6 +36,7 @@ pub struct LockedExecution {
     pub manifest: Arc<Manifest>,
     pub(super) progress: Progress,
     pub(super) tasks: Vec<Task>,
+    pub(super) contexts: Contexts,
     /// Tasks whose rows differ from what they were.
     pub(super) changed: BTreeSet<usize>,
     /// Tasks that were made ready and not claimed since, and how long they have to wait.
@@ -153,6 +154,7 @@ impl LockedExecution {
             manifest,
             progress,
             tasks,
+            contexts: Contexts::default(),
             changed: BTreeSet::new(),
             ready: Vec::new(),
             events: Vec::new(),
@@ -213,9 +215,20 @@ impl LockedExecution {
     pub fn decide(&mut self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
         let (id, manifest) = (self.row.id, Arc::clone(&self.manifest));
         loop {
-            let tasks = &self.tasks;
-            let context_of = |task| context::of_decision(transaction, id, &manifest.graph, tasks, task);
-            let Some((task, decision)) = self.progress.decide_next(context_of)? else { break };
+            let (contexts, tasks) = (&mut self.contexts, &self.tasks);
+            let of = context::Of { execution: id, graph: &manifest.graph, tasks };
+            let (task, decision) =
+                match self.progress.decide_next(|task| contexts.of_decision(transaction, of, task)) {
+                    Ok(Some(decided)) => decided,
+                    Ok(None) => break,
+                    Err(NoContext::Database(error)) => return Err(error),
+                    Err(NoContext::TooLarge(why)) => {
+                        self.next_failed(why);
+                        continue;
+                    }
+                    // Only attempts are put off.
+                    Err(NoContext::Later) => break,
+                };
             self.changed.insert(task);
             match decision {
                 Decision::Ready => {
@@ -235,6 +248,14 @@ impl LockedExecution {
         }
         self.end();
         Ok(())
+    }
+
+    fn next_failed(&mut self, why: String) {
+        let Some(task) = self.progress.next_failed() else { return };
+        self.changed.insert(task);
+        let data = json!({ "task": self.id_of(task), "error": why });
+        self.event("task_failed", data);
+        self.tasks[task].error = Some(why);
     }
 
     /// Writes down how it has ended, if it has.
