@@ -26,8 +26,8 @@ pub enum AttemptEnd {
     Ended(Outcome),
     /// It is gone without an outcome: why.
     Abandoned(String),
-    /// Nothing of it has ever run.
-    NeverStarted,
+    /// Nothing of it has ever run. Its task is ready again after this.
+    NeverStarted(Duration),
 }
 
 /// What came of it.
@@ -82,8 +82,8 @@ pub fn record(
                 execution.abandoned(task, reason, random);
                 is_written
             }
-            AttemptEnd::NeverStarted => {
-                execution.never_started(task);
+            AttemptEnd::NeverStarted(wait) => {
+                execution.never_started(task, *wait);
                 transaction.execute(FORGET_ATTEMPT, &[&attempt])? > 0
             }
         };
@@ -243,12 +243,16 @@ impl LockedExecution {
     }
 
     /// It is as if it had never been claimed.
-    fn never_started(&mut self, task: usize) {
+    fn never_started(&mut self, task: usize, wait: Duration) {
         let row = &mut self.tasks[task];
         row.attempts -= 1;
         row.attempt = None;
-        let data = json!({ "task": self.id_of(task) });
+        let wait = Some(wait).filter(|wait| !wait.is_zero());
+        let mut data = json!({ "task": self.id_of(task) });
+        if let Some(wait) = wait {
+            data["delay_ms"] = json!(wait.as_millis() as u64);
+        }
         self.event("task_marked_ready", data);
-        self.task_runs_again(task, None);
+        self.task_runs_again(task, wait);
     }
 }
