@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::locked::{LockedExecution, LockedRow};
 use super::save::Ends;
+use super::unread;
 use crate::engine::attempt::{End, Outcome};
 use crate::engine::graph::{AttemptOutcome, TaskState};
 use crate::executions::ExecutionStatus;
@@ -71,9 +72,17 @@ pub fn record(
     until: Instant,
 ) -> Result<Committed<Recorded>, StoreError> {
     let outcome = store.transact(until, |transaction| {
-        let Some((mut execution, task)) = lock(transaction, attempt)? else {
-            transaction.execute(END_VOID, &[&attempt])?;
-            return Ok(Ok::<_, Infallible>((None, Ends::default())));
+        let (mut execution, task) = match lock(transaction, attempt)? {
+            Locked::Running(execution, task) => (*execution, task),
+            Locked::Unread(row) if !row.status.has_ended() => {
+                transaction.execute(END_VOID, &[&attempt])?;
+                let (status, ends) = unread::end(transaction, &row, row.is_cancelled)?;
+                return Ok(Ok::<_, Infallible>((Some(status), ends)));
+            }
+            Locked::Unread(_) | Locked::Void => {
+                transaction.execute(END_VOID, &[&attempt])?;
+                return Ok(Ok((None, Ends::default())));
+            }
         };
         let is_written = match end {
             AttemptEnd::Ended(outcome) => ended(transaction, &mut execution, task, attempt, outcome, random)?,
@@ -105,7 +114,7 @@ pub fn record(
 /// See `StoreError`.
 pub fn record_start(store: &Store, attempt: Uuid, ago: Duration, until: Instant) -> Result<(), StoreError> {
     let outcome = store.transact(until, |transaction| {
-        let Some((mut execution, task)) = lock(transaction, attempt)? else { return Ok(Err(())) };
+        let Locked::Running(mut execution, task) = lock(transaction, attempt)? else { return Ok(Err(())) };
         if transaction.execute(START_ATTEMPT, &[&attempt, &ago.as_secs_f64()])? == 0 {
             return Ok(Err(()));
         }
@@ -118,18 +127,28 @@ pub fn record_start(store: &Store, attempt: Uuid, ago: Duration, until: Instant)
     Ok(())
 }
 
-/// The execution and the task whose attempt this is now.
-fn lock(
-    transaction: &mut Transaction<'_>,
-    attempt: Uuid,
-) -> Result<Option<(LockedExecution, usize)>, postgres::Error> {
-    let Some(row) = transaction.query_opt(LOCK, &[&attempt])? else { return Ok(None) };
+/// What an attempt is of.
+enum Locked {
+    /// The task whose attempt this is now.
+    Running(Box<LockedExecution>, usize),
+    /// An execution whose manifest is not read any more.
+    Unread(LockedRow),
+    /// Its task has another one, or has ended.
+    Void,
+}
+
+/// Locks the execution that an attempt is of.
+fn lock(transaction: &mut Transaction<'_>, attempt: Uuid) -> Result<Locked, postgres::Error> {
+    let Some(row) = transaction.query_opt(LOCK, &[&attempt])? else { return Ok(Locked::Void) };
     let (id, task) = (row.try_get(7)?, row.try_get::<_, i32>(8)? as usize);
-    let Some(execution) = LockedRow::of(id, &row)?.load(transaction)? else { return Ok(None) };
+    let execution = match LockedRow::of(id, &row)?.load(transaction)? {
+        Ok(execution) => execution,
+        Err(row) => return Ok(Locked::Unread(row)),
+    };
     let is_current = task < execution.manifest.tasks.len()
         && execution.task(task).attempt == Some(attempt)
         && execution.state(task) == TaskState::Running;
-    Ok(is_current.then_some((execution, task)))
+    Ok(if is_current { Locked::Running(Box::new(execution), task) } else { Locked::Void })
 }
 
 /// Whether the command had been written down as started comes back; nothing, if the attempt had ended.

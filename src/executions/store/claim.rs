@@ -12,6 +12,7 @@ use super::context::{self, NoContext};
 use super::locked::{LockedExecution, LockedRow};
 use super::save::Ends;
 use super::timeline;
+use super::unread;
 use crate::engine::graph::{AttemptOutcome, Context, TaskState};
 use crate::executions::ExecutionStatus;
 use crate::store::{Committed, Store, StoreError, Transaction};
@@ -153,7 +154,14 @@ fn claim_locked(
         let Some(waited) = may_start(transaction, &row)? else { return nothing };
         start_waited = waited;
     }
-    let Some(mut execution) = row.load(transaction)? else { return nothing };
+    let mut execution = match row.load(transaction)? {
+        Ok(execution) => execution,
+        // Else it would stand before all others of its workflow for ever.
+        Err(row) => {
+            let (_, ends) = unread::end(transaction, &row, false)?;
+            return Ok(Ok((Vec::new(), ends)));
+        }
+    };
     let tasks = match execution.row.status {
         ExecutionStatus::Pending => {
             execution.start(transaction)?;

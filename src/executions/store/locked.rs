@@ -98,10 +98,19 @@ impl LockedRow {
         })
     }
 
-    /// Reads its tasks. `None`: its version was deleted, or its manifest is not read any more, which the log says.
-    pub fn load(self, transaction: &mut Transaction<'_>) -> Result<Option<LockedExecution>, postgres::Error> {
+    /// Of the last event that is written.
+    pub fn last_event(&self) -> i32 {
+        self.last_event
+    }
+
+    /// Reads its tasks. The row comes back where its version was deleted, or its manifest is not read any more, which the log
+    /// says.
+    pub fn load(
+        self,
+        transaction: &mut Transaction<'_>,
+    ) -> Result<Result<LockedExecution, LockedRow>, postgres::Error> {
         let Some(manifest) = manifest(transaction, self.tenant, &self.workflow, &self.version)? else {
-            return Ok(None);
+            return Ok(Err(self));
         };
         let (mut states, mut tasks) = (Vec::new(), Vec::new());
         for row in transaction.query(TASKS, &[&self.id])? {
@@ -117,11 +126,11 @@ impl LockedRow {
             });
         }
         if tasks.len() != manifest.tasks.len() {
-            log::error!(execution:% = self.id; "an execution has other tasks than its manifest, and is left alone");
-            return Ok(None);
+            log::error!(execution:% = self.id; "an execution has other tasks than its manifest");
+            return Ok(Err(self));
         }
         let progress = Progress::restore(Arc::clone(&manifest.graph), |task| states[task], self.is_cancelled);
-        Ok(Some(LockedExecution::new(self, manifest, progress, tasks)))
+        Ok(Ok(LockedExecution::new(self, manifest, progress, tasks)))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod retry;
 mod save;
 pub mod show;
 pub mod tenant_counts;
+mod unread;
 pub mod waiting;
 
 /// The timeline of the database, which a failover changes.
