@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::context::{self, NoContext};
 use super::locked::{LockedExecution, LockedRow};
+use super::of_tenant::OfTenant;
 use super::save::Ends;
 use super::timeline;
 use super::unread;
@@ -100,9 +101,6 @@ const WORKFLOW_IN_TURN: &str =
     "SELECT FROM cloacina_workflows WHERE tenant = $1 AND name = $2 FOR NO KEY UPDATE";
 const RUNNING_OF_WORKFLOW: &str = "SELECT count(*) FROM (
          SELECT FROM cloacina_executions WHERE tenant = $1 AND workflow = $2 AND status = 'Running' LIMIT $3) AS running";
-const TENANT_IN_TURN: &str = "SELECT FROM cloacina_tenants WHERE id = $1 FOR NO KEY UPDATE";
-const RUNNING_OF_TENANT: &str =
-    "SELECT count(*) FROM cloacina_attempts WHERE tenant = $1 AND ended_at IS NULL";
 const TAKE: &str = "DELETE FROM cloacina_queue WHERE execution = $1 AND task = ANY($2) AND due_at IS NULL
      RETURNING task, EXTRACT(epoch FROM clock_timestamp() - ready_at)::float8";
 const INSERT: &str = "INSERT INTO cloacina_attempts (id, tenant, execution, task, number, host, boot)
@@ -214,47 +212,6 @@ fn take(
     }
     taken.sort_unstable();
     Ok(taken)
-}
-
-/// What a tenant's tasks get of a package, and how many of them may start.
-struct OfTenant {
-    package: Uuid,
-    package_sha256: String,
-    name: String,
-    free: Option<usize>,
-    scratch_limit_bytes: Option<u64>,
-    readable: Vec<PathBuf>,
-    writable: Vec<PathBuf>,
-}
-
-impl OfTenant {
-    /// From a row of `LOCK`.
-    fn read(transaction: &mut Transaction<'_>, row: &Row) -> Result<OfTenant, postgres::Error> {
-        let free = match row.try_get::<_, Option<i64>>(8)? {
-            None => None,
-            Some(most) => {
-                let tenant: Uuid = row.try_get(0)?;
-                transaction.query_opt(TENANT_IN_TURN, &[&tenant])?;
-                let running: i64 = transaction.query_one(RUNNING_OF_TENANT, &[&tenant])?.try_get(0)?;
-                Some(usize::try_from(most - running).unwrap_or(0))
-            }
-        };
-        let scratch: Option<i64> = row.try_get(9)?;
-        let paths: serde_json::Value = serde_json::from_str(row.try_get(10)?).unwrap_or_default();
-        let of_access = |wanted: &str| {
-            let paths = paths.as_object().into_iter().flatten();
-            paths.filter(|(_, access)| *access == wanted).map(|(path, _)| PathBuf::from(path)).collect()
-        };
-        Ok(OfTenant {
-            package: row.try_get(11)?,
-            package_sha256: row.try_get(12)?,
-            name: row.try_get(7)?,
-            free,
-            scratch_limit_bytes: scratch.map(i64::unsigned_abs),
-            readable: of_access("r"),
-            writable: of_access("rw"),
-        })
-    }
 }
 
 /// Claims one task, or writes down why it cannot run: then there is nothing to start.

@@ -9,9 +9,9 @@ use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::context::{self, Contexts, NoContext};
+use super::context::Contexts;
 use super::save::NewEvent;
-use crate::engine::graph::{AttemptOutcome, Decision, ExecutionOutcome, Progress, SkipReason};
+use crate::engine::graph::{AttemptOutcome, Progress};
 use crate::engine::graph::{TaskOutcome, TaskState};
 use crate::executions::{ExecutionStatus, TaskStatus};
 use crate::store::Transaction;
@@ -203,11 +203,11 @@ impl LockedExecution {
         self.events.push(NewEvent { event_type, data: Some(data), ago });
     }
 
-    fn bare_event(&mut self, event_type: &'static str, data: Option<serde_json::Value>) {
+    pub(super) fn bare_event(&mut self, event_type: &'static str, data: Option<serde_json::Value>) {
         self.events.push(NewEvent { event_type, data, ago: Duration::ZERO });
     }
 
-    fn task_event(&mut self, event_type: &'static str, task: usize) {
+    pub(super) fn task_event(&mut self, event_type: &'static str, task: usize) {
         let data = json!({ "task": self.id_of(task) });
         self.event(event_type, data);
     }
@@ -218,83 +218,6 @@ impl LockedExecution {
         self.leaves_queue = true;
         self.bare_event("pipeline_started", None);
         self.decide(transaction)
-    }
-
-    /// Decides on every task whose dependencies have ended, and whether all of it has ended.
-    pub fn decide(&mut self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
-        let (id, manifest) = (self.row.id, Arc::clone(&self.manifest));
-        loop {
-            let (contexts, tasks) = (&mut self.contexts, &self.tasks);
-            let of = context::Of { execution: id, graph: &manifest.graph, tasks };
-            let (task, decision) =
-                match self.progress.decide_next(|task| contexts.of_decision(transaction, of, task)) {
-                    Ok(Some(decided)) => decided,
-                    Ok(None) => break,
-                    Err(NoContext::Database(error)) => return Err(error),
-                    Err(NoContext::TooLarge(why)) => {
-                        self.next_failed(why);
-                        continue;
-                    }
-                    // Only attempts are put off.
-                    Err(NoContext::Later) => break,
-                };
-            self.changed.insert(task);
-            match decision {
-                Decision::Ready => {
-                    self.ready.push((task, None));
-                    self.task_event("task_marked_ready", task);
-                }
-                Decision::Skipped(reason) => {
-                    let reason = match reason {
-                        SkipReason::Condition => "its run_if does not hold".to_owned(),
-                        SkipReason::Dependency(on) => format!("`{}` did not succeed", self.id_of(on)),
-                    };
-                    let data = json!({ "task": self.id_of(task), "reason": reason });
-                    self.event("task_skipped", data);
-                    self.tasks[task].error = None;
-                }
-            }
-        }
-        self.end();
-        Ok(())
-    }
-
-    fn next_failed(&mut self, why: String) {
-        let Some(task) = self.progress.next_failed() else { return };
-        self.changed.insert(task);
-        let data = json!({ "task": self.id_of(task), "error": why });
-        self.event("task_failed", data);
-        self.tasks[task].error = Some(why);
-    }
-
-    /// Writes down how it has ended, if it has.
-    fn end(&mut self) {
-        if self.row.status.has_ended() {
-            return;
-        }
-        let Some(outcome) = self.progress.outcome() else { return };
-        let (status, event_type, data) = match outcome {
-            ExecutionOutcome::Completed => (ExecutionStatus::Completed, "pipeline_completed", None),
-            ExecutionOutcome::Cancelled => (ExecutionStatus::Cancelled, "pipeline_cancelled", None),
-            ExecutionOutcome::Failed { tasks } => {
-                let error = self.failure(&tasks);
-                self.error = Some(error.clone());
-                (ExecutionStatus::Failed, "pipeline_failed", Some(json!({ "error": error })))
-            }
-        };
-        self.row.status = status;
-        self.bare_event(event_type, data);
-    }
-
-    fn failure(&self, tasks: &[usize]) -> String {
-        let ids: Vec<_> = tasks.iter().map(|task| format!("`{}`", self.id_of(*task))).collect();
-        match tasks {
-            [task] => match &self.tasks[*task].error {
-                Some(error) => format!("task {} failed: {error}", ids[0]),
-                None => format!("task {} failed", ids[0]),
-            },
-            _ => format!("tasks {} failed", ids.join(", ")),
-        }
     }
 
     /// An attempt of a task that is ready is to run. Says its number.

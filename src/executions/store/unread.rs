@@ -12,21 +12,21 @@ pub const WHY: &str =
     "its version's manifest is not read any more: upload the workflow again, as another version";
 
 const END: &str = "WITH ended AS (
-         UPDATE cloacina_tasks SET status = $3, error = $4, completed_at = clock_timestamp()
+         UPDATE cloacina_tasks SET status = $3, error = $4::text, completed_at = clock_timestamp()
          WHERE execution = $1 AND status IN ('NotStarted', 'Ready', 'Running') RETURNING number, id
      ), new_events AS (
          INSERT INTO cloacina_events (execution, number, event_type, event_data)
-         SELECT $1, $2 + row_number() OVER (ORDER BY number), $5,
+         SELECT $1, ($2::int + row_number() OVER (ORDER BY number))::int, $5::text,
                 json_strip_nulls(json_build_object('task', id, 'error', $4::text))::text
          FROM ended
          UNION ALL
-         SELECT $1, $2 + 1 + (SELECT count(*) FROM ended), $6,
-                CASE WHEN $4 IS NOT NULL THEN json_build_object('error', $4::text)::text END
+         SELECT $1, ($2::int + 1 + (SELECT count(*) FROM ended))::int, $6::text,
+                CASE WHEN $4::text IS NOT NULL THEN json_build_object('error', $4::text)::text END
      ), left_queue AS (
          DELETE FROM cloacina_queue WHERE execution = $1
      )
      UPDATE cloacina_executions
-     SET status = $7, is_cancelled = $8, error = $4, last_event = $2 + 1 + (SELECT count(*) FROM ended),
+     SET status = $7, is_cancelled = $8, error = $4::text, last_event = ($2::int + 1 + (SELECT count(*) FROM ended))::int,
          completed_at = clock_timestamp()
      WHERE id = $1 RETURNING (SELECT count(*) FROM ended)";
 
