@@ -4,6 +4,7 @@ mod claiming;
 mod comparing;
 mod recording;
 mod stopping;
+mod unstarted;
 
 use std::collections::HashMap;
 use std::mem;
@@ -22,6 +23,8 @@ use crate::executions::store::claim::ClaimingHost;
 use crate::hosts::NewHost;
 use crate::rate_limit::RateLimit;
 use crate::store::StoreError;
+use recording::Ended;
+use unstarted::Unstarted;
 
 /// Behind all news there is a look, which finds what they missed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -31,6 +34,8 @@ const SEEN_EVERY: Duration = Duration::from_secs(10);
 const COPY_EVERY: Duration = Duration::from_millis(500);
 /// After a statement that failed.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Before an end that could not be written down is tried again, at least.
+const END_WAIT: Duration = Duration::from_millis(10);
 /// How often packages are removed that no task has used for long.
 const CLEAR_PACKAGES_EVERY: Duration = Duration::from_secs(3600);
 /// The database can't be reached: one line in so long.
@@ -46,10 +51,14 @@ pub struct Scheduler<'a> {
     attempts: Attempts,
     /// Attempts whose end is not written down.
     running: HashMap<Uuid, Running>,
-    ends: Vec<(Uuid, AttemptEnd)>,
+    ends: Vec<Ended>,
     /// Ends that a synchronous standby may not have yet: a failover would take them back.
     unconfirmed: HashMap<Uuid, AttemptEnd>,
     candidates: Vec<Candidate>,
+    /// Executions of which nothing is claimed before, since a claim has failed.
+    put_off: HashMap<Uuid, Instant>,
+    /// Tasks that were claimed here and never started, until one of them does.
+    unstarted: Unstarted,
     /// The tenant whose task was started last.
     last_tenant: Option<Uuid>,
     /// What the database and this host take to run has to be compared before anything is claimed.
@@ -75,6 +84,8 @@ pub struct Scheduler<'a> {
 
 struct Running {
     tenant: Option<Uuid>,
+    /// Its execution, and its number there, where this server has claimed it.
+    task: Option<(Uuid, usize)>,
     claimed: Instant,
     /// From when it could have started until it was claimed here.
     waited: Option<Duration>,
@@ -91,6 +102,7 @@ impl Running {
     fn new(tenant: Option<Uuid>) -> Running {
         Running {
             tenant,
+            task: None,
             claimed: Instant::now(),
             waited: None,
             started: None,
@@ -122,6 +134,8 @@ impl<'a> Scheduler<'a> {
             ends: Vec::new(),
             unconfirmed: HashMap::new(),
             candidates: Vec::new(),
+            put_off: HashMap::new(),
+            unstarted: Unstarted::default(),
             last_tenant: None,
             has_to_compare: true,
             timeline: None,
@@ -187,14 +201,14 @@ impl<'a> Scheduler<'a> {
 
     fn until_next(&self) -> Duration {
         let now = Instant::now();
-        let has_ends = !self.ends.is_empty();
+        let next_end = self.ends.iter().map(|ended| ended.not_before).min();
         let has_work = self.state.as_ref().is_some_and(|state| state.has_work);
         let may_claim = self.may_claim() && (has_work || !self.candidates.is_empty()) && self.free() > 0;
         let next = [
             Some(self.next_look),
             (!self.running.is_empty()).then_some(self.next_copy),
             may_claim.then_some(self.next_claim),
-            has_ends.then_some(now + TRY_AGAIN_AFTER),
+            next_end.filter(|_| self.state.is_some()).map(|next| next.max(now + END_WAIT)),
             self.until_next_of_drain().map(|wait| now + wait),
         ];
         next.into_iter().flatten().min().map_or(LOOK_EVERY, |next| next.saturating_duration_since(now))
@@ -217,12 +231,27 @@ impl<'a> Scheduler<'a> {
                 }
             }
             Event::Ended(attempt, outcome) if self.is_unstarted(attempt, &outcome.end) => {
-                self.ends.push((attempt, AttemptEnd::NeverStarted));
+                self.ends.push(Ended::new(attempt, AttemptEnd::NeverStarted(Duration::ZERO)));
             }
-            Event::Ended(attempt, outcome) => self.ends.push((attempt, AttemptEnd::Ended(outcome))),
-            Event::Abandoned(attempt, why) => self.ends.push((attempt, AttemptEnd::Abandoned(why))),
-            Event::NeverStarted(attempt) => self.ends.push((attempt, AttemptEnd::NeverStarted)),
+            Event::Ended(attempt, outcome) => {
+                if let Some(task) = self.task_of(attempt) {
+                    self.unstarted.started(task);
+                }
+                self.ends.push(Ended::new(attempt, AttemptEnd::Ended(outcome)));
+            }
+            Event::Abandoned(attempt, why) => {
+                self.ends.push(Ended::new(attempt, AttemptEnd::Abandoned(why)));
+            }
+            Event::NeverStarted(attempt) => {
+                let task = self.task_of(attempt);
+                let wait = task.map_or(Duration::ZERO, |task| self.unstarted.wait(task, Instant::now()));
+                self.ends.push(Ended::new(attempt, AttemptEnd::NeverStarted(wait)));
+            }
         }
+    }
+
+    fn task_of(&self, attempt: Uuid) -> Option<(Uuid, usize)> {
+        self.running.get(&attempt)?.task
     }
 
     fn failed(&mut self, what: &str, error: &StoreError) {

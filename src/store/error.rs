@@ -18,6 +18,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the database cannot be reached, rather than that it took too long for one statement, or refused it.
+    pub fn is_away(&self) -> bool {
+        match self {
+            StoreError::Unknown(_) => true,
+            StoreError::Refused(_) => false,
+            StoreError::Unavailable(Cause::Driver(error)) => ends_session(error),
+            StoreError::Unavailable(_) => true,
+        }
+    }
+
     /// What happened, whatever it means.
     pub fn into_cause(self) -> Cause {
         let (StoreError::Unavailable(cause) | StoreError::Refused(cause) | StoreError::Unknown(cause)) = self;

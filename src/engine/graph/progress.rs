@@ -112,6 +112,13 @@ impl Progress {
         Ok(Some((task, decision)))
     }
 
+    /// The task that would be decided on next fails instead, whatever its condition: what it reads cannot be had. Gives it.
+    pub fn next_failed(&mut self) -> Option<usize> {
+        let task = self.undecided.pop_front()?;
+        self.end(task, TaskOutcome::Failed);
+        Some(task)
+    }
+
     /// An attempt of a task that was ready runs.
     pub fn started(&mut self, task: usize) -> Result<(), WrongState> {
         self.require(task, TaskState::Ready)?;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::locked::{LockedExecution, LockedRow};
 use super::save::Ends;
+use super::unread;
 use crate::engine::attempt::{End, Outcome};
 use crate::engine::graph::{AttemptOutcome, TaskState};
 use crate::executions::ExecutionStatus;
@@ -26,8 +27,8 @@ pub enum AttemptEnd {
     Ended(Outcome),
     /// It is gone without an outcome: why.
     Abandoned(String),
-    /// Nothing of it has ever run.
-    NeverStarted,
+    /// Nothing of it has ever run. Its task is ready again after this.
+    NeverStarted(Duration),
 }
 
 /// What came of it.
@@ -106,9 +107,17 @@ fn record_if(
         if !is_so(transaction)? {
             return Ok(Ok::<_, Infallible>((None, Ends::default())));
         }
-        let Some((mut execution, task)) = lock(transaction, attempt)? else {
-            transaction.execute(END_VOID, &[&attempt])?;
-            return Ok(Ok::<_, Infallible>((None, Ends::default())));
+        let (mut execution, task) = match lock(transaction, attempt)? {
+            Locked::Running(execution, task) => (*execution, task),
+            Locked::Unread(row) if !row.status.has_ended() => {
+                transaction.execute(END_VOID, &[&attempt])?;
+                let (status, ends) = unread::end(transaction, &row, row.is_cancelled)?;
+                return Ok(Ok((Some(status), ends)));
+            }
+            Locked::Unread(_) | Locked::Void => {
+                transaction.execute(END_VOID, &[&attempt])?;
+                return Ok(Ok((None, Ends::default())));
+            }
         };
         let is_written = match end {
             AttemptEnd::Ended(outcome) => ended(transaction, &mut execution, task, attempt, outcome, random)?,
@@ -117,8 +126,8 @@ fn record_if(
                 execution.abandoned(task, reason, random);
                 is_written
             }
-            AttemptEnd::NeverStarted => {
-                execution.never_started(task);
+            AttemptEnd::NeverStarted(wait) => {
+                execution.never_started(task, *wait);
                 transaction.execute(FORGET_ATTEMPT, &[&attempt])? > 0
             }
         };
@@ -140,7 +149,7 @@ fn record_if(
 /// See `StoreError`.
 pub fn record_start(store: &Store, attempt: Uuid, ago: Duration, until: Instant) -> Result<(), StoreError> {
     let outcome = store.transact(until, |transaction| {
-        let Some((mut execution, task)) = lock(transaction, attempt)? else { return Ok(Err(())) };
+        let Locked::Running(mut execution, task) = lock(transaction, attempt)? else { return Ok(Err(())) };
         if transaction.execute(START_ATTEMPT, &[&attempt, &ago.as_secs_f64()])? == 0 {
             return Ok(Err(()));
         }
@@ -153,18 +162,28 @@ pub fn record_start(store: &Store, attempt: Uuid, ago: Duration, until: Instant)
     Ok(())
 }
 
-/// The execution and the task whose attempt this is now.
-fn lock(
-    transaction: &mut Transaction<'_>,
-    attempt: Uuid,
-) -> Result<Option<(LockedExecution, usize)>, postgres::Error> {
-    let Some(row) = transaction.query_opt(LOCK, &[&attempt])? else { return Ok(None) };
+/// What an attempt is of.
+enum Locked {
+    /// The task whose attempt this is now.
+    Running(Box<LockedExecution>, usize),
+    /// An execution whose manifest is not read any more.
+    Unread(LockedRow),
+    /// Its task has another one, or has ended.
+    Void,
+}
+
+/// Locks the execution that an attempt is of.
+fn lock(transaction: &mut Transaction<'_>, attempt: Uuid) -> Result<Locked, postgres::Error> {
+    let Some(row) = transaction.query_opt(LOCK, &[&attempt])? else { return Ok(Locked::Void) };
     let (id, task) = (row.try_get(7)?, row.try_get::<_, i32>(8)? as usize);
-    let Some(execution) = LockedRow::of(id, &row)?.load(transaction)? else { return Ok(None) };
+    let execution = match LockedRow::of(id, &row)?.load(transaction)? {
+        Ok(execution) => execution,
+        Err(row) => return Ok(Locked::Unread(row)),
+    };
     let is_current = task < execution.manifest.tasks.len()
         && execution.task(task).attempt == Some(attempt)
         && execution.state(task) == TaskState::Running;
-    Ok(is_current.then_some((execution, task)))
+    Ok(if is_current { Locked::Running(Box::new(execution), task) } else { Locked::Void })
 }
 
 /// Whether the command had been written down as started comes back; nothing, if the attempt had ended.
@@ -282,14 +301,18 @@ impl LockedExecution {
     }
 
     /// It is as if it had never been claimed.
-    fn never_started(&mut self, task: usize) {
+    fn never_started(&mut self, task: usize, wait: Duration) {
         let row = &mut self.tasks[task];
         row.attempts -= 1;
         row.attempt = None;
+        let wait = Some(wait).filter(|wait| !wait.is_zero());
         if !self.row.is_cancelled {
-            let data = json!({ "task": self.id_of(task) });
+            let mut data = json!({ "task": self.id_of(task) });
+            if let Some(wait) = wait {
+                data["delay_ms"] = json!(wait.as_millis() as u64);
+            }
             self.event("task_marked_ready", data);
         }
-        self.task_runs_again(task, None);
+        self.task_runs_again(task, wait);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::locked::LockedRow;
+use super::unread;
 use crate::auth::Tenant;
 use crate::executions::ExecutionStatus;
 use crate::store::{Committed, Store, StoreError};
@@ -20,7 +21,7 @@ pub enum NotChanged {
 }
 
 /// Attempts that run are ended by their hosts.
-const CANCEL_ATTEMPTS: &str = "UPDATE cloacina_attempts SET is_cancelled = true WHERE execution = $1 AND ended_at IS NULL AND NOT is_cancelled";
+pub const CANCEL_ATTEMPTS: &str = "UPDATE cloacina_attempts SET is_cancelled = true WHERE execution = $1 AND ended_at IS NULL AND NOT is_cancelled";
 
 /// Cancels an execution that has not ended. Its status afterwards is Cancelled where no attempt ran, else Running until those
 /// that do have ended. Cancelled twice, it is as cancelled once.
@@ -39,7 +40,10 @@ pub fn cancel(
         if row.status.has_ended() {
             return Ok(Err(NotChanged::Status(row.status)));
         }
-        let Some(mut execution) = row.load(transaction)? else { return Ok(Err(NotChanged::NoVersion)) };
+        let mut execution = match row.load(transaction)? {
+            Ok(execution) => execution,
+            Err(row) => return Ok(Ok(unread::end(transaction, &row, true)?)),
+        };
         execution.cancel();
         let (id, status) = (execution.row.id, execution.row.status);
         let ends = execution.save(transaction)?;

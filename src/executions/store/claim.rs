@@ -8,10 +8,12 @@ use postgres::Row;
 use postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::context;
+use super::context::{self, NoContext};
 use super::locked::{LockedExecution, LockedRow};
+use super::of_tenant::OfTenant;
 use super::save::Ends;
 use super::timeline;
+use super::unread;
 use crate::engine::graph::{AttemptOutcome, Context, TaskState};
 use crate::executions::ExecutionStatus;
 use crate::store::{Committed, Store, StoreError, Transaction};
@@ -99,9 +101,6 @@ const WORKFLOW_IN_TURN: &str =
     "SELECT FROM cloacina_workflows WHERE tenant = $1 AND name = $2 FOR NO KEY UPDATE";
 const RUNNING_OF_WORKFLOW: &str = "SELECT count(*) FROM (
          SELECT FROM cloacina_executions WHERE tenant = $1 AND workflow = $2 AND status = 'Running' LIMIT $3) AS running";
-const TENANT_IN_TURN: &str = "SELECT FROM cloacina_tenants WHERE id = $1 FOR NO KEY UPDATE";
-const RUNNING_OF_TENANT: &str =
-    "SELECT count(*) FROM cloacina_attempts WHERE tenant = $1 AND ended_at IS NULL";
 const TAKE: &str = "DELETE FROM cloacina_queue WHERE execution = $1 AND task = ANY($2) AND due_at IS NULL
      RETURNING task, EXTRACT(epoch FROM clock_timestamp() - ready_at)::float8";
 const INSERT: &str = concat!(
@@ -156,7 +155,14 @@ fn claim_locked(
         let Some(waited) = may_start(transaction, &row)? else { return nothing };
         start_waited = waited;
     }
-    let Some(mut execution) = row.load(transaction)? else { return nothing };
+    let mut execution = match row.load(transaction)? {
+        Ok(execution) => execution,
+        // Else it would stand before all others of its workflow for ever.
+        Err(row) => {
+            let (_, ends) = unread::end(transaction, &row, false)?;
+            return Ok(Ok((Vec::new(), ends)));
+        }
+    };
     let tasks = match execution.row.status {
         ExecutionStatus::Pending => {
             execution.start(transaction)?;
@@ -211,47 +217,6 @@ fn take(
     Ok(taken)
 }
 
-/// What a tenant's tasks get of a package, and how many of them may start.
-struct OfTenant {
-    package: Uuid,
-    package_sha256: String,
-    name: String,
-    free: Option<usize>,
-    scratch_limit_bytes: Option<u64>,
-    readable: Vec<PathBuf>,
-    writable: Vec<PathBuf>,
-}
-
-impl OfTenant {
-    /// From a row of `LOCK`.
-    fn read(transaction: &mut Transaction<'_>, row: &Row) -> Result<OfTenant, postgres::Error> {
-        let free = match row.try_get::<_, Option<i64>>(8)? {
-            None => None,
-            Some(most) => {
-                let tenant: Uuid = row.try_get(0)?;
-                transaction.query_opt(TENANT_IN_TURN, &[&tenant])?;
-                let running: i64 = transaction.query_one(RUNNING_OF_TENANT, &[&tenant])?.try_get(0)?;
-                Some(usize::try_from(most - running).unwrap_or(0))
-            }
-        };
-        let scratch: Option<i64> = row.try_get(9)?;
-        let paths: serde_json::Value = serde_json::from_str(row.try_get(10)?).unwrap_or_default();
-        let of_access = |wanted: &str| {
-            let paths = paths.as_object().into_iter().flatten();
-            paths.filter(|(_, access)| *access == wanted).map(|(path, _)| PathBuf::from(path)).collect()
-        };
-        Ok(OfTenant {
-            package: row.try_get(11)?,
-            package_sha256: row.try_get(12)?,
-            name: row.try_get(7)?,
-            free,
-            scratch_limit_bytes: scratch.map(i64::unsigned_abs),
-            readable: of_access("r"),
-            writable: of_access("rw"),
-        })
-    }
-}
-
 /// Claims one task, or writes down why it cannot run: then there is nothing to start.
 fn claim_task(
     transaction: &mut Transaction<'_>,
@@ -261,12 +226,18 @@ fn claim_task(
     of_tenant: &OfTenant,
 ) -> Result<Option<Claimed>, postgres::Error> {
     let (id, manifest) = (execution.row.id, Arc::clone(&execution.manifest));
-    let context = context::of_attempt(transaction, id, &manifest.graph, &execution.tasks, task)?;
-    let Some(context) = context else {
-        let why =
-            format!("its context, with the outputs upstream, has more than {} bytes", context::MOST_BYTES);
-        execution.fail_unclaimed(task, why);
-        return Ok(None);
+    let of = context::Of { execution: id, graph: &manifest.graph, tasks: &execution.tasks };
+    let context = match execution.contexts.of_attempt(transaction, of, task) {
+        Ok(context) => context,
+        Err(NoContext::TooLarge(why)) => {
+            execution.fail_unclaimed(task, why);
+            return Ok(None);
+        }
+        Err(NoContext::Later) => {
+            execution.stays_ready(task);
+            return Ok(None);
+        }
+        Err(NoContext::Database(error)) => return Err(error),
     };
     let attempt = Uuid::new_v4();
     let Some(number) = execution.claim(task, attempt, &host.name) else { return Ok(None) };
@@ -306,6 +277,13 @@ fn insert(
 }
 
 impl LockedExecution {
+    /// A task that was taken out of the queue goes back there.
+    fn stays_ready(&mut self, task: usize) {
+        if self.ready.iter().all(|(ready, _)| *ready != task) {
+            self.ready.push((task, None));
+        }
+    }
+
     /// A task that is ready has failed without an attempt.
     fn fail_unclaimed(&mut self, task: usize, why: String) {
         if self.progress.started(task).is_err() {

@@ -9,9 +9,9 @@ use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::context;
+use super::context::Contexts;
 use super::save::NewEvent;
-use crate::engine::graph::{AttemptOutcome, Decision, ExecutionOutcome, Progress, SkipReason};
+use crate::engine::graph::{AttemptOutcome, Progress};
 use crate::engine::graph::{TaskOutcome, TaskState};
 use crate::executions::{ExecutionStatus, TaskStatus};
 use crate::store::Transaction;
@@ -36,6 +36,7 @@ pub struct LockedExecution {
     pub manifest: Arc<Manifest>,
     pub(super) progress: Progress,
     pub(super) tasks: Vec<Task>,
+    pub(super) contexts: Contexts,
     /// Tasks whose rows differ from what they were.
     pub(super) changed: BTreeSet<usize>,
     /// Tasks that were made ready and not claimed since, and how long they have to wait.
@@ -97,10 +98,19 @@ impl LockedRow {
         })
     }
 
-    /// Reads its tasks. `None`: its version was deleted, or its manifest is not read any more, which the log says.
-    pub fn load(self, transaction: &mut Transaction<'_>) -> Result<Option<LockedExecution>, postgres::Error> {
+    /// Of the last event that is written.
+    pub fn last_event(&self) -> i32 {
+        self.last_event
+    }
+
+    /// Reads its tasks. The row comes back where its version was deleted, or its manifest is not read any more, which the log
+    /// says.
+    pub fn load(
+        self,
+        transaction: &mut Transaction<'_>,
+    ) -> Result<Result<LockedExecution, LockedRow>, postgres::Error> {
         let Some(manifest) = manifest(transaction, self.tenant, &self.workflow, &self.version)? else {
-            return Ok(None);
+            return Ok(Err(self));
         };
         let (mut states, mut tasks) = (Vec::new(), Vec::new());
         for row in transaction.query(TASKS, &[&self.id])? {
@@ -116,11 +126,11 @@ impl LockedRow {
             });
         }
         if tasks.len() != manifest.tasks.len() {
-            log::error!(execution:% = self.id; "an execution has other tasks than its manifest, and is left alone");
-            return Ok(None);
+            log::error!(execution:% = self.id; "an execution has other tasks than its manifest");
+            return Ok(Err(self));
         }
         let progress = Progress::restore(Arc::clone(&manifest.graph), |task| states[task], self.is_cancelled);
-        Ok(Some(LockedExecution::new(self, manifest, progress, tasks)))
+        Ok(Ok(LockedExecution::new(self, manifest, progress, tasks)))
     }
 }
 
@@ -153,6 +163,7 @@ impl LockedExecution {
             manifest,
             progress,
             tasks,
+            contexts: Contexts::default(),
             changed: BTreeSet::new(),
             ready: Vec::new(),
             events: Vec::new(),
@@ -192,11 +203,11 @@ impl LockedExecution {
         self.events.push(NewEvent { event_type, data: Some(data), ago });
     }
 
-    fn bare_event(&mut self, event_type: &'static str, data: Option<serde_json::Value>) {
+    pub(super) fn bare_event(&mut self, event_type: &'static str, data: Option<serde_json::Value>) {
         self.events.push(NewEvent { event_type, data, ago: Duration::ZERO });
     }
 
-    fn task_event(&mut self, event_type: &'static str, task: usize) {
+    pub(super) fn task_event(&mut self, event_type: &'static str, task: usize) {
         let data = json!({ "task": self.id_of(task) });
         self.event(event_type, data);
     }
@@ -207,64 +218,6 @@ impl LockedExecution {
         self.leaves_queue = true;
         self.bare_event("pipeline_started", None);
         self.decide(transaction)
-    }
-
-    /// Decides on every task whose dependencies have ended, and whether all of it has ended.
-    pub fn decide(&mut self, transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
-        let (id, manifest) = (self.row.id, Arc::clone(&self.manifest));
-        loop {
-            let tasks = &self.tasks;
-            let context_of = |task| context::of_decision(transaction, id, &manifest.graph, tasks, task);
-            let Some((task, decision)) = self.progress.decide_next(context_of)? else { break };
-            self.changed.insert(task);
-            match decision {
-                Decision::Ready => {
-                    self.ready.push((task, None));
-                    self.task_event("task_marked_ready", task);
-                }
-                Decision::Skipped(reason) => {
-                    let reason = match reason {
-                        SkipReason::Condition => "its run_if does not hold".to_owned(),
-                        SkipReason::Dependency(on) => format!("`{}` did not succeed", self.id_of(on)),
-                    };
-                    let data = json!({ "task": self.id_of(task), "reason": reason });
-                    self.event("task_skipped", data);
-                    self.tasks[task].error = None;
-                }
-            }
-        }
-        self.end();
-        Ok(())
-    }
-
-    /// Writes down how it has ended, if it has.
-    fn end(&mut self) {
-        if self.row.status.has_ended() {
-            return;
-        }
-        let Some(outcome) = self.progress.outcome() else { return };
-        let (status, event_type, data) = match outcome {
-            ExecutionOutcome::Completed => (ExecutionStatus::Completed, "pipeline_completed", None),
-            ExecutionOutcome::Cancelled => (ExecutionStatus::Cancelled, "pipeline_cancelled", None),
-            ExecutionOutcome::Failed { tasks } => {
-                let error = self.failure(&tasks);
-                self.error = Some(error.clone());
-                (ExecutionStatus::Failed, "pipeline_failed", Some(json!({ "error": error })))
-            }
-        };
-        self.row.status = status;
-        self.bare_event(event_type, data);
-    }
-
-    fn failure(&self, tasks: &[usize]) -> String {
-        let ids: Vec<_> = tasks.iter().map(|task| format!("`{}`", self.id_of(*task))).collect();
-        match tasks {
-            [task] => match &self.tasks[*task].error {
-                Some(error) => format!("task {} failed: {error}", ids[0]),
-                None => format!("task {} failed", ids[0]),
-            },
-            _ => format!("tasks {} failed", ids.join(", ")),
-        }
     }
 
     /// An attempt of a task that is ready is to run. Says its number.

@@ -7,18 +7,21 @@ pub mod claim;
 mod context;
 pub mod counts;
 pub mod create;
+mod decide;
 pub mod earlier_timeline;
 pub mod events;
 pub mod listing;
 mod locked;
 pub mod log;
 mod merge;
+mod of_tenant;
 pub mod removal;
 pub mod retention;
 pub mod retry;
 mod save;
 pub mod show;
 pub mod tenant_counts;
+mod unread;
 pub mod waiting;
 
 /// The timeline of the database, which a failover changes.

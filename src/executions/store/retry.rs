@@ -35,7 +35,7 @@ pub fn retry(
             return Ok(Err(NotChanged::NoVersion));
         }
         let status = row.status;
-        let Some(mut execution) = row.load(transaction)? else { return Ok(Err(NotChanged::NoVersion)) };
+        let Ok(mut execution) = row.load(transaction)? else { return Ok(Err(NotChanged::NoVersion)) };
         if !execution.retry() {
             return Ok(Err(NotChanged::Status(status)));
         }

@@ -31,6 +31,11 @@ pub struct Ends {
 }
 
 impl Ends {
+    /// An execution, and so many of its tasks.
+    pub fn of(execution: ExecutionStatus, task: TaskStatus, tasks: usize) -> Ends {
+        Ends { execution: Some(execution), tasks: vec![task.name(); tasks], abandoned: 0 }
+    }
+
     pub fn count(&self, store: &Store) {
         let metrics = &store.metrics.tasks;
         self.execution.iter().for_each(|status| metrics.execution_ended(status.name()));

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::recording::Ended;
 use super::{Running, Scheduler, random};
 use crate::executions::store::attempt_end::{AttemptEnd, record_forgotten};
 use crate::hosts;
@@ -82,10 +83,10 @@ impl Scheduler<'_> {
                 None if known.was_started || known.timeline != timeline => {
                     AttemptEnd::Abandoned("what became of it was lost".to_owned())
                 }
-                None => AttemptEnd::NeverStarted,
+                None => AttemptEnd::NeverStarted(Duration::ZERO),
             };
             self.running.insert(known.attempt, Running::new(Some(known.tenant)));
-            self.ends.push((known.attempt, end));
+            self.ends.push(Ended::new(known.attempt, end));
         }
         // Results of void ones are void.
         if self.running.values().any(|running| running.is_void) {

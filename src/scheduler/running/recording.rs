@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Scheduler, TRY_AGAIN_AFTER, random};
 use crate::executions::store::attempt_end::{AttemptEnd, Recorded, record, record_start};
 use crate::scheduler::store;
-use crate::store::{Committed, StoreError};
+use crate::store::{Cause, Committed, StoreError};
 
 /// A command that has run for so long is written down as started; of shorter ones that comes with their end.
 const STARTED_AFTER: Duration = Duration::from_secs(1);
@@ -17,40 +17,88 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Of an attempt that runs, so many such pieces: others wait meanwhile.
 const PIECES_AT_ONCE: usize = 4;
 
+/// Before an end is tried again that the database refuses, or takes too long for.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// An end that is to be written down.
+#[derive(Debug)]
+pub struct Ended {
+    pub attempt: Uuid,
+    end: AttemptEnd,
+    /// It failed before: one bad end keeps no other one waiting.
+    pub not_before: Instant,
+    wait: Duration,
+}
+
+impl Ended {
+    pub fn new(attempt: Uuid, end: AttemptEnd) -> Ended {
+        Ended { attempt, end, not_before: Instant::now(), wait: FIRST_WAIT }
+    }
+
+    fn failed(mut self) -> Ended {
+        self.not_before = Instant::now() + self.wait;
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        self
+    }
+}
+
 impl Scheduler<'_> {
     /// Writes down how attempts ended, each with the rest of its log before.
     pub(super) fn record_ends(&mut self) {
-        if self.ends.is_empty() || self.state.is_none() {
+        if self.state.is_none() {
             return;
         }
-        let mut left = Vec::new();
-        for (attempt, end) in mem::take(&mut self.ends) {
-            match self.record_end(attempt, &end) {
+        let now = Instant::now();
+        let mut due: Vec<Ended> = self.ends.extract_if(.., |ended| ended.not_before <= now).collect();
+        if due.is_empty() {
+            return;
+        }
+        due.sort_by_key(|ended| ended.wait);
+        let mut has_failed = false;
+        for ended in due {
+            // Each may take all the time that a statement has: no more than one bad one at once.
+            if self.state.is_none() || has_failed && ended.wait > FIRST_WAIT {
+                self.ends.push(ended);
+                continue;
+            }
+            match self.record_end(ended.attempt, &ended.end) {
                 Ok(recorded) => {
-                    self.running.remove(&attempt);
+                    self.running.remove(&ended.attempt);
                     // A void one wrote nothing that a standby could confirm; it may have been written before.
                     match recorded.is_confirmed && recorded.value != Recorded::Void {
-                        true => self.attempts.remove(attempt),
-                        false => drop(self.unconfirmed.insert(attempt, end)),
+                        true => self.attempts.remove(ended.attempt),
+                        false => drop(self.unconfirmed.insert(ended.attempt, ended.end)),
                     }
                 }
                 Err(error) => {
+                    has_failed = true;
                     self.failed("write down how a task ended", &error);
-                    left.push((attempt, end));
                     // What is wrong with the database is so for the others too.
-                    if matches!(error, StoreError::Unavailable(_) | StoreError::Unknown(_)) {
+                    if error.is_away() {
                         self.state = None;
                         self.next_look = Instant::now() + TRY_AGAIN_AFTER;
                     }
+                    self.ends.push(match error {
+                        // It was not asked.
+                        StoreError::Unavailable(Cause::NoSession(..) | Cause::NotConnected(_)) => ended,
+                        _ => ended.failed(),
+                    });
                 }
             }
         }
-        self.ends.extend(left);
         // What was ready may have waited for a slot, and more may be ready.
         if let Some(state) = &mut self.state {
             state.has_work = true;
         }
         self.app.execution_changes.recorded();
+    }
+
+    /// Tries all that are left, once more.
+    pub(super) fn record_last_ends(&mut self) {
+        let now = Instant::now();
+        self.ends.iter_mut().for_each(|ended| ended.not_before = now);
+        self.record_ends();
     }
 
     pub(super) fn record_end(

@@ -63,7 +63,7 @@ impl Scheduler<'_> {
             self.app.tasks_are_stopping.store(false, Ordering::Release);
         }
         // What cannot be written down now is found by the next server with this home.
-        self.record_ends();
+        self.record_last_ends();
         self.app.status.metrics.tasks.slots_in_use.set(0);
     }
 
@@ -79,7 +79,7 @@ impl Scheduler<'_> {
 
     /// Attempts of which processes may still run.
     fn unended(&self) -> Vec<Uuid> {
-        let has_ended = |attempt: &Uuid| self.ends.iter().any(|(ended, _)| ended == attempt);
+        let has_ended = |attempt: &Uuid| self.ends.iter().any(|ended| ended.attempt == *attempt);
         self.running.keys().filter(|attempt| !has_ended(attempt)).copied().collect()
     }
 

@@ -1,5 +1,6 @@
 //! Executions that really run: a server with slots, tasks that are processes, and what survives when something dies.
 
+mod bad_ones;
 mod claims;
 mod database;
 mod ends;
