@@ -12,6 +12,7 @@ pub struct Warnings {
     silent_hosts: AtomicUsize,
     hosts_waited_for: AtomicUsize,
     is_disk_nearly_full: AtomicBool,
+    is_replaced: AtomicBool,
 }
 
 impl Warnings {
@@ -29,6 +30,11 @@ impl Warnings {
         self.is_disk_nearly_full.store(is_so, Ordering::Relaxed);
     }
 
+    /// Another server speaks for this one's host, as where its home was copied: no task starts here then.
+    pub fn set_replaced(&self, is_so: bool) {
+        self.is_replaced.store(is_so, Ordering::Relaxed);
+    }
+
     /// As a field of a JSON object, with a comma before it; empty where nothing is wrong.
     pub fn json_field(&self) -> String {
         let mut texts = Vec::new();
@@ -44,6 +50,9 @@ impl Warnings {
         }
         if self.is_disk_nearly_full.load(Ordering::Relaxed) {
             texts.push("disk nearly full".to_owned());
+        }
+        if self.is_replaced.load(Ordering::Relaxed) {
+            texts.push("another server has the identity of this host".to_owned());
         }
         let mut field = String::new();
         if !texts.is_empty() {

@@ -36,6 +36,8 @@ pub enum AttemptEnd {
 pub enum Recorded {
     /// The status of its execution since then.
     Done(ExecutionStatus),
+    /// Another session has locked the execution: nothing was written yet.
+    Locked,
     /// The task has another attempt by now, or none, or is not there any more: nothing was written.
     Void,
 }
@@ -44,6 +46,11 @@ const LOCK: &str = "SELECT execution.tenant, execution.workflow, execution.versi
             execution.created_at, execution.last_event, execution.id, attempt.task
      FROM cloacina_attempts AS attempt JOIN cloacina_executions AS execution ON execution.id = attempt.execution
      WHERE attempt.id = $1 AND attempt.ended_at IS NULL FOR UPDATE OF execution";
+/// Nothing that a host does for all tenants waits for one execution that another session has locked.
+const IS_LOCKED: &str = "SELECT FROM cloacina_attempts AS attempt
+     WHERE attempt.id = $1 AND attempt.ended_at IS NULL
+       AND EXISTS (SELECT FROM cloacina_executions WHERE id = attempt.execution)
+       AND NOT EXISTS (SELECT FROM cloacina_executions WHERE id = attempt.execution FOR UPDATE SKIP LOCKED)";
 const END_ATTEMPT: &str = "UPDATE cloacina_attempts
      SET ended_at = clock_timestamp(), exit_code = $2, error = $3,
          started_at = COALESCE(started_at, clock_timestamp() - make_interval(secs => $4)),
@@ -76,7 +83,10 @@ pub fn record(
     random: f64,
     until: Instant,
 ) -> Result<Committed<Recorded>, StoreError> {
-    record_if(store, attempt, end, random, until, |_| Ok(true))
+    record_if(store, attempt, end, random, until, |transaction| {
+        let is_locked = transaction.query_opt(IS_LOCKED, &[&attempt])?.is_some();
+        Ok(if is_locked { Err(Recorded::Locked) } else { Ok(()) })
+    })
 }
 
 /// Writes down that an attempt was abandoned since its host was forgotten; nothing, where the host has come back meanwhile.
@@ -91,7 +101,8 @@ pub fn record_forgotten(
 ) -> Result<Committed<Recorded>, StoreError> {
     let end = AttemptEnd::Abandoned("its host was forgotten".to_owned());
     record_if(store, attempt, &end, random, until, |transaction| {
-        Ok(transaction.query_opt(LOCK_FORGOTTEN, &[&attempt])?.is_some())
+        let is_forgotten = transaction.query_opt(LOCK_FORGOTTEN, &[&attempt])?.is_some();
+        Ok(if is_forgotten { Ok(()) } else { Err(Recorded::Void) })
     })
 }
 
@@ -101,22 +112,22 @@ fn record_if(
     end: &AttemptEnd,
     random: f64,
     until: Instant,
-    is_so: impl Fn(&mut Transaction<'_>) -> Result<bool, postgres::Error>,
+    expect: impl Fn(&mut Transaction<'_>) -> Result<Result<(), Recorded>, postgres::Error>,
 ) -> Result<Committed<Recorded>, StoreError> {
     let outcome = store.transact(until, |transaction| {
-        if !is_so(transaction)? {
-            return Ok(Ok::<_, Infallible>((None, Ends::default())));
+        if let Err(recorded) = expect(transaction)? {
+            return Ok(Ok::<_, Infallible>((recorded, Ends::default())));
         }
         let (mut execution, task) = match lock(transaction, attempt)? {
             Locked::Running(execution, task) => (*execution, task),
             Locked::Unread(row) if !row.status.has_ended() => {
                 transaction.execute(END_VOID, &[&attempt])?;
                 let (status, ends) = unread::end(transaction, &row, row.is_cancelled)?;
-                return Ok(Ok((Some(status), ends)));
+                return Ok(Ok((Recorded::Done(status), ends)));
             }
             Locked::Unread(_) | Locked::Void => {
                 transaction.execute(END_VOID, &[&attempt])?;
-                return Ok(Ok((None, Ends::default())));
+                return Ok(Ok((Recorded::Void, Ends::default())));
             }
         };
         let is_written = match end {
@@ -132,15 +143,15 @@ fn record_if(
             }
         };
         if !is_written {
-            return Ok(Ok((None, Ends::default())));
+            return Ok(Ok((Recorded::Void, Ends::default())));
         }
         execution.decide(transaction)?;
         let status = execution.row.status;
-        Ok(Ok((Some(status), execution.save(transaction)?)))
+        Ok(Ok((Recorded::Done(status), execution.save(transaction)?)))
     })?;
-    let Committed { value: (status, ends), is_confirmed } = outcome.unwrap_or_else(|never| match never {});
+    let Committed { value: (recorded, ends), is_confirmed } = outcome.unwrap_or_else(|never| match never {});
     ends.count(store);
-    Ok(Committed { value: status.map_or(Recorded::Void, Recorded::Done), is_confirmed })
+    Ok(Committed { value: recorded, is_confirmed })
 }
 
 /// Writes down that the command of an attempt has been running for so long.

@@ -226,6 +226,12 @@ fn claim_task(
     of_tenant: &OfTenant,
 ) -> Result<Option<Claimed>, postgres::Error> {
     let (id, manifest) = (execution.row.id, Arc::clone(&execution.manifest));
+    let secrets = &manifest.tasks[task].secrets;
+    if !secrets.is_empty() {
+        // It would run without them, and perhaps do what it must not.
+        execution.fail_unclaimed(task, format!("it needs secrets that are not there: {}", secrets.join(", ")));
+        return Ok(None);
+    }
     let of = context::Of { execution: id, graph: &manifest.graph, tasks: &execution.tasks };
     let context = match execution.contexts.of_attempt(transaction, of, task) {
         Ok(context) => context,

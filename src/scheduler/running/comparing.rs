@@ -10,7 +10,7 @@ use super::recording::Ended;
 use super::{Running, Scheduler, random};
 use crate::executions::store::attempt_end::{AttemptEnd, record_forgotten};
 use crate::hosts;
-use crate::hosts::RunningAttempt;
+use crate::hosts::{Registered, RunningAttempt};
 use crate::scheduler::attempts::{Event, Found};
 use crate::scheduler::disk;
 use crate::scheduler::store::{self, Known};
@@ -43,6 +43,7 @@ impl Scheduler<'_> {
     /// Compares what runs here with what the database takes to run here. After it, claims may go on.
     pub(super) fn compare(&mut self) {
         let Some(state) = &self.state else { return };
+        self.app.warnings.set_replaced(state.has_successor);
         if state.has_successor {
             if self.errors.allows(Instant::now()) {
                 log::error!(host = &*self.host.name; "another server speaks for this host: nothing starts here any more");
@@ -95,7 +96,10 @@ impl Scheduler<'_> {
         }
         if self.state.as_ref().is_some_and(|state| state.is_forgotten) {
             match hosts::store::come_back(&self.app.store, &self.new, self.host.session, self.until()) {
-                Ok(_) => {
+                Ok(registered) => {
+                    if let Registered::New(name) | Registered::Known(name) = registered.value {
+                        self.host.name = name;
+                    }
                     log::info!(host = &*self.host.name; "nothing of what this forgotten host ran is left: it is back")
                 }
                 Err(error) => return self.failed("register this host again", &error),

@@ -17,6 +17,8 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Of an attempt that runs, so many such pieces: others wait meanwhile.
 const PIECES_AT_ONCE: usize = 4;
 
+/// Before an end is tried again whose execution another session has locked.
+const LOCKED_WAIT: Duration = Duration::from_millis(20);
 /// Before an end is tried again that the database refuses, or takes too long for.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -34,6 +36,11 @@ pub struct Ended {
 impl Ended {
     pub fn new(attempt: Uuid, end: AttemptEnd) -> Ended {
         Ended { attempt, end, not_before: Instant::now(), wait: FIRST_WAIT }
+    }
+
+    fn locked(mut self) -> Ended {
+        self.not_before = Instant::now() + LOCKED_WAIT;
+        self
     }
 
     fn failed(mut self) -> Ended {
@@ -63,6 +70,7 @@ impl Scheduler<'_> {
                 continue;
             }
             match self.record_end(ended.attempt, &ended.end) {
+                Ok(recorded) if recorded.value == Recorded::Locked => self.ends.push(ended.locked()),
                 Ok(recorded) => {
                     self.running.remove(&ended.attempt);
                     // A void one wrote nothing that a standby could confirm; it may have been written before.
