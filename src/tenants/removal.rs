@@ -68,13 +68,8 @@ pub fn watch(app: &App, stop: &AtomicBool) {
             log::debug!("cannot look for removed tenants: {error}");
             false
         });
-        if is_done {
-            again_after = AGAIN_AFTER;
-            thread::park_timeout(LOOK_EVERY);
-        } else {
-            thread::park_timeout(again_after);
-            again_after = LOOK_EVERY.min(again_after * 2);
-        }
+        thread::park_timeout(if is_done { LOOK_EVERY } else { again_after });
+        again_after = if is_done { AGAIN_AFTER } else { LOOK_EVERY.min(again_after * 2) };
     }
 }
 

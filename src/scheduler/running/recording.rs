@@ -186,7 +186,9 @@ impl Scheduler<'_> {
             running.log_bytes = piece.next;
             has_news = true;
             pieces -= 1;
-            if pieces == 0 || end.is_some_and(|end| running.log_bytes >= end) {
+            // Of one that prints fast, each piece more would have a gap before it.
+            let is_enough = end.map_or(piece.bytes.len() < PIECE_BYTES, |end| running.log_bytes >= end);
+            if pieces == 0 || is_enough {
                 return Ok(has_news);
             }
         }
