@@ -123,11 +123,11 @@ fn a_host_whose_attempts_cannot_be_seen_says_why_and_tries_again() {
     let lab = Lab::of(database, server, home);
     lab.upload("one", "", &[("only", "true", "")]);
     let refused = wait_for("the host to say why", || {
-        let response = lab.post("workflows/one/execute", "");
+        let response = lab.site.server.post("/tenants/acme/workflows/one/execute", &lab.site.admin, "");
         assert_eq!(response.status, 503);
-        Some(String::from_utf8(response.body).unwrap()).filter(|body| body.contains("attempts"))
+        Some(String::from_utf8(response.body).unwrap()).filter(|body| body.contains("cannot make"))
     });
-    assert!(refused.contains("cannot make a directory"), "{refused}");
+    assert!(refused.contains("make a directory for tasks"), "{refused}");
     // What it runs is not known.
     assert_eq!(lab.site.database.value::<i64>("SELECT timeline FROM cloacina_hosts"), 0);
     fs::remove_file(lab.home.join("attempts")).unwrap();
