@@ -17,7 +17,7 @@ set -euo pipefail
 
 readonly target=x86_64-unknown-linux-musl
 # 6.5 MiB.
-readonly max_bytes=$((25 * 1024 * 1024 / 4))
+readonly max_bytes=$((13 * 1024 * 1024 / 2))
 # One zig for everybody: its musl and its linker end up in the bytes. Later ones have their own allocator and more
 # of their own in place of musl's; a newer one is worth its test under load.
 readonly zig_version=0.15.2
