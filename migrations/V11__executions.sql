@@ -94,7 +94,7 @@ CREATE TABLE IF NOT EXISTS cloacina_attempts (
     -- Of the host's system.
     boot uuid NOT NULL,
     -- Of the database, when it was claimed.
-    timeline bigint NOT NULL,
+    timeline bigint NOT NULL DEFAULT 0,
     claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at timestamptz,
     ended_at timestamptz,

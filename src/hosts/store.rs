@@ -13,7 +13,18 @@ use crate::store::{Committed, Store, StoreError, TableStatements};
 /// What a check tries on the table, and the commands before they begin.
 pub const TABLE: TableStatements = TableStatements {
     table: "cloacina_hosts",
-    statements: &[REGISTER, TAKE_OVER, RETIRE, RUNS, SEEN, LIST, SILENT, FORGET, RUNNING, RUNNING_OF_FORGOTTEN],
+    statements: &[
+        REGISTER,
+        TAKE_OVER,
+        RETIRE,
+        RUNS,
+        SEEN,
+        LIST,
+        SILENT,
+        FORGET,
+        RUNNING,
+        RUNNING_OF_FORGOTTEN,
+    ],
 };
 
 /// A host that is not forgotten.

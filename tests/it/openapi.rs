@@ -475,7 +475,7 @@ fn every_answer_is_as_described_and_every_described_one_is_seen() {
         (resume, "nothing", "", soon, None, 404),
         (execute, "daily", "", soon, Some(r#"{"context":{}}"#), 202),
         (execute, "daily", "?wait=1", soon, None, 202),
-        (execute, "daily", "?wait=0", soon, None, 400),
+        (execute, "daily", "?wait=61", soon, None, 400),
         (execute, "daily", "", unknown, None, 401),
         (execute, "daily", "", reader, None, 403),
         (execute, "nothing", "", soon, None, 404),

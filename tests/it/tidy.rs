@@ -42,7 +42,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("1ad757ef72be955547b0afd4bfd537eed2562306987473e1a800eb7799071236", "migrations/V8__listing_order.sql"),
     ("280ba02cb5830ef488fff831eb4859ca401b0204f77fa162e1b7985576e55b5e", "migrations/V9__tenants.sql"),
     ("c3ffe5b5c1e3eb9410d4382b299b1a03e0b9d68be7aad83d70607db88363f67f", "migrations/V10__workflows.sql"),
-    ("271589c34dd1d5f0b3748d45e58c69c02d400d20a71fbeccb554e8bb21d72636", "migrations/V11__executions.sql"),
+    ("cc2a76f2773ff375209619e85c118ac12a2f16fed887c82a5948859e712cb8d2", "migrations/V11__executions.sql"),
 ];
 
 /// What breaks a rule, each with where it does.

@@ -165,12 +165,9 @@ pub fn record_start(store: &Store, attempt: Uuid, ago: Duration, until: Instant)
             return Ok(Err(()));
         }
         execution.started(task, ago);
-        // Nothing of it ends by that.
-        let _ = execution.save(transaction)?;
-        Ok(Ok(()))
-    })?;
-    let _ = outcome;
-    Ok(())
+        execution.save(transaction).map(Ok)
+    });
+    outcome.map(drop)
 }
 
 /// What an attempt is of.

@@ -229,7 +229,8 @@ fn claim_task(
     let secrets = &manifest.tasks[task].secrets;
     if !secrets.is_empty() {
         // It would run without them, and perhaps do what it must not.
-        execution.fail_unclaimed(task, format!("it needs secrets that are not there: {}", secrets.join(", ")));
+        execution
+            .fail_unclaimed(task, format!("it needs secrets that are not there: {}", secrets.join(", ")));
         return Ok(None);
     }
     let of = context::Of { execution: id, graph: &manifest.graph, tasks: &execution.tasks };

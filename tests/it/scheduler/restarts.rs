@@ -169,7 +169,7 @@ fn nor_does_a_short_one_whose_start_is_lost_too_by_a_failover() {
     lab.upload("short", "", &[("only", "echo ran >>$shared/ledger", "")]);
     let id = lab.execute("short", "");
     assert_eq!(lab.ended(&id)["status"], "Completed");
-    lab.site.database.execute("UPDATE cloacina_hosts SET timeline = timeline - 1");
+    lab.site.database.execute("UPDATE cloacina_attempts SET timeline = timeline - 1");
     lose_the_end(&mut lab, "ended_at = NULL, started_at = NULL", 3);
     let ended = lab.ended(&id);
     assert_eq!(ended["error"], "task `only` failed: what became of it was lost", "{ended:#}");
