@@ -133,3 +133,30 @@ fn a_host_whose_attempts_cannot_be_seen_says_why_and_tries_again() {
     fs::remove_file(lab.home.join("attempts")).unwrap();
     assert_eq!(lab.run("one", "")["status"], "Completed");
 }
+
+#[test]
+fn executions_from_before_a_failover_wait_for_hosts_that_may_run_them() {
+    let lab = Lab::start(2);
+    lab.upload("one", "", &[("only", "true", "")]);
+    wait_for("the host", || (hosts(&lab).len() == 1).then_some(()));
+    // One without slots counts while it runs something.
+    lab.site.database.execute(
+        "INSERT INTO cloacina_hosts (id, name, slots, session, timeline)
+         VALUES (gen_random_uuid(), 'other', 0, gen_random_uuid(), 0);
+         INSERT INTO cloacina_attempts (id, tenant, execution, task, number, host, boot)
+         SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 0, 1, id, gen_random_uuid()
+         FROM cloacina_hosts WHERE name = 'other';
+         UPDATE cloacina_workflows SET is_paused = true",
+    );
+    let id = lab.execute("one", "");
+    lab.site.database.execute(
+        "UPDATE cloacina_queue SET timeline = timeline - 1; UPDATE cloacina_workflows SET is_paused = false",
+    );
+    let later = lab.run("one", "");
+    assert_eq!(later["status"], "Completed");
+    assert_eq!(lab.execution(&id)["status"], "Pending");
+    lab.site
+        .database
+        .execute("UPDATE cloacina_attempts SET ended_at = clock_timestamp() WHERE ended_at IS NULL");
+    assert_eq!(lab.ended(&id)["status"], "Completed");
+}
