@@ -62,7 +62,6 @@ const START_ATTEMPT: &str =
     "UPDATE cloacina_attempts SET started_at = clock_timestamp() - make_interval(secs => $2)
      WHERE id = $1 AND ended_at IS NULL AND started_at IS NULL";
 
-/// Whatever its task is by now, it is over.
 const END_VOID: &str =
     "UPDATE cloacina_attempts SET ended_at = clock_timestamp(), error = 'it counted no more'
      WHERE id = $1 AND ended_at IS NULL";

@@ -44,7 +44,7 @@ fn a_context_is_kept_to_the_digit() {
         r#"{"n" : 12345678901234567890.123456789012345678901234567890, "e":1E+2,"u":"\u0000\u00e9é","z":-0}"#;
     let made = idle.post(EXECUTE, Some(&format!("{{\"context\": {context} }}"))).expect_status(202).json();
     let shown = idle.get(&format!("executions/{}", text(&made, "execution_id"))).expect_status(200);
-    assert!(shown.text().ends_with(&format!(",\"context\":{context}}}")), "{}", shown.text());
+    assert!(shown.text().contains(&format!(",\"context\":{context},")), "{}", shown.text());
 }
 
 #[test]

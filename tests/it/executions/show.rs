@@ -75,12 +75,12 @@ fn outputs_lie_over_the_context_in_topological_order() {
     };
     output(1, r#"{"first":1.0000000000000000000001,"middle":1,"last":1}"#);
     let shown = || idle.get(&format!("executions/{id}")).expect_status(200);
-    let context = r#""context":{"first":1.0000000000000000000001,"last":1,"middle":1,"own":1.10}}"#;
-    assert!(shown().text().ends_with(context), "{}", shown().text());
+    let context = r#""context":{"first":1.0000000000000000000001,"last":1,"middle":1,"own":1.10},"#;
+    assert!(shown().text().contains(context), "{}", shown().text());
     output(2, r#"{"middle":{"a":[2]},"\u006cast":2}"#);
     output(0, r#"{ "last" : 3 }"#);
-    let context = r#""context":{"first":1.0000000000000000000001,"last":3,"middle":{"a":[2]},"own":1.10}}"#;
-    assert!(shown().text().ends_with(context), "{}", shown().text());
+    let context = r#""context":{"first":1.0000000000000000000001,"last":3,"middle":{"a":[2]},"own":1.10},"#;
+    assert!(shown().text().contains(context), "{}", shown().text());
     let tasks = &shown().json()["tasks"];
     assert_eq!((text(&tasks[0], "id"), &tasks[0]["dependencies"]), ("last", &json!(["middle"])));
     assert_eq!((&tasks[1]["attempts"], &tasks[1]["exit_code"]), (&json!(2), &json!(0)));
