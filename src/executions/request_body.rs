@@ -130,7 +130,7 @@ mod tests {
         let whole = read(" {\"context\": {\"a\" : 1.0000000000000000000001}, \"version\":\"1.2.0\",\"run_at\":\"2030-01-01T02:00:00.5+02:00\"}").unwrap();
         assert_eq!(whole.context, "{\"a\" : 1.0000000000000000000001}");
         assert_eq!(whole.version.unwrap().to_string(), "1.2.0");
-        assert_eq!(whole.run_at.unwrap(), time::macros::datetime!(2030-01-01 0:00 UTC));
+        assert_eq!(whole.run_at.unwrap(), time::macros::datetime!(2030-01-01 0:00:01 UTC));
         for none in ["", "{}"] {
             let execute = read(none).unwrap();
             assert_eq!((&*execute.context, execute.version, execute.run_at), ("{}", None, None));
