@@ -123,10 +123,12 @@ pub fn serve(
     // From here on a signal drains; until here there was nothing to drain.
     let _ = serving.set((Arc::clone(&server), Arc::clone(&app)));
     let mut watchers = maintenance::start(&app).map_err(runtime("cannot start a thread"))?;
-    let (runs, of_tasks) = (Arc::clone(&app), settings.clone());
-    watchers
-        .start("scheduler", move |stop| scheduler::run(&runs, &of_tasks, stop))
-        .map_err(runtime("cannot start a thread"))?;
+    if scheduler::is_needed(settings) {
+        let (runs, of_tasks) = (Arc::clone(&app), settings.clone());
+        watchers
+            .start("scheduler", move |stop| scheduler::run(&runs, &of_tasks, stop))
+            .map_err(runtime("cannot start a thread"))?;
+    }
     if !ignores_hangups {
         let mut reload = Reload::new(settings.clone(), load, Arc::clone(&server));
         signals::on_hangup(move || reload.run()).map_err(runtime("cannot start a thread"))?;

@@ -48,9 +48,19 @@ const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How often the first process of a container waits for others there that have ended.
 const REAP_EVERY: Duration = Duration::from_secs(5);
 
+/// Whether there is anything to do for `run`.
+pub fn is_needed(settings: &Settings) -> bool {
+    has_host(settings) || std::process::id() == 1
+}
+
+/// Whether this server runs tasks, or one with its home has.
+fn has_host(settings: &Settings) -> bool {
+    settings.task_slots > 0 || settings.home.join(host::NAME).exists()
+}
+
 /// Runs tasks until `stop` is set. Where this host cannot, it says why, and the server goes on without.
 pub fn run(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) {
-    if (settings.task_slots > 0 || settings.home.join(host::NAME).exists())
+    if has_host(settings)
         && let Err(why) = run_on(app, settings, stop)
     {
         log::error!("this server runs no tasks: {why}");
