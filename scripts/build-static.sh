@@ -16,8 +16,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 readonly target=x86_64-unknown-linux-musl
-# 6.5 MiB.
-readonly max_bytes=$((13 * 1024 * 1024 / 2))
+# 6.75 MiB, of which a quarter has to go before all of it is there.
+readonly max_bytes=$((27 * 1024 * 1024 / 4))
 # One zig for everybody: its musl and its linker end up in the bytes. Later ones have their own allocator and more
 # of their own in place of musl's; a newer one is worth its test under load.
 readonly zig_version=0.15.2
@@ -179,7 +179,7 @@ check() {
     [[ $(readelf -dW "$binary") != *NEEDED* ]] || fail "not static: the binary needs shared libraries"
     [[ $(readelf -SW "$binary") != *.symtab* ]] || fail "not stripped: the binary has symbols"
     bytes=$(stat -c %s "$binary")
-    ((bytes <= max_bytes)) || fail "too big: the static program has $bytes bytes, and $max_bytes (6.5 MiB) are allowed"
+    ((bytes <= max_bytes)) || fail "too big: the static program has $bytes bytes, and $max_bytes (6.75 MiB) are allowed"
     for place in "$root" "$CARGO_HOME" "$sysroot/lib/rustlib/src"; do
         ! grep -qaF "$place/" "$binary" || fail "not reproducible: the binary names $place"
     done
