@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::attempt::{As, Attempt, Outcome, Running, both};
 use super::task::is_root;
 use crate::support::program::{children, send_signal};
-use crate::support::{Seeded, wait_for};
+use crate::support::{PATIENCE, Seeded, wait_for};
 
 /// Prelude of a task's script: `stay` locks `$HERE/shared/NAME` until its process ends, and says when it has it.
 const STAY: &str = "stay() { exec 7>$HERE/shared/$1; flock 7 || exit; echo $1 has it; exec sleep 600; }\n";
@@ -163,12 +163,17 @@ fn exec_task_may_be_killed_before_it_is_the_command() {
             break;
         }
         let running = Attempt::script(As::Plain, "sleep 0.01; exit 3").start();
-        let child = wait_for("a child", || {
-            children(running.process.pid()).first().copied().or_else(|| {
-                let is_over = running.attempt.path().join("outcome.json").exists();
-                is_over.then_some(0)
-            })
-        });
+        // Without a pause: it is the command within a millisecond or two.
+        let until = Instant::now() + PATIENCE;
+        let child = loop {
+            assert!(Instant::now() < until, "waited {PATIENCE:?} in vain for a child");
+            if let Some(child) = children(running.process.pid()).first() {
+                break *child;
+            }
+            if running.attempt.path().join("outcome.json").exists() {
+                break 0;
+            }
+        };
         let name = fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
         if child != 0 && Path::new(&format!("/proc/{child}")).exists() {
             let _ =

@@ -103,6 +103,11 @@ fn a_server_that_is_stopped_within_a_transaction_stops_no_other() {
     let pid = lab.site.server.pid().to_string();
     send_signal("STOP", &pid);
     let other = start(&lab.site.database, &homes[1], 2);
+    wait_for("PostgreSQL to end the transaction", || {
+        let open = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+        (lab.site.database.value::<i64>(open) == 0).then_some(())
+    });
     wait_for("the other server to run it", || {
         let path = format!("/tenants/acme/executions/{id}");
         let execution = other.get(&path, Some(&lab.key)).expect_status(200).json();
