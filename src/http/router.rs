@@ -96,14 +96,21 @@ pub fn find<E>(table: &[Route<E>], method: &str, path: &str) -> Result<Routed, (
     if method == OTHER_METHOD {
         return Err((UNKNOWN_METHOD, UNMATCHED));
     }
-    let mut rows = table.iter().enumerate();
-    let found = rows.find(|(_, row)| row.method == method && parameters(row.pattern, path).is_some());
-    found.map(|(index, row)| Routed { index, pattern: row.pattern, body: row.body }).ok_or_else(
-        || match table.iter().find(|row| parameters(row.pattern, path).is_some()) {
+    let found = matching(table, path).find(|(_, row)| row.method == method);
+    found.map(|(index, row)| Routed { index, pattern: row.pattern, body: row.body }).ok_or_else(|| {
+        match matching(table, path).next() {
             None => (Error::NoSuchPath, UNMATCHED),
-            Some(row) => (Error::MethodNotAllowed(allowed(table, path)), row.pattern),
-        },
-    )
+            Some((_, row)) => (Error::MethodNotAllowed(allowed(table, path)), row.pattern),
+        }
+    })
+}
+
+/// The rows that are for a path: where one has a word of its own in a place, none with a parameter there is.
+fn matching<'a, E>(table: &'a [Route<E>], path: &str) -> impl Iterator<Item = (usize, &'a Route<E>)> {
+    let count = |row: &Route<E>| row.pattern.matches('{').count();
+    let is_match = move |row: &Route<E>| parameters(row.pattern, path).is_some();
+    let fewest = table.iter().filter(|row| is_match(row)).map(count).min();
+    table.iter().enumerate().filter(move |(_, row)| Some(count(row)) == fewest && is_match(row))
 }
 
 /// The metrics' label of a request that no row is for.
@@ -130,7 +137,7 @@ pub fn parameters<'p>(pattern: &'static str, path: &'p str) -> Option<Parameters
 /// The value of `Allow` (RFC 9110, 10.2.1): every method that a path has, in the order of the alphabet.
 fn allowed<E>(table: &[Route<E>], path: &str) -> String {
     let mut methods: Vec<&str> = Vec::new();
-    for row in table.iter().filter(|row| parameters(row.pattern, path).is_some()) {
+    for (_, row) in matching(table, path) {
         if !methods.contains(&row.method) {
             methods.push(row.method);
             methods.extend((row.method == "GET").then_some("HEAD"));
