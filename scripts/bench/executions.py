@@ -178,8 +178,11 @@ def accepted(bench):
             command = [f"{site.cluster.bin}/pgbench", "--no-vacuum", "-M", "prepared", "-c", "16", "-j", str(os.cpu_count())]
             command += ["-T", str(bench.seconds), "-f", file.name]
             command += ["-h", site.cluster.host, "-p", str(site.cluster.port), "-U", "postgres", site.database]
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=120)
-        return float(re.search(r"^tps = ([0-9.]+) ", done.stdout, re.M)[1])
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
+        found = re.search(r"^tps = ([0-9.]+) ", done.stdout, re.M)
+        if done.returncode or not found:
+            raise RuntimeError(f"pgbench: {done.stdout}{done.stderr}")
+        return float(found[1])
 
     ours, theirs = bench.pairs(asks, pgbench)
     report.compared("`POST …/execute`, 16 connections", "/s", ours, theirs, "pgbench", 0.5)
