@@ -108,7 +108,7 @@ const INSERT: &str = concat!(
          FROM unnest($8::text[]) WITH ORDINALITY AS task (id, position)
      )
      INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, due_at, max_running, timeline)
-     SELECT $2, $3, true, created_at, $1, -1, CASE WHEN $6 > clock_timestamp() THEN $6 END, $7, timeline
+     SELECT $2, $3, true, created_at, $1, -1, CASE WHEN $6 > clock_timestamp() THEN $6::timestamptz END, $7, timeline
      FROM execution"
 );
 
