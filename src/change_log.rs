@@ -44,25 +44,12 @@ impl ChangeLog {
         );
     }
 
-    /// Who did what to which execution, and of which workflow where that is known.
-    pub fn log_execution(&self, tenant: &Tenant, what: &str, execution: Uuid, workflow: Option<&str>) {
-        let Some(workflow) = workflow else { return self.log_of_execution(tenant, what, execution) };
+    /// Who did what to which execution.
+    pub fn log_execution(&self, tenant: &Tenant, what: &str, execution: Uuid, workflow: &str) {
         log::info!(
             tenant = tenant.name(),
             execution:% = execution,
             workflow = workflow,
-            by:% = self.by,
-            by_name = &*self.by_name,
-            client:% = self.client,
-            request_id = &*self.request_id;
-            "{what}"
-        );
-    }
-
-    fn log_of_execution(&self, tenant: &Tenant, what: &str, execution: Uuid) {
-        log::info!(
-            tenant = tenant.name(),
-            execution:% = execution,
             by:% = self.by,
             by_name = &*self.by_name,
             client:% = self.client,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::ExecutionStatus;
 use super::answer::{self, Changed, Item, Listing, Scheduled};
 use super::request_body::{Execute, idempotency_key};
-use super::store::cancel::{NotChanged, cancel as cancel_execution};
+use super::store::cancel::{ChangedExecution, NotChanged, cancel as cancel_execution};
 use super::store::create::{self, Created, Idempotency, NewExecution, Refusal};
 use super::store::events;
 use super::store::listing::{self, Filter};
@@ -50,7 +50,7 @@ pub fn execute(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, 
     let execution = match value {
         Created::New(id) => {
             app.execution_changes.committed();
-            ChangeLog::of(call).log_execution(tenant, "execution scheduled", id, Some(workflow.as_str()));
+            ChangeLog::of(call).log_execution(tenant, "execution scheduled", id, workflow.as_str());
             id
         }
         Created::Known(id) => id,
@@ -216,7 +216,7 @@ fn answer_change(
     tenant: &Tenant,
     execution_id: Uuid,
     (what, why_not): (&str, &str),
-    changed: Result<Committed<ExecutionStatus>, NotChanged>,
+    changed: Result<Committed<ChangedExecution>, NotChanged>,
 ) -> Result<Response, Error> {
     let changed = changed.map_err(|refusal| match refusal {
         NotChanged::NotFound => not_found(execution_id),
@@ -231,11 +231,12 @@ fn answer_change(
         ),
     })?;
     app.execution_changes.committed();
-    ChangeLog::of(call).log_execution(tenant, what, execution_id, None);
-    if !changed.is_confirmed {
+    let Committed { value: ChangedExecution { workflow, status }, is_confirmed } = changed;
+    ChangeLog::of(call).log_execution(tenant, what, execution_id, &workflow);
+    if !is_confirmed {
         return Err(Error::OutcomeUnknown(None));
     }
-    Ok(Response::json(202, &Changed { execution_id, status: changed.value.name() })?)
+    Ok(Response::json(202, &Changed { execution_id, status: status.name() })?)
 }
 
 /// The execution of the path.

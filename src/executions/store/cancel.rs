@@ -10,6 +10,13 @@ use crate::auth::Tenant;
 use crate::executions::ExecutionStatus;
 use crate::store::{Committed, Store, StoreError};
 
+/// An execution that was changed, as it is since then.
+#[derive(Debug)]
+pub struct ChangedExecution {
+    pub workflow: String,
+    pub status: ExecutionStatus,
+}
+
 /// Why nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotChanged {
@@ -33,7 +40,7 @@ pub fn cancel(
     tenant: &Tenant,
     execution: Uuid,
     until: Instant,
-) -> Result<Result<Committed<ExecutionStatus>, NotChanged>, StoreError> {
+) -> Result<Result<Committed<ChangedExecution>, NotChanged>, StoreError> {
     let outcome = store.transact(until, |transaction| {
         let row = LockedRow::lock(transaction, execution, Some(tenant.id()))?;
         let Some(row) = row else { return Ok(Err(NotChanged::NotFound)) };
@@ -42,16 +49,20 @@ pub fn cancel(
         }
         let mut execution = match row.load(transaction)? {
             Ok(execution) => execution,
-            Err(row) => return Ok(Ok(unread::end(transaction, &row, true)?)),
+            Err(row) => {
+                let (status, ends) = unread::end(transaction, &row, true)?;
+                return Ok(Ok((ChangedExecution { workflow: row.workflow, status }, ends)));
+            }
         };
         execution.cancel();
         let (id, status) = (execution.row.id, execution.row.status);
+        let workflow = execution.row.workflow.clone();
         let ends = execution.save(transaction)?;
         transaction.execute(CANCEL_ATTEMPTS, &[&id])?;
-        Ok(Ok((status, ends)))
+        Ok(Ok((ChangedExecution { workflow, status }, ends)))
     })?;
-    Ok(outcome.map(|Committed { value: (status, ends), is_confirmed }| {
+    Ok(outcome.map(|Committed { value: (changed, ends), is_confirmed }| {
         ends.count(store);
-        Committed { value: status, is_confirmed }
+        Committed { value: changed, is_confirmed }
     }))
 }

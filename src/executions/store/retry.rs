@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::cancel::NotChanged;
+use super::cancel::{ChangedExecution, NotChanged};
 use super::locked::LockedRow;
 use crate::auth::Tenant;
 use crate::executions::ExecutionStatus;
@@ -23,7 +23,7 @@ pub fn retry(
     tenant: &Tenant,
     execution: Uuid,
     until: Instant,
-) -> Result<Result<Committed<ExecutionStatus>, NotChanged>, StoreError> {
+) -> Result<Result<Committed<ChangedExecution>, NotChanged>, StoreError> {
     store.transact(until, |transaction| {
         let row = LockedRow::lock(transaction, execution, Some(tenant.id()))?;
         let Some(row) = row else { return Ok(Err(NotChanged::NotFound)) };
@@ -39,8 +39,9 @@ pub fn retry(
         if !execution.retry() {
             return Ok(Err(NotChanged::Status(status)));
         }
+        let workflow = execution.row.workflow.clone();
         // Nothing of it ends by that.
         let _ = execution.save(transaction)?;
-        Ok(Ok(ExecutionStatus::Pending))
+        Ok(Ok(ChangedExecution { workflow, status: ExecutionStatus::Pending }))
     })
 }
