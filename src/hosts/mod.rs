@@ -22,8 +22,7 @@ pub struct NewHost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registered {
     /// With its name, which is another where a host has that already.
-    New(String),
-    Known(String),
+    As(String),
     /// A person said that it is gone: what it still runs is void, and is to be ended before it comes back.
     WasForgotten,
 }

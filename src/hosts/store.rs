@@ -74,7 +74,7 @@ const REGISTER: &str = "
     SET name = excluded.name, slots = excluded.slots, obstacle = excluded.obstacle, session = excluded.session,
         seen_at = clock_timestamp(), forgotten_at = NULL
     WHERE host.forgotten_at IS NULL OR $6::boolean
-    RETURNING name, xmax = 0";
+    RETURNING name";
 /// From now on no other server speaks for it, though it is forgotten.
 const TAKE_OVER: &str = "UPDATE cloacina_hosts SET session = $2 WHERE id = $1";
 /// One that was forgotten stays so.
@@ -153,10 +153,7 @@ fn register_as(
                     transaction.execute(TAKE_OVER, &[&host.id, &session])?;
                     Registered::WasForgotten
                 }
-                Ok(Some(row)) => match row.try_get(1)? {
-                    true => Registered::New(row.try_get(0)?),
-                    false => Registered::Known(row.try_get(0)?),
-                },
+                Ok(Some(row)) => Registered::As(row.try_get(0)?),
             };
             transaction.commit()?;
             return Ok(registered);

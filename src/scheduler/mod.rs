@@ -99,7 +99,7 @@ fn run_on(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) -> Result<(), 
             until_done(stop, || register(&app.store, &new, session, until()).ok())
         };
         let Some(registered) = registered else { return Ok(()) };
-        if let Registered::New(its) | Registered::Known(its) = registered.value {
+        if let Registered::As(its) = registered.value {
             name = its;
         }
         if first.is_ok() {

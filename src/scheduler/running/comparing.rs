@@ -99,7 +99,7 @@ impl Scheduler<'_> {
         if self.state.as_ref().is_some_and(|state| state.is_forgotten) {
             match hosts::store::come_back(&self.app.store, &self.new, self.host.session, self.until()) {
                 Ok(registered) => {
-                    if let Registered::New(name) | Registered::Known(name) = registered.value {
+                    if let Registered::As(name) = registered.value {
                         self.host.name = name;
                     }
                     log::info!(host = &*self.host.name; "nothing of what this forgotten host ran is left: it is back")
