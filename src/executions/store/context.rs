@@ -11,8 +11,8 @@ use crate::engine::graph::{Context, Graph};
 use crate::json_text;
 use crate::store::Transaction;
 
-/// Of a context that a task reads, as JSON.
-const MOST_BYTES: usize = 4 * 1024 * 1024;
+/// Of a context that a task reads, as JSON; a larger one is shown without outputs.
+pub const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// Of what a transaction reads for attempts, and of what it reads for decisions.
 const MOST_READ_BYTES: usize = 64 * 1024 * 1024;
 /// Of what a transaction compares for decisions: values that are read once are compared for each task that names them.

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::context::MOST_BYTES;
 use super::show::Task;
 use crate::engine::graph::{self, Graph};
 use crate::json_text;
-
-/// A larger context is shown without outputs.
-pub const MOST_CONTEXT_BYTES: usize = 4 * 1024 * 1024;
 
 /// The tasks in topological order; ties are in the manifest's.
 pub fn order(tasks: &[Task]) -> Vec<usize> {
@@ -41,7 +39,7 @@ impl Merged {
             }
             // With quotes, colon and comma.
             self.bytes += name.len() + value.len() + 4;
-            if self.bytes > MOST_CONTEXT_BYTES {
+            if self.bytes > MOST_BYTES {
                 return false;
             }
             self.fields.insert(name, value.to_owned());
@@ -70,7 +68,7 @@ mod tests {
             assert!(merged.add_below(object));
         }
         assert_eq!(merged.text(), r#"{"\"c":"}","a":1.00000000000000000000001,"b":[1, 2]}"#);
-        let large = format!("{{\"d\":\"{}\"}}", "x".repeat(MOST_CONTEXT_BYTES));
+        let large = format!("{{\"d\":\"{}\"}}", "x".repeat(MOST_BYTES));
         assert!(!merged.add_below(&large));
     }
 }
