@@ -96,7 +96,12 @@ pub fn find<E>(table: &[Route<E>], method: &str, path: &str) -> Result<Routed, (
     if method == OTHER_METHOD {
         return Err((UNKNOWN_METHOD, UNMATCHED));
     }
-    let found = matching(table, path).find(|(_, row)| row.method == method);
+    // What is asked for most has no parameter, and then no other row is to be looked at.
+    let found = table
+        .iter()
+        .enumerate()
+        .find(|(_, row)| row.pattern == path && row.method == method)
+        .or_else(|| matching(table, path).find(|(_, row)| row.method == method));
     found.map(|(index, row)| Routed { index, pattern: row.pattern, body: row.body }).ok_or_else(|| {
         match matching(table, path).next() {
             None => (Error::NoSuchPath, UNMATCHED),
