@@ -45,6 +45,11 @@ impl Retries {
     }
 }
 
+/// For `wait_after`: at least 0 and below 1; 0 where the system has no random numbers.
+pub fn random() -> f64 {
+    f64::from(getrandom::u32().unwrap_or(0)) / 2_f64.powi(32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

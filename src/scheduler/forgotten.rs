@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::command_error::{CommandError, runtime};
+use crate::engine::retry::random;
 use crate::executions::store::attempt_end::{Recorded, record_forgotten};
 use crate::hosts::RunningAttempt;
 use crate::store::{COMMAND_LIMIT, Store};
@@ -14,9 +15,8 @@ use crate::store::{COMMAND_LIMIT, Store};
 pub fn abandon_forgotten(store: &Store, running: &[RunningAttempt]) -> Result<usize, CommandError> {
     let mut abandoned = 0;
     for RunningAttempt { attempt, .. } in running {
-        let recorded =
-            record_forgotten(store, *attempt, super::running::random(), Instant::now() + COMMAND_LIMIT)
-                .map_err(runtime("cannot write down that what it ran is abandoned"))?;
+        let recorded = record_forgotten(store, *attempt, random(), Instant::now() + COMMAND_LIMIT)
+            .map_err(runtime("cannot write down that what it ran is abandoned"))?;
         abandoned += usize::from(matches!(recorded.value, Recorded::Done(_)));
     }
     Ok(abandoned)

@@ -302,8 +302,3 @@ impl<'a> Scheduler<'a> {
         self.state = Some(state);
     }
 }
-
-/// At least 0 and below 1; 0 where the system has no random numbers.
-pub fn random() -> f64 {
-    f64::from(getrandom::u32().unwrap_or(0)) / 2_f64.powi(32)
-}

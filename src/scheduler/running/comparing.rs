@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::recording::Ended;
-use super::{Running, Scheduler, random};
+use super::{Running, Scheduler};
+use crate::engine::retry::random;
 use crate::executions::store::attempt_end::{AttemptEnd, record_forgotten};
 use crate::hosts;
 use crate::hosts::{Registered, RunningAttempt};

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::{Scheduler, TRY_AGAIN_AFTER, random};
+use super::{Scheduler, TRY_AGAIN_AFTER};
+use crate::engine::retry::random;
 use crate::executions::store::attempt_end::{AttemptEnd, Recorded, record, record_start};
 use crate::scheduler::store;
 use crate::store::{Cause, Committed, StoreError};

@@ -17,6 +17,7 @@ use crate::engine::graph::{
     AttemptOutcome, Context, Decision, ExecutionOutcome, Graph, Progress, SkipReason, Task as Node,
     TaskOutcome, TaskState,
 };
+use crate::engine::retry::random;
 use crate::terminal::shown;
 use crate::workflows::manifest::Task;
 
@@ -273,9 +274,4 @@ fn alone(task: &Task) -> Result<Graph, CommandError> {
     let task = Node { id, dependencies: Vec::new(), run_if: None, allow_failure: false };
     Graph::new(vec![task])
         .map_err(|_| CommandError::Runtime("internal error: a task that runs alone is no graph".to_owned()))
-}
-
-/// At least 0 and below 1; 0 where the system has no random numbers.
-fn random() -> f64 {
-    f64::from(getrandom::u32().unwrap_or(0)) / 2_f64.powi(32)
 }
