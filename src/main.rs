@@ -34,6 +34,7 @@ mod scheduler;
 mod serve;
 mod serve_check;
 mod server_endpoints;
+mod sha256;
 mod signals;
 mod store;
 mod suggestion;

@@ -12,6 +12,7 @@ use crate::http::request::Request;
 use crate::http::router::StreamLimit;
 use crate::json_body::{texts, wrong, wrong_kind};
 use crate::keys::expiry::parse_rfc3339;
+use crate::sha256;
 use crate::suggestion::did_you_mean;
 use crate::terminal::start_of;
 use crate::workflows::names::Version;
@@ -53,7 +54,7 @@ impl Execute {
     }
 
     fn parse(request: &Request<'_>, body: &[u8]) -> Result<Execute, Error> {
-        let sha256 = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = sha256::hex(Sha256::digest(body));
         let mut execute = Execute { context: "{}".to_owned(), version: None, run_at: None, sha256 };
         if body.is_empty() {
             return Ok(execute);

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::plain_file;
+use crate::sha256;
 use crate::terminal::shown;
 
 pub const NAME: &str = "host";
@@ -185,7 +186,7 @@ fn machine_of(text: &str) -> Option<String> {
         return None;
     }
     let hash = Sha256::new().chain_update(MACHINE_SALT).chain_update(id.to_ascii_lowercase()).finalize();
-    Some(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(sha256::hex(hash))
 }
 
 #[cfg(test)]

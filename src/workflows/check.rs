@@ -11,6 +11,7 @@ use super::multipart::{self, Part};
 use super::package::{Package, PackageError};
 use super::problem::Problem;
 use crate::error::Error;
+use crate::sha256;
 
 /// A check has so much time, and a second more for so many bytes.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -102,7 +103,7 @@ fn sha256(mut reader: impl Read) -> io::Result<String> {
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
     loop {
         match reader.read(&mut buffer)? {
-            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(sha256::hex(hasher.finalize())),
             count => hasher.update(&buffer[..count]),
         }
     }

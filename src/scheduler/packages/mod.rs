@@ -20,6 +20,7 @@ use super::attempts::AttemptSettings;
 use super::starter;
 use crate::engine::remove_tree::remove_tree;
 use crate::executions::store::claim::Claimed;
+use crate::sha256;
 use crate::workflows::archive::unpack_by;
 
 /// Of a package of the largest size on a slow disk.
@@ -186,7 +187,7 @@ impl Packages {
                 return Err(PackageError::Failed("its package is longer than any can be".to_owned()));
             }
         }
-        let sha256: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = sha256::hex(hash.finalize());
         if sha256 != package.package_sha256 {
             let expected = &package.package_sha256;
             return Err(PackageError::Failed(format!(
