@@ -24,7 +24,7 @@ pub use connector::Connector;
 pub use driver_error::{describe, ends_session, is_fatal, is_passing};
 pub use hosts::Hosts;
 pub use identifier::quote_identifier;
-pub use pinned::TRUSTED_OWNERS;
+pub use pinned::{TRUSTED_OWNERS, time_limits};
 pub use role_sessions::end_sessions;
 pub use session_factory::{NewSession, SessionFactory, release};
 pub use stream::Limit;

@@ -47,8 +47,23 @@ const PINNED: &[(&str, &str)] = &[
 ];
 
 /// A server that is stopped between two statements of a transaction, as a virtual machine is while it is moved, must not keep
-/// rows locked that others wait for. Where statements have no limit, transactions have none either.
+/// rows locked that others wait for.
 const MOST_IDLE: Duration = Duration::from_secs(10);
+
+/// `idle_in_transaction_session_timeout` of a session with that `statement_timeout`; where statements have no limit,
+/// transactions have none either.
+fn most_idle(statement_timeout: Duration) -> Duration {
+    if statement_timeout.is_zero() { statement_timeout } else { statement_timeout.max(MOST_IDLE) }
+}
+
+/// Gives a session that was made without them the time-outs of one with that `statement_timeout`.
+pub fn time_limits(statement_timeout: Duration) -> String {
+    format!(
+        "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+        statement_timeout.as_millis(),
+        most_idle(statement_timeout).as_millis()
+    )
+}
 
 /// The tables `trusted` and `trusted_owner` of a query that begins WITH RECURSIVE.
 pub const TRUSTED_OWNERS: &str = include_str!("trusted.sql");
@@ -95,8 +110,6 @@ pub fn pin(
 /// functions and operators of the same names.
 fn statements(statement_timeout: Duration, path: &Path<'_>) -> String {
     let values: Vec<_> = PINNED.iter().map(|(name, value)| format!("('{name}', '{value}')")).collect();
-    let most_idle =
-        if statement_timeout.is_zero() { statement_timeout } else { statement_timeout.max(MOST_IDLE) };
     let path = match path {
         Path::Known(path) => format!("'{}'", path.replace('\'', "''")),
         Path::Imposed => found_path(false),
@@ -125,7 +138,7 @@ fn statements(statement_timeout: Duration, path: &Path<'_>) -> String {
          COMMIT",
         statement_timeout.as_millis(),
         values.join(", "),
-        most_idle.as_millis(),
+        most_idle(statement_timeout).as_millis(),
     )
 }
 

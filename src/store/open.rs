@@ -12,7 +12,7 @@ use super::{COMMAND_LIMIT, Store, migrations};
 use crate::command_error::CommandError;
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::postgres_link::{Connector, NewSession, SessionFactory, describe};
+use crate::postgres_link::{Connector, NewSession, SessionFactory, describe, time_limits};
 
 const RETRY_EVERY: Duration = Duration::from_millis(250);
 
@@ -85,17 +85,16 @@ fn migrated(
     Ok((factory, session))
 }
 
-/// The session that was there until now without a time-out of statements, with everything prepared.
+/// The session that was there until now without time-outs, with everything prepared.
 fn first_session(
     factory: &SessionFactory,
     mut new_session: NewSession,
     tables: &[TableStatements],
 ) -> Result<Session, CommandError> {
     let place = &factory.connector.place;
-    let milliseconds = factory.statement_timeout.as_millis();
     new_session
         .client
-        .batch_execute(&format!("SET statement_timeout = {milliseconds}"))
+        .batch_execute(&time_limits(factory.statement_timeout))
         .map_err(|error| lost(place, &error))?;
     let mut session = Session::new(new_session);
     session.prepare_all(tables).map_err(|(table, error)| {

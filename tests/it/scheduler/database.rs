@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Lab, WAITS, find, start, start_on};
+use super::{Lab, WAITS, find, start, start_on, starting};
 use crate::support::cluster::Cluster;
 use crate::support::directory::Directory;
 use crate::support::postgres::Database;
@@ -96,8 +96,9 @@ fn a_failover_that_loses_how_a_task_ended() {
 fn a_server_that_is_stopped_within_a_transaction_stops_no_other() {
     let (database, homes) = (Database::new(), [Directory::new(), Directory::new()]);
     let wire = Wire::start(database.host_and_port());
-    let server = start_on(&database.url_through(wire.port), &homes[0], 2);
-    let lab = Lab::of(database, server, homes[0].clone());
+    // The session of the start works for the rest of the server as well: here it is the only one.
+    let first = starting(&database.url_through(wire.port), &homes[0], 2).arguments(["--pool-size", "1"]);
+    let lab = Lab::of(database, first.serving(), homes[0].clone());
     lab.upload("short", "", &[("only", "echo ran >>$shared/ledger", "")]);
     let id = wire.hold_when("INSERT INTO cloacina_attempts", || lab.execute("short", ""));
     let pid = lab.site.server.pid().to_string();

@@ -36,7 +36,7 @@ struct Wiring {
 struct Wired {
     client: TcpStream,
     database: TcpStream,
-    /// The beginning of all that the server has sent.
+    /// The beginning and the end of all that the server has sent.
     sent: Vec<u8>,
     /// What the server sends, and what PostgreSQL answers.
     up: Way,
@@ -95,7 +95,7 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
 }
 
-/// Enough to find what a session was made for.
+/// Enough to find what a session was made for, or what it has prepared of late.
 const REMEMBERED: usize = 64 * 1024;
 
 impl Wire {
@@ -265,6 +265,10 @@ impl Wiring {
             (wired.up.shut, wired.down.shut) = (true, true);
             (self.watched, self.held) = (None, Some(number));
         }
-        wired.sent.extend_from_slice(&bytes[..bytes.len().min(REMEMBERED.saturating_sub(wired.sent.len()))]);
+        wired.sent.extend_from_slice(bytes);
+        // The session that migrates sends more than both, and works for others afterwards.
+        if wired.sent.len() > 4 * REMEMBERED {
+            wired.sent.drain(REMEMBERED..wired.sent.len() - REMEMBERED);
+        }
     }
 }
