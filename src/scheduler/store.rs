@@ -80,22 +80,6 @@ const DUE: &str = "UPDATE cloacina_queue SET due_at = NULL, ready_at = due_at
      WHERE due_at <= clock_timestamp() AND (execution, task) IN (
          SELECT execution, task FROM cloacina_queue WHERE due_at <= now()
          ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED)";
-/// Only for an attempt that runs. A piece may be there already, where it was not known whether it had been written: then
-/// the longer one stays.
-const COPY: &str = "WITH attempt AS (
-         UPDATE cloacina_attempts SET log_bytes = GREATEST(log_bytes, $2::bigint + octet_length($3::bytea))
-         WHERE id = $1 AND ended_at IS NULL RETURNING id
-     ), gone AS (
-         -- Of what came behind the beginning, as much is kept as of the beginning.
-         DELETE FROM cloacina_log_pieces AS piece USING attempt
-         WHERE piece.attempt = attempt.id AND piece.at <> $2::bigint AND piece.at >= $4::bigint / 2
-           AND piece.at + octet_length(piece.bytes) <= $2::bigint + octet_length($3::bytea) - $4::bigint / 2
-     )
-     INSERT INTO cloacina_log_pieces (attempt, at, bytes)
-     SELECT id, $2::bigint, $3::bytea FROM attempt
-     ON CONFLICT (attempt, at) DO UPDATE SET bytes = excluded.bytes
-         WHERE octet_length(excluded.bytes) > octet_length(cloacina_log_pieces.bytes)";
-
 /// Looks at everything that this host has to know, in one statement.
 ///
 /// # Errors
@@ -161,19 +145,6 @@ pub fn known(store: &Store, host: Uuid, until: Instant) -> Result<Vec<Known>, St
 /// What is due may start: how much of it does from now on.
 pub fn make_due_ready(store: &Store, until: Instant) -> Result<u64, StoreError> {
     store.write(until, |session| session.client.execute(DUE, &[])).map(|made| made.value)
-}
-
-/// Adds a piece to the log of a running attempt. `limit`: of all that is kept.
-pub fn copy_log(
-    store: &Store,
-    attempt: Uuid,
-    at: u64,
-    bytes: &[u8],
-    limit: u64,
-    until: Instant,
-) -> Result<(), StoreError> {
-    let (at, limit) = (at as i64, limit as i64);
-    store.write(until, |session| session.client.execute(COPY, &[&attempt, &at, &bytes, &limit])).map(drop)
 }
 
 /// Bytes of a package's archive from an offset on; none at its end.

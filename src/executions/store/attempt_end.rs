@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::claim::{ClaimNext, Claimed, claim_next};
 use super::locked::{LockedExecution, LockedRow};
+use super::log_copy::{NewPiece, copy};
 use super::save::Ends;
 use super::unread;
 use crate::engine::attempt::{End, Outcome};
@@ -42,15 +44,26 @@ pub enum Recorded {
     Void,
 }
 
-const LOCK: &str = "SELECT execution.tenant, execution.workflow, execution.version, execution.status, execution.is_cancelled,
-            execution.created_at, execution.last_event, execution.id, attempt.task
-     FROM cloacina_attempts AS attempt JOIN cloacina_executions AS execution ON execution.id = attempt.execution
-     WHERE attempt.id = $1 AND attempt.ended_at IS NULL FOR UPDATE OF execution";
+macro_rules! of_running {
+    () => {
+        " FROM cloacina_attempts AS attempt JOIN cloacina_executions AS execution ON execution.id = attempt.execution
+          WHERE attempt.id = $1 AND attempt.ended_at IS NULL"
+    };
+}
+macro_rules! lock {
+    () => {
+        concat!(
+            "SELECT execution.tenant, execution.workflow, execution.version, execution.status, execution.is_cancelled,
+                    execution.created_at, execution.last_event, execution.id, attempt.task",
+            of_running!(),
+            " FOR UPDATE OF execution"
+        )
+    };
+}
+const LOCK: &str = lock!();
 /// Nothing that a host does for all tenants waits for one execution that another session has locked.
-const IS_LOCKED: &str = "SELECT FROM cloacina_attempts AS attempt
-     WHERE attempt.id = $1 AND attempt.ended_at IS NULL
-       AND EXISTS (SELECT FROM cloacina_executions WHERE id = attempt.execution)
-       AND NOT EXISTS (SELECT FROM cloacina_executions WHERE id = attempt.execution FOR UPDATE SKIP LOCKED)";
+const LOCK_NOW: &str = concat!(lock!(), " SKIP LOCKED");
+const IS_THERE: &str = concat!("SELECT", of_running!());
 const END_ATTEMPT: &str = "UPDATE cloacina_attempts
      SET ended_at = clock_timestamp(), exit_code = $2, error = $3,
          started_at = COALESCE(started_at, clock_timestamp() - make_interval(secs => $4)),
@@ -71,20 +84,43 @@ const LOCK_FORGOTTEN: &str = "SELECT FROM cloacina_hosts AS host
      JOIN cloacina_attempts AS attempt ON attempt.host = host.id AND attempt.id = $1
      WHERE host.forgotten_at IS NOT NULL FOR SHARE OF host";
 
-/// Writes down how an attempt ended, what becomes of its task, and what may start after it. `random` is at least 0 and below 1.
+/// The end of an attempt of this host, as it is written down.
+#[derive(Debug)]
+pub struct Ending<'a> {
+    pub attempt: Uuid,
+    pub end: &'a AttemptEnd,
+    /// The rest of its log.
+    pub log: Option<NewPiece<'a>>,
+    /// At least 0 and below 1.
+    pub random: f64,
+    /// Who takes a task that becomes ready with it.
+    pub next: Option<ClaimNext<'a>>,
+}
+
+/// What came of it, and of what follows.
+#[derive(Debug)]
+pub struct Written {
+    pub recorded: Recorded,
+    pub claimed: Option<Claimed>,
+    /// More may start now.
+    pub has_work: bool,
+}
+
+impl Written {
+    pub fn nothing(recorded: Recorded) -> Written {
+        Written { recorded, claimed: None, has_work: false }
+    }
+}
+
+/// Writes down how an attempt ended, what becomes of its task, and what may start after it.
 ///
 /// # Errors
 /// See `StoreError`. Written down twice, it is void the second time.
-pub fn record(
-    store: &Store,
-    attempt: Uuid,
-    end: &AttemptEnd,
-    random: f64,
-    until: Instant,
-) -> Result<Committed<Recorded>, StoreError> {
-    record_if(store, attempt, end, random, until, |transaction| {
-        let is_locked = transaction.query_opt(IS_LOCKED, &[&attempt])?.is_some();
-        Ok(if is_locked { Err(Recorded::Locked) } else { Ok(()) })
+pub fn record(store: &Store, ending: &Ending<'_>, until: Instant) -> Result<Committed<Written>, StoreError> {
+    let attempt = ending.attempt;
+    write(store, ending, until, |transaction| match lock(transaction, attempt, LOCK_NOW)? {
+        Locked::Void if transaction.query_opt(IS_THERE, &[&attempt])?.is_some() => Ok(Locked::Elsewhere),
+        locked => Ok(locked),
     })
 }
 
@@ -99,36 +135,42 @@ pub fn record_forgotten(
     until: Instant,
 ) -> Result<Committed<Recorded>, StoreError> {
     let end = AttemptEnd::Abandoned("its host was forgotten".to_owned());
-    record_if(store, attempt, &end, random, until, |transaction| {
-        let is_forgotten = transaction.query_opt(LOCK_FORGOTTEN, &[&attempt])?.is_some();
-        Ok(if is_forgotten { Ok(()) } else { Err(Recorded::Void) })
-    })
+    let ending = Ending { attempt, end: &end, log: None, random, next: None };
+    let written = write(store, &ending, until, |transaction| {
+        match transaction.query_opt(LOCK_FORGOTTEN, &[&attempt])? {
+            Some(_) => lock(transaction, attempt, LOCK),
+            None => Ok(Locked::NotForgotten),
+        }
+    })?;
+    Ok(Committed { value: written.value.recorded, is_confirmed: written.is_confirmed })
 }
 
-fn record_if(
+fn write(
     store: &Store,
-    attempt: Uuid,
-    end: &AttemptEnd,
-    random: f64,
+    ending: &Ending<'_>,
     until: Instant,
-    expect: impl Fn(&mut Transaction<'_>) -> Result<Result<(), Recorded>, postgres::Error>,
-) -> Result<Committed<Recorded>, StoreError> {
+    lock: impl Fn(&mut Transaction<'_>) -> Result<Locked, postgres::Error>,
+) -> Result<Committed<Written>, StoreError> {
+    let &Ending { attempt, end, random, .. } = ending;
     let outcome = store.transact(until, |transaction| {
-        if let Err(recorded) = expect(transaction)? {
-            return Ok(Ok::<_, Infallible>((recorded, Ends::default())));
-        }
-        let (mut execution, task) = match lock(transaction, attempt)? {
+        let nothing = |recorded| Ok(Ok::<_, Infallible>((Written::nothing(recorded), Ends::default())));
+        let (mut execution, task) = match lock(transaction)? {
             Locked::Running(execution, task) => (*execution, task),
+            Locked::Elsewhere => return nothing(Recorded::Locked),
+            Locked::NotForgotten => return nothing(Recorded::Void),
             Locked::Unread(row) if !row.status.has_ended() => {
                 transaction.execute(END_VOID, &[&attempt])?;
                 let (status, ends) = unread::end(transaction, &row, row.is_cancelled)?;
-                return Ok(Ok((Recorded::Done(status), ends)));
+                return Ok(Ok((Written::nothing(Recorded::Done(status)), ends)));
             }
             Locked::Unread(_) | Locked::Void => {
                 transaction.execute(END_VOID, &[&attempt])?;
-                return Ok(Ok((Recorded::Void, Ends::default())));
+                return nothing(Recorded::Void);
             }
         };
+        if let Some(piece) = &ending.log {
+            copy(transaction, attempt, piece)?;
+        }
         let is_written = match end {
             AttemptEnd::Ended(outcome) => ended(transaction, &mut execution, task, attempt, outcome, random)?,
             AttemptEnd::Abandoned(reason) => {
@@ -142,15 +184,20 @@ fn record_if(
             }
         };
         if !is_written {
-            return Ok(Ok((Recorded::Void, Ends::default())));
+            return nothing(Recorded::Void);
         }
         execution.decide(transaction)?;
-        let status = execution.row.status;
-        Ok(Ok((Recorded::Done(status), execution.save(transaction)?)))
+        let claimed = match ending.next {
+            Some(next) => claim_next(transaction, next, &mut execution, task)?,
+            None => None,
+        };
+        let recorded = Recorded::Done(execution.row.status);
+        let has_work = claimed.is_none() || !execution.ready.is_empty();
+        Ok(Ok((Written { recorded, claimed, has_work }, execution.save(transaction)?)))
     })?;
-    let Committed { value: (recorded, ends), is_confirmed } = outcome.unwrap_or_else(|never| match never {});
+    let Committed { value: (written, ends), is_confirmed } = outcome.unwrap_or_else(|never| match never {});
     ends.count(store);
-    Ok(Committed { value: recorded, is_confirmed })
+    Ok(Committed { value: written, is_confirmed })
 }
 
 /// Writes down that the command of an attempt has been running for so long.
@@ -159,7 +206,9 @@ fn record_if(
 /// See `StoreError`.
 pub fn record_start(store: &Store, attempt: Uuid, ago: Duration, until: Instant) -> Result<(), StoreError> {
     let outcome = store.transact(until, |transaction| {
-        let Locked::Running(mut execution, task) = lock(transaction, attempt)? else { return Ok(Err(())) };
+        let Locked::Running(mut execution, task) = lock(transaction, attempt, LOCK)? else {
+            return Ok(Err(()));
+        };
         if transaction.execute(START_ATTEMPT, &[&attempt, &ago.as_secs_f64()])? == 0 {
             return Ok(Err(()));
         }
@@ -177,11 +226,19 @@ enum Locked {
     Unread(LockedRow),
     /// Its task has another one, or has ended.
     Void,
+    /// An execution that another session has locked.
+    Elsewhere,
+    /// Its host has come back.
+    NotForgotten,
 }
 
 /// Locks the execution that an attempt is of.
-fn lock(transaction: &mut Transaction<'_>, attempt: Uuid) -> Result<Locked, postgres::Error> {
-    let Some(row) = transaction.query_opt(LOCK, &[&attempt])? else { return Ok(Locked::Void) };
+fn lock(
+    transaction: &mut Transaction<'_>,
+    attempt: Uuid,
+    statement: &'static str,
+) -> Result<Locked, postgres::Error> {
+    let Some(row) = transaction.query_opt(statement, &[&attempt])? else { return Ok(Locked::Void) };
     let (id, task) = (row.try_get(7)?, row.try_get::<_, i32>(8)? as usize);
     let execution = match LockedRow::of(id, &row)?.load(transaction)? {
         Ok(execution) => execution,

@@ -76,11 +76,13 @@ pub enum Claim {
 }
 
 /// An execution that this host may claim something of, as it stands, unless another transaction has it. The host has said
-/// what it runs on the timeline that the claim was decided on, which is still the database's.
+/// what it runs on the timeline that the claim was decided on, which is still the database's. Out of turn only where nothing
+/// else of its tenant is ready.
 const LOCK: &str = concat!(
     "SELECT execution.tenant, execution.workflow, execution.version, execution.status, execution.is_cancelled,
             execution.created_at, execution.last_event,
-            tenant.name, tenant.max_running_tasks, tenant.max_scratch_bytes, tenant.paths::text, package.id, package.sha256
+            tenant.name, tenant.max_running_tasks, tenant.max_scratch_bytes, tenant.paths::text, package.id, package.sha256,
+            execution.context
      FROM cloacina_executions AS execution
      JOIN cloacina_hosts AS host ON host.id = $2 AND host.session = $3 AND host.forgotten_at IS NULL
          AND host.timeline = $4 AND $4 = ",
@@ -91,6 +93,7 @@ const LOCK: &str = concat!(
      JOIN cloacina_packages AS package ON package.tenant = execution.tenant AND package.name = execution.workflow
          AND package.version = execution.version AND package.deleted_at IS NULL
      WHERE execution.id = $1
+         AND ($5 OR NOT EXISTS (SELECT FROM cloacina_queue WHERE tenant = execution.tenant AND due_at IS NULL))
      FOR UPDATE OF execution SKIP LOCKED FOR SHARE OF host"
 );
 const START: &str =
@@ -121,8 +124,8 @@ pub fn claim(
     until: Instant,
 ) -> Result<Claim, StoreError> {
     let outcome = store.transact(until, |transaction| {
-        let values: &[&(dyn ToSql + Sync)] = &[&wanted.execution, &host.id, &host.session, &wanted.timeline];
-        let Some(row) = transaction.query_opt(LOCK, values)? else { return Ok(Err(Claim::Locked)) };
+        let row = lock(transaction, host, wanted.execution, wanted.timeline, true)?;
+        let Some(row) = row else { return Ok(Err(Claim::Locked)) };
         claim_locked(transaction, host, &row, wanted)
     })?;
     Ok(outcome.map_or_else(
@@ -134,6 +137,47 @@ pub fn claim(
     ))
 }
 
+fn lock(
+    transaction: &mut Transaction<'_>,
+    host: &ClaimingHost,
+    execution: Uuid,
+    timeline: i64,
+    is_in_turn: bool,
+) -> Result<Option<Row>, postgres::Error> {
+    let values: &[&(dyn ToSql + Sync)] = &[&execution, &host.id, &host.session, &timeline, &is_in_turn];
+    transaction.query_opt(LOCK, values)
+}
+
+/// Who takes what has become ready in the place of what has just ended.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimNext<'a> {
+    pub host: &'a ClaimingHost,
+    /// Of the database, when that was decided.
+    pub timeline: i64,
+}
+
+/// Takes a task that has become ready in this transaction, where nothing else of the tenant's is. `ended`: what it follows.
+pub fn claim_next(
+    transaction: &mut Transaction<'_>,
+    next: ClaimNext<'_>,
+    execution: &mut LockedExecution,
+    ended: usize,
+) -> Result<Option<Claimed>, postgres::Error> {
+    let is_next = |(task, wait): &&(usize, Option<Duration>)| *task != ended && wait.is_none();
+    let Some((task, _)) = execution.ready.iter().find(is_next).copied() else { return Ok(None) };
+    let ClaimNext { host, timeline } = next;
+    let Some(row) = lock(transaction, host, execution.row.id, timeline, false)? else { return Ok(None) };
+    let of_tenant = OfTenant::read(transaction, &row)?;
+    if of_tenant.free == Some(0) {
+        return Ok(None);
+    }
+    execution.contexts.own = Some(row.try_get(13)?);
+    let claimed = claim_task(transaction, host, execution, task, &of_tenant)?;
+    insert(transaction, host, execution, claimed.as_slice())?;
+    execution.decide(transaction)?;
+    Ok(claimed)
+}
+
 fn claim_locked(
     transaction: &mut Transaction<'_>,
     host: &ClaimingHost,
@@ -142,6 +186,7 @@ fn claim_locked(
 ) -> Result<Result<(Vec<Claimed>, Ends), Claim>, postgres::Error> {
     let nothing = Ok(Err(Claim::Nothing));
     let of_tenant = OfTenant::read(transaction, row)?;
+    let context = row.try_get(13)?;
     let row = LockedRow::of(wanted.execution, row)?;
     if row.status.has_ended() || row.is_cancelled {
         return nothing;
@@ -163,6 +208,7 @@ fn claim_locked(
             return Ok(Ok((Vec::new(), ends)));
         }
     };
+    execution.contexts.own = Some(context);
     let tasks = match execution.row.status {
         ExecutionStatus::Pending => {
             execution.start(transaction)?;

@@ -19,9 +19,6 @@ const MOST_READ_BYTES: usize = 64 * 1024 * 1024;
 const MOST_COMPARED_BYTES: usize = 2 * MOST_READ_BYTES;
 
 const OWN: &str = "SELECT context FROM cloacina_executions WHERE id = $1";
-/// Takes no value out of where the long ones are.
-const SIZES: &str =
-    "SELECT number, octet_length(output) FROM cloacina_tasks WHERE execution = $1 AND output IS NOT NULL";
 const OUTPUTS: &str = "SELECT task.output
      FROM unnest($2::int[]) WITH ORDINALITY AS upstream (number, position)
      JOIN cloacina_tasks AS task ON task.execution = $1 AND task.number = upstream.number
@@ -30,9 +27,8 @@ const OUTPUTS: &str = "SELECT task.output
 /// What a transaction knows of the contexts of one execution.
 #[derive(Debug, Default)]
 pub struct Contexts {
-    own: Option<String>,
-    /// Of each task's output in the table, its bytes.
-    sizes: Option<HashMap<usize, usize>>,
+    /// The execution's own.
+    pub own: Option<String>,
     named: Option<Named>,
     read_for_attempts: usize,
 }
@@ -83,7 +79,7 @@ impl Contexts {
         of: Of<'_>,
         task: usize,
     ) -> Result<Context, NoContext> {
-        let upstream = self.upstream(transaction, of, task)?;
+        let upstream = of.upstream(task);
         if self.named.is_none() {
             let all = 0..of.graph.len();
             let keys: BTreeSet<String> =
@@ -91,11 +87,10 @@ impl Contexts {
             let own = fields(self.own(transaction, of)?, &keys);
             self.named = Some(Named { keys, own, ..Named::default() });
         }
-        let size_of = |task: &usize| self.size(of, *task);
         let Some(named) = &self.named else { return Ok(Context::new()) };
         let missing: Vec<usize> =
             upstream.iter().rev().filter(|task| !named.outputs.contains_key(task)).copied().collect();
-        let missing_bytes: usize = missing.iter().map(size_of).sum();
+        let missing_bytes: usize = missing.iter().map(|task| of.output_bytes(*task)).sum();
         let Some(named) = &mut self.named else { return Ok(Context::new()) };
         named.read_bytes += missing_bytes;
         if named.read_bytes > MOST_READ_BYTES {
@@ -144,8 +139,8 @@ impl Contexts {
         of: Of<'_>,
         task: usize,
     ) -> Result<Context, NoContext> {
-        let upstream = self.upstream(transaction, of, task)?;
-        let bytes: usize = upstream.iter().map(|task| self.size(of, *task)).sum();
+        let upstream = of.upstream(task);
+        let bytes: usize = upstream.iter().map(|task| of.output_bytes(*task)).sum();
         if bytes > MOST_READ_BYTES {
             return Err(too_much("the outputs upstream", MOST_READ_BYTES));
         }
@@ -177,29 +172,19 @@ impl Contexts {
         }
         Ok(self.own.as_deref().unwrap_or("{}"))
     }
+}
 
+impl Of<'_> {
     /// Tasks upstream that have an output, in topological order.
-    fn upstream(
-        &mut self,
-        transaction: &mut Transaction<'_>,
-        of: Of<'_>,
-        task: usize,
-    ) -> Result<Vec<usize>, postgres::Error> {
-        if self.sizes.is_none() {
-            let mut sizes = HashMap::new();
-            for row in transaction.query(SIZES, &[&of.execution])? {
-                sizes.insert(row.try_get::<_, i32>(0)? as usize, row.try_get::<_, i32>(1)? as usize);
-            }
-            self.sizes = Some(sizes);
-        }
-        let Some(sizes) = &self.sizes else { return Ok(Vec::new()) };
-        let has_output = |task: &usize| of.tasks[*task].output.is_some() || sizes.contains_key(task);
-        Ok(of.graph.upstream(task).filter(has_output).collect())
+    fn upstream(self, task: usize) -> Vec<usize> {
+        let has_output =
+            |task: &usize| self.tasks[*task].output.is_some() || self.tasks[*task].stored_bytes.is_some();
+        self.graph.upstream(task).filter(has_output).collect()
     }
 
-    fn size(&self, of: Of<'_>, task: usize) -> usize {
-        let stored = || self.sizes.as_ref().and_then(|sizes| sizes.get(&task).copied()).unwrap_or(0);
-        of.tasks[task].output.as_ref().map_or_else(stored, String::len)
+    fn output_bytes(self, task: usize) -> usize {
+        let task = &self.tasks[task];
+        task.output.as_ref().map_or(task.stored_bytes.unwrap_or(0), String::len)
     }
 }
 

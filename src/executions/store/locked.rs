@@ -59,7 +59,10 @@ pub struct Task {
     pub attempt: Option<Uuid>,
     pub exit_code: Option<i32>,
     pub error: Option<String>,
+    /// What it has written now.
     pub output: Option<String>,
+    /// Of the output in the table.
+    pub stored_bytes: Option<usize>,
     /// It starts anew, as if it had never run.
     pub is_reset: bool,
 }
@@ -68,7 +71,9 @@ const LOCK: &str = "SELECT tenant, workflow, version, status, is_cancelled, crea
      FROM cloacina_executions WHERE id = $1 AND ($2::uuid IS NULL OR tenant = $2) FOR UPDATE";
 const MANIFEST: &str = "SELECT manifest FROM cloacina_packages
      WHERE tenant = $1 AND name = $2 AND version = $3 AND deleted_at IS NULL";
-const TASKS: &str = "SELECT status, attempts, earlier_attempts, abandoned, attempt, CASE WHEN status = 'Failed' THEN error END
+/// Takes no output out of where the long ones are.
+const TASKS: &str = "SELECT status, attempts, earlier_attempts, abandoned, attempt, CASE WHEN status = 'Failed' THEN error END,
+            octet_length(output)
      FROM cloacina_tasks WHERE execution = $1 ORDER BY number";
 
 impl LockedRow {
@@ -122,6 +127,7 @@ impl LockedRow {
                 abandoned: row.try_get(3)?,
                 attempt: row.try_get(4)?,
                 error: row.try_get(5)?,
+                stored_bytes: row.try_get::<_, Option<i32>>(6)?.map(|bytes| bytes as usize),
                 ..Task::default()
             });
         }
@@ -228,7 +234,7 @@ impl LockedExecution {
         let row = &mut self.tasks[task];
         row.attempts += 1;
         row.attempt = Some(attempt);
-        (row.exit_code, row.error, row.output) = (None, None, None);
+        (row.exit_code, row.error, row.output, row.stored_bytes) = (None, None, None, None);
         let number = row.attempts;
         let data = json!({ "task": self.id_of(task), "attempt": number, "host": host });
         self.event("task_claimed", data);
@@ -284,6 +290,7 @@ impl LockedExecution {
             self.changed.insert(task);
             let row = &mut self.tasks[task];
             (row.earlier_attempts, row.abandoned, row.is_reset) = (row.attempts, 0, true);
+            row.stored_bytes = None;
         }
         self.event("pipeline_retried", json!({ "tasks": ids }));
         true

@@ -13,6 +13,7 @@ pub mod events;
 pub mod listing;
 mod locked;
 pub mod log;
+pub mod log_copy;
 mod merge;
 mod of_tenant;
 pub mod removal;

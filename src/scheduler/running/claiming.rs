@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Running, Scheduler, TRY_AGAIN_AFTER};
 use crate::executions::store::candidates::{Found, Sought, candidates};
-use crate::executions::store::claim::{Claim, Wanted, claim};
+use crate::executions::store::claim::{Claim, Claimed, Wanted, claim};
 use crate::scheduler::turn;
 use crate::store::StoreError;
 
@@ -82,6 +82,17 @@ impl Scheduler<'_> {
         }
     }
 
+    /// Starts what this server has claimed.
+    pub(super) fn start(&mut self, claimed: Claimed) {
+        let running = Running {
+            waited: Some(claimed.waited),
+            task: Some((claimed.execution, claimed.task)),
+            ..Running::new(Some(claimed.tenant))
+        };
+        self.running.insert(claimed.attempt, running);
+        self.attempts.start(claimed);
+    }
+
     fn find_candidates(
         &mut self,
         running: &HashMap<Uuid, usize>,
@@ -124,15 +135,7 @@ impl Scheduler<'_> {
                 if let Some(state) = &mut self.state {
                     state.has_work = true;
                 }
-                for claimed in claimed {
-                    let running = Running {
-                        waited: Some(claimed.waited),
-                        task: Some((claimed.execution, claimed.task)),
-                        ..Running::new(Some(claimed.tenant))
-                    };
-                    self.running.insert(claimed.attempt, running);
-                    self.attempts.start(claimed);
-                }
+                claimed.into_iter().for_each(|claimed| self.start(claimed));
                 self.app.execution_changes.recorded();
             }
             Err(error) => {

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::{Scheduler, TRY_AGAIN_AFTER};
+use crate::engine::log::Piece;
 use crate::engine::retry::random;
-use crate::executions::store::attempt_end::{AttemptEnd, Recorded, record, record_start};
-use crate::scheduler::store;
+use crate::executions::store::attempt_end::{AttemptEnd, Ending, Recorded, Written, record, record_start};
+use crate::executions::store::claim::ClaimNext;
+use crate::executions::store::log_copy::{NewPiece, copy_log};
 use crate::store::{Cause, Committed, StoreError};
 
 /// A command that has run for so long is written down as started; of shorter ones that comes with their end.
@@ -63,25 +65,32 @@ impl Scheduler<'_> {
             return;
         }
         due.sort_by_key(|ended| ended.wait);
-        let mut has_failed = false;
+        let (mut has_failed, mut has_work) = (false, false);
         for ended in due {
             // Each may take all the time that a statement has: no more than one bad one at once.
             if self.state.is_none() || has_failed && ended.wait > FIRST_WAIT {
                 self.ends.push(ended);
                 continue;
             }
-            match self.record_end(ended.attempt, &ended.end) {
-                Ok(recorded) if recorded.value == Recorded::Locked => self.ends.push(ended.locked()),
-                Ok(recorded) => {
+            // What follows it must not be what keeps it from being written.
+            let may_claim_next = ended.wait == FIRST_WAIT;
+            match self.record_end(ended.attempt, &ended.end, may_claim_next) {
+                Ok(written) if written.value.recorded == Recorded::Locked => self.ends.push(ended.locked()),
+                Ok(written) => {
                     self.running.remove(&ended.attempt);
+                    // What was ready may have waited for the slot, and more may be ready.
+                    has_work |= written.value.has_work;
                     // A void one wrote nothing that a standby could confirm; it may have been written before.
-                    match recorded.is_confirmed && recorded.value != Recorded::Void {
+                    match written.is_confirmed && written.value.recorded != Recorded::Void {
                         true => self.attempts.remove(ended.attempt),
                         false => drop(self.unconfirmed.insert(ended.attempt, ended.end)),
                     }
+                    written.value.claimed.into_iter().for_each(|claimed| self.start(claimed));
                 }
                 Err(error) => {
-                    has_failed = true;
+                    (has_failed, has_work) = (true, true);
+                    // What follows it may have been claimed.
+                    self.has_to_compare |= may_claim_next && matches!(error, StoreError::Unknown(_));
                     self.failed("write down how a task ended", &error);
                     // What is wrong with the database is so for the others too.
                     if error.is_away() {
@@ -96,9 +105,8 @@ impl Scheduler<'_> {
                 }
             }
         }
-        // What was ready may have waited for a slot, and more may be ready.
         if let Some(state) = &mut self.state {
-            state.has_work = true;
+            state.has_work |= has_work;
         }
         self.app.execution_changes.recorded();
     }
@@ -114,14 +122,54 @@ impl Scheduler<'_> {
         &mut self,
         attempt: Uuid,
         end: &AttemptEnd,
-    ) -> Result<Committed<Recorded>, StoreError> {
+        may_claim_next: bool,
+    ) -> Result<Committed<Written>, StoreError> {
         if self.running.get(&attempt).is_some_and(|running| running.is_void) {
-            return Ok(Committed { value: Recorded::Void, is_confirmed: true });
+            return Ok(Committed { value: Written::nothing(Recorded::Void), is_confirmed: true });
         }
-        if let AttemptEnd::Ended(outcome) = end {
-            self.copy_log(attempt, Some(outcome.log_bytes))?;
+        let rest = match end {
+            AttemptEnd::Ended(outcome) => self.rest_of_log(attempt, outcome.log_bytes)?,
+            _ => None,
+        };
+        let log = rest.as_ref().map(|piece| self.new_piece(piece));
+        let next = self.claim_next().filter(|_| may_claim_next);
+        record(&self.app.store, &Ending { attempt, end, log, random: random(), next }, self.until())
+    }
+
+    /// Who takes what becomes ready, where nothing else waits for a slot.
+    fn claim_next(&self) -> Option<ClaimNext<'_>> {
+        let has_others =
+            !self.candidates.is_empty() || self.state.as_ref().is_none_or(|state| state.has_work);
+        let timeline = self.timeline.filter(|_| self.may_claim() && !has_others)?;
+        Some(ClaimNext { host: &self.host, timeline })
+    }
+
+    /// The last piece of a log that has so many bytes; what comes before it is copied.
+    fn rest_of_log(&mut self, attempt: Uuid, log_bytes: u64) -> Result<Option<Piece>, StoreError> {
+        loop {
+            let Some(running) = self.running.get(&attempt) else { return Ok(None) };
+            // What cannot be read is missing in the log, and keeps nothing else from being written.
+            let Ok(piece) = self.attempts.log(attempt, running.log_bytes, PIECE_BYTES) else {
+                return Ok(None);
+            };
+            if piece.bytes.is_empty() || piece.next >= log_bytes {
+                return Ok(Some(piece).filter(|piece| !piece.bytes.is_empty()));
+            }
+            self.copy_piece(attempt, &piece)?;
         }
-        record(&self.app.store, attempt, end, random(), self.until())
+    }
+
+    fn new_piece<'a>(&self, piece: &'a Piece) -> NewPiece<'a> {
+        let at = piece.next - piece.bytes.len() as u64;
+        NewPiece { at, bytes: &piece.bytes, limit: self.settings.task_log_limit as u64 }
+    }
+
+    fn copy_piece(&mut self, attempt: Uuid, piece: &Piece) -> Result<(), StoreError> {
+        copy_log(&self.app.store, attempt, &self.new_piece(piece), self.until())?;
+        if let Some(running) = self.running.get_mut(&attempt) {
+            running.log_bytes = piece.next;
+        }
+        Ok(())
     }
 
     /// What was written before a statement that a standby has confirmed is there as well.
@@ -140,7 +188,7 @@ impl Scheduler<'_> {
             .collect();
         let mut has_news = false;
         for attempt in attempts {
-            match self.copy_log(attempt, None) {
+            match self.copy_log(attempt) {
                 Ok(has_more) => has_news |= has_more,
                 Err(error) => return self.failed("copy what a task has printed", &error),
             }
@@ -165,33 +213,23 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Copies what was printed since the last time: whether it was anything. To its end, where that is known; else a few
-    /// pieces.
-    pub(super) fn copy_log(&mut self, attempt: Uuid, end: Option<u64>) -> Result<bool, StoreError> {
-        let limit = self.settings.task_log_limit as u64;
-        let mut has_news = false;
-        let mut pieces = if end.is_some() { usize::MAX } else { PIECES_AT_ONCE };
-        loop {
-            let (until, Some(running)) = (self.until(), self.running.get_mut(&attempt)) else {
-                return Ok(has_news);
-            };
+    /// Copies what was printed since the last time, a few pieces of it: whether it was anything.
+    fn copy_log(&mut self, attempt: Uuid) -> Result<bool, StoreError> {
+        for copied in 0..PIECES_AT_ONCE {
+            let Some(running) = self.running.get(&attempt) else { return Ok(copied > 0) };
             // What cannot be read is missing in the log, and keeps nothing else from being written.
             let Ok(piece) = self.attempts.log(attempt, running.log_bytes, PIECE_BYTES) else {
-                return Ok(has_news);
+                return Ok(copied > 0);
             };
             if piece.bytes.is_empty() {
-                return Ok(has_news);
+                return Ok(copied > 0);
             }
-            let at = piece.next - piece.bytes.len() as u64;
-            store::copy_log(&self.app.store, attempt, at, &piece.bytes, limit, until)?;
-            running.log_bytes = piece.next;
-            has_news = true;
-            pieces -= 1;
+            self.copy_piece(attempt, &piece)?;
             // Of one that prints fast, each piece more would have a gap before it.
-            let is_enough = end.map_or(piece.bytes.len() < PIECE_BYTES, |end| running.log_bytes >= end);
-            if pieces == 0 || is_enough {
-                return Ok(has_news);
+            if piece.bytes.len() < PIECE_BYTES {
+                break;
             }
         }
+        Ok(true)
     }
 }
