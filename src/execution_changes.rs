@@ -12,8 +12,10 @@ use crate::waiting_clients::WaitingClients;
 /// What has to look again. Each of them looks from time to time as well.
 #[derive(Default)]
 pub struct ExecutionChanges {
-    /// Something may start.
+    /// Something may start, or is to be ended.
     has_news: AtomicBool,
+    /// An execution was made here.
+    has_new: AtomicBool,
     /// Wakes the thread that starts tasks.
     scheduler: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
     /// Answers clients that wait.
@@ -25,7 +27,14 @@ pub struct ExecutionChanges {
 }
 
 impl ExecutionChanges {
-    /// Something has been committed here: a new execution, a cancellation, a retry.
+    /// A new execution has been committed here: more than what may start has not changed.
+    pub fn created(&self) {
+        self.has_new.store(true, Ordering::Release);
+        self.wake();
+        self.announcer.wake();
+    }
+
+    /// Something else has been committed here: a cancellation, a retry.
     pub fn committed(&self) {
         self.announced();
         self.announcer.wake();
@@ -40,6 +49,10 @@ impl ExecutionChanges {
     /// Another server has committed something.
     pub fn announced(&self) {
         self.has_news.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(wake) = &*self.scheduler.lock() {
             wake();
         }
@@ -51,7 +64,12 @@ impl ExecutionChanges {
         *self.scheduler.lock() = Some(Box::new(wake));
     }
 
-    /// Whether there has been news since this was last asked.
+    /// Whether an execution was made here since this was last asked.
+    pub fn take_new(&self) -> bool {
+        self.has_new.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether there has been other news since this was last asked.
     pub fn take_news(&self) -> bool {
         self.has_news.swap(false, Ordering::AcqRel)
     }

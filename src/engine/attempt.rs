@@ -56,8 +56,6 @@ pub struct Spec {
     pub sandbox: Sandbox,
     /// Whether the end of the supervisor's standard input cancels the task.
     pub ends_with_parent: bool,
-    /// Whether log and outcome outlive a loss of power.
-    pub is_durable: bool,
     /// Of the system that it was made in. None where its parent does not outlive it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<Uuid>,

@@ -49,7 +49,10 @@ pub fn execute(app: &App, call: &Call<'_>, tenant: &Tenant) -> Result<Response, 
         created.map_err(|refusal| refused(refusal, &new, matches!(call.principal.owner, Owner::Server)))?;
     let execution = match value {
         Created::New(id) => {
-            app.execution_changes.committed();
+            match new.run_at {
+                Some(_) => app.execution_changes.committed(),
+                None => app.execution_changes.created(),
+            }
             ChangeLog::of(call).log_execution(tenant, "execution scheduled", id, workflow.as_str());
             id
         }

@@ -174,6 +174,11 @@ impl<'a> Scheduler<'a> {
         if self.app.execution_changes.take_news() {
             self.next_look = now;
         }
+        if self.app.execution_changes.take_new()
+            && let Some(state) = &mut self.state
+        {
+            state.has_work = true;
+        }
         if self.next_look <= now {
             self.look();
         }

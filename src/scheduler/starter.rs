@@ -212,7 +212,6 @@ impl Starter {
             user: settings.user.clone(),
             sandbox,
             ends_with_parent: false,
-            is_durable: true,
             boot: Some(settings.boot),
         }
     }

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::{Pid, getppid};
 
 use super::attempt::{Attempt, End, FORMAT, LOCK_NAME, Outcome, SPEC_NAME, Spec, TASK_NAME};
 use super::held_directory::HeldDirectory;
@@ -49,6 +50,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 }
 
 fn supervise(attempt: &Attempt) -> io::Result<()> {
+    let parent = getppid();
     leave_no_core()?;
     let signals = detach()?;
     let directory = HeldDirectory::open(attempt.directory())?;
@@ -70,7 +72,7 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
         log_kept_bytes: 0,
         warnings: Vec::new(),
     };
-    let is_durable = match attempt.spec() {
+    match attempt.spec() {
         Ok(spec) => {
             let secrets = secrets::read(&signals)?;
             // Without secrets nothing is started. Else, from here on, something may have been.
@@ -79,7 +81,7 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
             }
             // Whatever goes wrong in here, nothing of the task may be left, and its parent is told.
             let ran = catch_unwind(AssertUnwindSafe(|| match secrets {
-                Ok(secrets) => run(attempt, &directory, &spec, &secrets, &signals, &mut outcome),
+                Ok(secrets) => run(attempt, &directory, &spec, &secrets, (&signals, parent), &mut outcome),
                 Err(end) => outcome.end = end,
             }));
             if ran.is_err() {
@@ -87,13 +89,9 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
                 outcome.end = End::Failed("internal error: the supervisor panicked".to_owned());
                 outcome.output = None;
             }
-            spec.is_durable
         }
-        Err(error) => {
-            outcome.end = End::Failed(error.to_string());
-            true
-        }
-    };
+        Err(error) => outcome.end = End::Failed(error.to_string()),
+    }
     if outcome.ended_at_ms == 0 {
         outcome.ended_at_ms = now_ms();
     }
@@ -102,7 +100,13 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
     if let Err(error) = remove_tree_in(&directory, Path::new(TASK_NAME)) {
         outcome.warnings.push(format!("files of the task are left: {error}"));
     }
-    outcome_file.write(&outcome, is_durable, &signals)
+    outcome_file.write(&outcome, is_alone(parent), &signals)
+}
+
+/// Whether log and outcome have to outlive a loss of power: a parent that lives reads them at once, and sees to it where it
+/// cannot write down elsewhere what it has read.
+fn is_alone(parent: Pid) -> bool {
+    getppid() != parent
 }
 
 /// Runs the task until nothing of it is left but its files.
@@ -111,7 +115,7 @@ fn run(
     directory: &HeldDirectory,
     spec: &Spec,
     secrets: &BTreeMap<String, String>,
-    signals: &Signals,
+    (signals, parent): (&Signals, Pid),
     outcome: &mut Outcome,
 ) {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
@@ -141,7 +145,7 @@ fn run(
     for name in log.names() {
         directory.open_to_owner(&[&name]);
     }
-    if let Some(Err(error)) = spec.is_durable.then(|| log.sync()) {
+    if let Some(Err(error)) = is_alone(parent).then(|| log.sync()) {
         outcome.warnings.push(format!("the log may be lost: {error}"));
     }
     (outcome.log_bytes, outcome.log_kept_bytes) = (log.printed(), log.kept());

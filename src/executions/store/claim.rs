@@ -137,7 +137,7 @@ pub fn claim(
     ))
 }
 
-fn lock(
+pub(super) fn lock(
     transaction: &mut Transaction<'_>,
     host: &ClaimingHost,
     execution: Uuid,
@@ -146,36 +146,6 @@ fn lock(
 ) -> Result<Option<Row>, postgres::Error> {
     let values: &[&(dyn ToSql + Sync)] = &[&execution, &host.id, &host.session, &timeline, &is_in_turn];
     transaction.query_opt(LOCK, values)
-}
-
-/// Who takes what has become ready in the place of what has just ended.
-#[derive(Debug, Clone, Copy)]
-pub struct ClaimNext<'a> {
-    pub host: &'a ClaimingHost,
-    /// Of the database, when that was decided.
-    pub timeline: i64,
-}
-
-/// Takes a task that has become ready in this transaction, where nothing else of the tenant's is. `ended`: what it follows.
-pub fn claim_next(
-    transaction: &mut Transaction<'_>,
-    next: ClaimNext<'_>,
-    execution: &mut LockedExecution,
-    ended: usize,
-) -> Result<Option<Claimed>, postgres::Error> {
-    let is_next = |(task, wait): &&(usize, Option<Duration>)| *task != ended && wait.is_none();
-    let Some((task, _)) = execution.ready.iter().find(is_next).copied() else { return Ok(None) };
-    let ClaimNext { host, timeline } = next;
-    let Some(row) = lock(transaction, host, execution.row.id, timeline, false)? else { return Ok(None) };
-    let of_tenant = OfTenant::read(transaction, &row)?;
-    if of_tenant.free == Some(0) {
-        return Ok(None);
-    }
-    execution.contexts.own = Some(row.try_get(13)?);
-    let claimed = claim_task(transaction, host, execution, task, &of_tenant)?;
-    insert(transaction, host, execution, claimed.as_slice())?;
-    execution.decide(transaction)?;
-    Ok(claimed)
 }
 
 fn claim_locked(
@@ -264,7 +234,7 @@ fn take(
 }
 
 /// Claims one task, or writes down why it cannot run: then there is nothing to start.
-fn claim_task(
+pub(super) fn claim_task(
     transaction: &mut Transaction<'_>,
     host: &ClaimingHost,
     execution: &mut LockedExecution,
@@ -312,7 +282,7 @@ fn claim_task(
     }))
 }
 
-fn insert(
+pub(super) fn insert(
     transaction: &mut Transaction<'_>,
     host: &ClaimingHost,
     execution: &LockedExecution,

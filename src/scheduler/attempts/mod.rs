@@ -114,6 +114,17 @@ pub fn may_be_there(home: &Path) -> bool {
     }
 }
 
+/// Of a directory, all that is directly in it.
+fn sync_files(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(directory)?.sync_all()
+}
+
 /// In the home.
 const DIRECTORY: &str = "attempts";
 
@@ -214,6 +225,19 @@ impl Attempts {
     /// It cannot be read.
     pub fn log(&self, attempt: Uuid, after: u64, most_bytes: usize) -> io::Result<Piece> {
         self.at(attempt)?.log(after, most_bytes)
+    }
+
+    /// What came of one is not in the database yet, and has to outlive a loss of power until it is.
+    pub fn make_durable(&self, attempt: Uuid) {
+        let directory = self.starter.directory.join(attempt.to_string());
+        self.cleanup.run(move || {
+            // There is none of what could not be started.
+            if let Err(error) = sync_files(&directory)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                log::warn!(path:% = directory.display(), error:%; "an attempt's directory may be lost with the power");
+            }
+        });
     }
 
     /// What came of one is known to the database, or the database does not know it: its directory may go. One that still

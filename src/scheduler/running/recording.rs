@@ -9,7 +9,7 @@ use super::{Scheduler, TRY_AGAIN_AFTER};
 use crate::engine::log::Piece;
 use crate::engine::retry::random;
 use crate::executions::store::attempt_end::{AttemptEnd, Ending, Recorded, Written, record, record_start};
-use crate::executions::store::claim::ClaimNext;
+use crate::executions::store::claim_next::ClaimNext;
 use crate::executions::store::log_copy::{NewPiece, copy_log};
 use crate::store::{Cause, Committed, StoreError};
 
@@ -34,11 +34,13 @@ pub struct Ended {
     /// It failed before: one bad end keeps no other one waiting.
     pub not_before: Instant,
     wait: Duration,
+    /// It has not been tried.
+    is_first: bool,
 }
 
 impl Ended {
     pub fn new(attempt: Uuid, end: AttemptEnd) -> Ended {
-        Ended { attempt, end, not_before: Instant::now(), wait: FIRST_WAIT }
+        Ended { attempt, end, not_before: Instant::now(), wait: FIRST_WAIT, is_first: true }
     }
 
     fn locked(mut self) -> Ended {
@@ -57,7 +59,7 @@ impl Scheduler<'_> {
     /// Writes down how attempts ended, each with the rest of its log before.
     pub(super) fn record_ends(&mut self) {
         if self.state.is_none() {
-            return;
+            return self.make_ends_durable();
         }
         let now = Instant::now();
         let mut due: Vec<Ended> = self.ends.extract_if(.., |ended| ended.not_before <= now).collect();
@@ -66,14 +68,14 @@ impl Scheduler<'_> {
         }
         due.sort_by_key(|ended| ended.wait);
         let (mut has_failed, mut has_work) = (false, false);
-        for ended in due {
+        for mut ended in due {
             // Each may take all the time that a statement has: no more than one bad one at once.
             if self.state.is_none() || has_failed && ended.wait > FIRST_WAIT {
                 self.ends.push(ended);
                 continue;
             }
             // What follows it must not be what keeps it from being written.
-            let may_claim_next = ended.wait == FIRST_WAIT;
+            let may_claim_next = ended.is_first;
             match self.record_end(ended.attempt, &ended.end, may_claim_next) {
                 Ok(written) if written.value.recorded == Recorded::Locked => self.ends.push(ended.locked()),
                 Ok(written) => {
@@ -83,7 +85,10 @@ impl Scheduler<'_> {
                     // A void one wrote nothing that a standby could confirm; it may have been written before.
                     match written.is_confirmed && written.value.recorded != Recorded::Void {
                         true => self.attempts.remove(ended.attempt),
-                        false => drop(self.unconfirmed.insert(ended.attempt, ended.end)),
+                        false => {
+                            self.attempts.make_durable(ended.attempt);
+                            self.unconfirmed.insert(ended.attempt, ended.end);
+                        }
                     }
                     written.value.claimed.into_iter().for_each(|claimed| self.start(claimed));
                 }
@@ -92,6 +97,7 @@ impl Scheduler<'_> {
                     // What follows it may have been claimed.
                     self.has_to_compare |= may_claim_next && matches!(error, StoreError::Unknown(_));
                     self.failed("write down how a task ended", &error);
+                    self.make_durable(&mut ended);
                     // What is wrong with the database is so for the others too.
                     if error.is_away() {
                         self.state = None;
@@ -109,6 +115,20 @@ impl Scheduler<'_> {
             state.has_work |= has_work;
         }
         self.app.execution_changes.recorded();
+    }
+
+    /// Of what is not written down yet.
+    fn make_ends_durable(&mut self) {
+        let mut ends = mem::take(&mut self.ends);
+        ends.iter_mut().for_each(|ended| self.make_durable(ended));
+        self.ends = ends;
+    }
+
+    fn make_durable(&self, ended: &mut Ended) {
+        // Once: it may be tried for hours.
+        if mem::take(&mut ended.is_first) && matches!(ended.end, AttemptEnd::Ended(_)) {
+            self.attempts.make_durable(ended.attempt);
+        }
     }
 
     /// Tries all that are left, once more.

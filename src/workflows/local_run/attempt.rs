@@ -110,7 +110,6 @@ pub fn new_attempt(
         user: run.user.clone(),
         sandbox,
         ends_with_parent: true,
-        is_durable: false,
         boot: None,
     };
     let secrets = run.secrets.iter().filter(|(name, _)| task.secrets.contains(name));

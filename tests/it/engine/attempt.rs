@@ -52,7 +52,7 @@ impl Attempt {
             "timeout_ms": 60_000, "grace_ms": 10_000, "log_limit_bytes": 1_048_576, "output_limit_bytes": 1_048_576,
             "scratch_limit_bytes": null, "open_files": 512, "user": user,
             "sandbox": {"mode": "off", "readable": [], "writable": []},
-            "ends_with_parent": false, "is_durable": false,
+            "ends_with_parent": false,
         });
         Attempt { directory, spec, secrets: json!({}), context: json!({}), supervisor }
     }

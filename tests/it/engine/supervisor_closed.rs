@@ -38,8 +38,7 @@ until [ -s log ]; do sleep 0.01; done
 chmod 0 log outcome.partial spec.json attempt.lock; chmod 0 task/home task .; chmod 0 $HERE 2>/dev/null
 # More than the first file takes, and more than is kept.
 head -c 100000 /dev/zero";
-    let attempt =
-        Attempt::script(As::Plain, script).with("log_limit_bytes", 16 << 10).with("is_durable", true);
+    let attempt = Attempt::script(As::Plain, script).with("log_limit_bytes", 16 << 10);
     if is_root() {
         chown(attempt.directory.path(), Some(made_up_user()), Some(made_up_user())).unwrap();
     }

@@ -39,17 +39,15 @@ fn speed_of_attempts() {
             start(Command::new("/bin/true"));
         });
         println!("{at_once} at once: {three:.0} times three processes a second");
-        for is_durable in [false, true] {
-            let attempts = rate(at_once, || {
-                let attempt = Attempt::new(As::Plain, &["true"]).with("is_durable", is_durable);
-                attempt.make();
-                let mut command = attempt.command();
-                command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-                let mut child = command.spawn().unwrap();
-                std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"{}\n").unwrap();
-                assert!(child.wait().unwrap().success());
-            });
-            println!("{at_once} at once, is_durable {is_durable}: {attempts:.0} attempts a second");
-        }
+        let attempts = rate(at_once, || {
+            let attempt = Attempt::new(As::Plain, &["true"]);
+            attempt.make();
+            let mut command = attempt.command();
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"{}\n").unwrap();
+            assert!(child.wait().unwrap().success());
+        });
+        println!("{at_once} at once: {attempts:.0} attempts a second");
     }
 }

@@ -49,7 +49,7 @@ impl Task {
             "timeout_ms": 60_000, "grace_ms": 1_000, "log_limit_bytes": 1_048_576, "output_limit_bytes": 1_048_576,
             "scratch_limit_bytes": null, "open_files": 512, "user": user,
             "sandbox": {"mode": "required", "readable": [package], "writable": [own]},
-            "ends_with_parent": false, "is_durable": false,
+            "ends_with_parent": false,
         });
         let task = Task { directory, spec, started_by: r#"exec "$@""#, variables: Vec::new() };
         for made in [&package, &own] {

@@ -118,7 +118,7 @@ class Table:
         """Through exec-task, with a directory of its own and the package."""
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "FIXTURE": json.dumps(fixture)}
         what = {"format": 1, "command": command, "working_directory": own, "environment": environment, "open_files": 1024}
-        what |= {"timeout_ms": 60000, "grace_ms": 1000, "ends_with_parent": False, "is_durable": False}
+        what |= {"timeout_ms": 60000, "grace_ms": 1000, "ends_with_parent": False}
         what |= {"log_limit_bytes": 1 << 20, "output_limit_bytes": 1 << 20, "scratch_limit_bytes": None}
         what["user"] = {"uid": self.uid, "gid": self.gid, "groups": []} if self.as_root else None
         readable = [f"{self.base}/package", f"{self.base}/readable"]
