@@ -10,11 +10,11 @@ import lab
 from executions import begin, finish
 from several import Wire
 
-TABLES = ("cloacina_executions", "cloacina_tasks", "cloacina_attempts", "cloacina_events", "cloacina_queue", "cloacina_hosts", "cloacina_log_pieces")
+TABLES = ("cloacina_queue", "cloacina_executions", "cloacina_tasks", "cloacina_attempts", "cloacina_events", "cloacina_hosts", "cloacina_log_pieces")
 
 
 def database_away(cluster, short):
-    rounds, hung, away = (4, 8, 8) if short else (20, 30, 120)
+    rounds, hung, away = (4, 6, 5) if short else (20, 30, 600)
     place, name, server, load = begin(cluster)
 
     def gone(mode, seconds):
@@ -30,7 +30,7 @@ def database_away(cluster, short):
     faults = [lambda: gone("immediate", 0), lambda: gone("fast", 0), stopped, lambda: gone("immediate", away)]
     for number in range(rounds):
         time.sleep(random.random() * 3)
-        # Away for minutes, once in a while.
+        # Away for minutes once.
         faults[number % 4 if number < 4 or number % 4 < 3 else 0]()
     time.sleep(1)
     finish(f"PostgreSQL killed, restarted, hung for {hung} s, away for {away} s, {rounds} times in all", cluster, place, name, server, load)
@@ -60,7 +60,7 @@ class Session:
 
 def locked_tables(cluster, short):
     """By an administrator, who then goes away for a cup of coffee."""
-    seconds, tables = (4, TABLES[:3]) if short else (60, TABLES[:5])
+    seconds, tables = (2, TABLES[:5]) if short else (60, TABLES[:5])
     place, name, server, load = begin(cluster)
     for table in tables:
         time.sleep(1 + random.random())

@@ -1,15 +1,18 @@
 """Rows about executions on several hosts, of which some are stopped, lost and forgotten, and on hosts whose disk is full."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import tempfile
 import time
+from datetime import datetime
 
 import lab
 from executions import begin, finish
 from ledger import kill, processes_of
+from several import Wire
 
 
 def name_of(cluster, database, server):
@@ -25,33 +28,95 @@ def forget(cluster, database, server):
     subprocess.run(command, check=True, capture_output=True)
 
 
-def hosts(what, cluster, count, rounds, fault, **options):
+def hosts(what, cluster, count, rounds, fault, make=None, figures=lambda: "", **options):
     """The first server is never touched; what becomes of the others is up to the fault, which returns what there is in a
     server's place."""
     place, name, server, load = begin(cluster, 6)
-    others = [place.server(cluster.url(name), 6) for _ in range(count - 1)]
+    make = make or (lambda place, name: place.server(cluster.url(name), 6))
+    others = [make(place, name) for _ in range(count - 1)]
     for _ in range(rounds):
         time.sleep(0.5 + random.random())
         chosen = random.randrange(len(others))
         others[chosen] = fault(place, name, others[chosen])
     time.sleep(1)
     by_host = cluster.sql(name, "SELECT string_agg(count::text, ' and ') FROM (SELECT count(*) FROM cloacina_attempts GROUP BY host) AS counted")
-    finish(f"{what}, {rounds} times, {count} servers", cluster, place, name, server, load, f" ({by_host} on each)", statuses=("Completed", "Failed"), **options)
+    if by_host.count("and") != count - 1 and "overlaps" not in options:
+        load.wrong.append(f"not all hosts ran something: {by_host}")
+    finish(f"{what}, {rounds} times, {count} servers", cluster, place, name, server, load, f" ({by_host} on each){figures()}", statuses=("Completed", "Failed"), **options)
     for other in others:
         other.stop()
 
 
 def stopped_hosts(cluster, short):
-    seconds = 4 if short else 20
+    """For minutes the first time."""
+    seconds, minutes = (4, 4) if short else (20, 150)
 
-    def stop(_place, _name, server):
-        server.process.send_signal(signal.SIGSTOP)
-        time.sleep(random.random() * seconds)
-        server.process.send_signal(signal.SIGCONT)
+    for count in (2,) if short else (2, 3):
+        times = [minutes]
+
+        def stop(_place, _name, server):
+            server.process.send_signal(signal.SIGSTOP)
+            time.sleep(times.pop() if times else random.random() * seconds)
+            server.process.send_signal(signal.SIGCONT)
+            return server
+
+        hosts(f"a host's server stopped for {minutes} s once, else for up to {seconds}, and continued", cluster, count, 3 if short else 6, stop)
+
+
+def half_links(cluster, short):
+    """What a server sends to the database, or what comes from there, is held up, and comes when nobody waits for it any
+    more."""
+    seconds, wires, ways = 3 if short else 30, {}, []
+
+    def make(place, name):
+        wire = Wire("127.0.0.1", cluster.port)
+        lab.started.append(wire)
+        server = place.server(cluster.url(name, wire.port), 6)
+        wires[server] = wire
+        return server
+
+    def hold_up(_place, _name, server):
+        wires[server].hold_up(ways.pop())
+        time.sleep(seconds * (0.5 + random.random() / 2))
+        wires[server].let_through()
         return server
 
     for count in (2,) if short else (2, 3):
-        hosts(f"a host's server stopped for up to {seconds} s and continued", cluster, count, 3 if short else 25, stop)
+        ways[:] = [True, False] * 3
+        hosts(f"a host's link to the database cut one way for up to {seconds} s", cluster, count, 4 if short else 6, hold_up, make)
+
+
+def hours_apart(cluster, short):
+    """Servers whose clocks are an hour ahead and behind, each killed and started again with another one."""
+    rounds, offs, seen = 2 if short else 6, [], []
+
+    def make(place, name, home=None):
+        if not offs:
+            offs.extend([3600, -3600])
+        off = offs.pop()
+        server = place.server(cluster.url(name), 6, home=home, before=lab.faketime(off))
+        differs = logged(server) - time.time()
+        assert abs(differs - off) < 60, f"faketime does not work: the clocks differ by {differs} s"
+        seen.append(off)
+        return server
+
+    def turn(place, name, server):
+        time.sleep(2)
+        server.stop()
+        lab.started.remove(server)
+        lab.remove_leftovers_of_faketime()
+        return make(place, name, server.home)
+
+    for count in (2,) if short else (2, 3):
+        seen.clear()
+        hosts("a host's clock an hour off, its server killed and started with another one", cluster, count, rounds, turn, make, lambda: f", off by {seen}")
+        lab.remove_leftovers_of_faketime()
+
+
+def logged(server):
+    """When the last line of its log was written, by its own clock."""
+    with open(f"{server.home}/logs/cloacina-server.log", encoding="utf-8") as file:
+        return datetime.fromisoformat(json.loads(file.readlines()[-1])["timestamp"]).timestamp()
 
 
 def lost_hosts(cluster, short):
@@ -72,7 +137,7 @@ def lost_hosts(cluster, short):
         return place.server(cluster.url(name), 6, home=server.home)
 
     for count in (2,) if short else (2, 3):
-        hosts("a host lost, forgotten and back", cluster, count, 3 if short else 25, lose)
+        hosts("a host lost, forgotten and back", cluster, count, 3 if short else 10, lose)
 
 
 def forgotten_hosts(cluster, short):
@@ -88,7 +153,7 @@ def forgotten_hosts(cluster, short):
         return server
 
     for count in (2,) if short else (2, 3):
-        hosts("a host forgotten while it runs", cluster, count, 3 if short else 25, forget_it, overlaps=True)
+        hosts("a host forgotten while it runs", cluster, count, 3 if short else 10, forget_it, overlaps=True)
 
 
 class Mounted:
@@ -168,4 +233,4 @@ def full_database(_cluster, short):
     finish(f"a full disk in PostgreSQL for {seconds} s, {rounds} times", cluster, place, name, server, load)
 
 
-ROWS = [stopped_hosts, lost_hosts, forgotten_hosts, full_home, full_database]
+ROWS = [stopped_hosts, lost_hosts, forgotten_hosts, half_links, hours_apart, full_home, full_database]

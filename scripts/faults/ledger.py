@@ -113,8 +113,8 @@ class Place:
         """Those that belong to an attempt of one of these homes, each with what it is."""
         return processes_of(self.homes)
 
-    def server(self, url, number=12, home=None, wait=True, flags=()):
-        server = lab.Server(url, *slots(number), *flags, home=home, wait=wait)
+    def server(self, url, number=12, home=None, wait=True, flags=(), before=()):
+        server = lab.Server(url, *slots(number), *flags, home=home, wait=wait, before=before)
         self.homes.add(server.home)
         return server
 
