@@ -1,6 +1,7 @@
 """Tasks that do not behave: each is held, ended where it has to be, and leaves nothing behind."""
 
 import json
+import time
 
 import lab
 import verify
@@ -77,4 +78,30 @@ def nasty_tasks(cluster, short):
     place.stop()
 
 
-ROWS = [nasty_tasks]
+def files_without_limit(cluster, short):
+    """As many as a tenant may have that may have any number: they are gone soon after their task."""
+    place, name = Place(), cluster.database()
+    server = place.server(cluster.url(name), 2)
+    place.tenant(server)
+    status, answer = server.ask("PATCH", "/tenants/acme", place.admin, {"max_scratch_bytes": None})
+    assert status == 200, (status, answer)
+    count = 20 if short else 1000
+    script = HEAD.format(place=place.path) + f"for i in $(seq {count}); do head -c 10M /dev/zero >$HOME/$i || exit 1; done; du -sm $HOME"
+    place.upload(server, '[package]\nname = "files"\nversion = "1.0.0"\n[[tasks]]\nid = "files"\ncommand = ["./files.sh"]\n', {"files.sh": script})
+    status, answer = lab.wait_for("it to be taken", lambda: (taken := execute(server, place.admin, "files"))[0] == 202 and taken)
+    execution = json.loads(answer)["execution_id"]
+    began = time.monotonic()
+    wrong = verify.check(place, cluster, name, server, [], limit=600)
+    took = time.monotonic() - began
+    shown = show(server, place.admin, f"executions/{execution}")
+    if shown["status"] != "Completed":
+        wrong.append(f"{shown['status']}, {shown['error']}")
+    status, log = server.ask("GET", f"/tenants/acme/executions/{execution}/tasks/files/log", place.admin)
+    if status != 200 or not log or int(log.split()[0]) < count * 10:
+        wrong.append(f"log {status}, {log[-80:]}")
+    verify.tell(f"{count * 10} MiB of files", f"written and gone after {took:.1f} s", wrong)
+    server.stop()
+    place.stop()
+
+
+ROWS = [nasty_tasks, files_without_limit]
