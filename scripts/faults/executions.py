@@ -24,6 +24,12 @@ def begin(cluster, number=12, flags=(), long=0.8, most=16, home=None):
     return place, name, server, load
 
 
+def go_on(load, count=4):
+    """Waits until so many more executions have been started, so that there is something to disturb again."""
+    enough = len(load.ids) + count
+    lab.wait_for("more executions", lambda: len(load.ids) >= enough, lab.limit(60))
+
+
 # Of which some never came to write to the ledger.
 COUNTED = """SELECT concat_ws(', ', count(*) || ' attempts', count(*) FILTER (WHERE number > 1) || ' of them retries',
                  count(*) FILTER (WHERE exit_code IS NULL) || ' without an exit code') FROM cloacina_attempts"""

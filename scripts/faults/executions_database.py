@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import lab
-from executions import begin, finish
+from executions import begin, finish, go_on
 from ledger import Load, Place, execute
 from several import Wire
 
@@ -31,6 +31,7 @@ def database_away(cluster, short):
     faults = [lambda: gone("immediate", 0), lambda: gone("fast", 0), stopped, lambda: gone("immediate", away)]
     for number in range(rounds):
         time.sleep(random.random() * 3)
+        go_on(load)
         # Away for minutes once.
         faults[number % 4 if number < 4 or number % 4 < 3 else 0]()
     time.sleep(1)
@@ -64,7 +65,8 @@ def locked_tables(cluster, short):
     seconds, tables = (2, TABLES[:5]) if short else (60, TABLES[:5])
     place, name, server, load = begin(cluster)
     for table in tables:
-        time.sleep(1 + random.random())
+        go_on(load)
+        time.sleep(random.random())
         session = Session(cluster, name, f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         time.sleep(seconds)
         session.stop()
@@ -146,6 +148,7 @@ def standby_away(cluster, short):
     rounds, seconds = (2, 12) if short else (10, 30)
     place, name, server, load = begin(cluster)
     for _ in range(rounds):
+        go_on(load)
         time.sleep(1 + random.random())
         cluster.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
         cluster.sql("postgres", "SELECT pg_reload_conf()")

@@ -10,22 +10,28 @@ import time
 from datetime import datetime
 
 import lab
-from executions import begin, finish
+from executions import begin, finish, go_on
 from ledger import kill, processes_of
 from several import Wire
 
 
 def name_of(cluster, database, server):
-    with open(f"{server.home}/host", encoding="ascii") as file:
-        text = file.read()
-    names = dict(line.split("|") for line in cluster.sql(database, "SELECT id, name FROM cloacina_hosts").splitlines())
-    return next(name for host, name in names.items() if host in text)
+    """As soon as it has one, again where its host was forgotten before."""
+
+    def look():
+        with open(f"{server.home}/host", encoding="ascii") as file:
+            text = file.read()
+        found = cluster.sql(database, "SELECT id, name FROM cloacina_hosts WHERE forgotten_at IS NULL").splitlines()
+        return next((name for host, name in (line.split("|") for line in found) if host in text), None)
+
+    return lab.wait_for("a host to be known", look)
 
 
 def forget(cluster, database, server):
     home = tempfile.mkdtemp(prefix="home-", dir=lab.SCRATCH)
     command = [lab.BINARY, "--home", home, "hosts", "forget", name_of(cluster, database, server), "--database-url", cluster.url(database)]
-    subprocess.run(command, check=True, capture_output=True)
+    said = subprocess.run(command, check=False, capture_output=True)
+    assert said.returncode == 0, said
 
 
 def hosts(what, cluster, count, rounds, fault, make=None, figures=lambda: "", **options):
@@ -188,13 +194,14 @@ def full_home(cluster, short):
     os.mkdir(home)
     place, name, server, load = begin(cluster, home=home)
     for _ in range(rounds):
-        time.sleep(1 + random.random() * 2)
+        go_on(load)
+        time.sleep(random.random() * 2)
         disk.fill()
         time.sleep(seconds)
         disk.free()
         # It looks every ten seconds.
         time.sleep(12)
-    # An outcome that could not be written is none.
+    # An outcome that could not be written is none, and a task sees a disk that is full.
     finish(f"a full disk in the home for {seconds} s, {rounds} times", cluster, place, name, server, load, statuses=("Completed", "Failed"))
 
 
@@ -221,7 +228,8 @@ def full_database(_cluster, short):
     cluster = SmallCluster(disk)
     place, name, server, load = begin(cluster)
     for _ in range(rounds):
-        time.sleep(1 + random.random() * 2)
+        go_on(load)
+        time.sleep(random.random() * 2)
         disk.fill()
         time.sleep(seconds)
         disk.free()
