@@ -192,17 +192,26 @@ def full_home(cluster, short):
     disk = Mounted(200)
     home = f"{disk.path}/home"
     os.mkdir(home)
+    # What it prints is for this program.
+    for output in ("stdout", "stderr"):
+        os.symlink(f"{lab.SCRATCH}/full-home-{output}", f"{home}/{output}")
     place, name, server, load = begin(cluster, home=home)
-    for _ in range(rounds):
+    for number in range(rounds):
         go_on(load)
         time.sleep(random.random() * 2)
         disk.fill()
-        time.sleep(seconds)
+        time.sleep(seconds / 2)
+        if number % 2 == 0:
+            server.stop()
+            lab.started.remove(server)
+            server = load.server = place.server(cluster.url(name), home=home, wait=False)
+        time.sleep(seconds / 2)
         disk.free()
+        server.wait()
         # It looks every ten seconds.
         time.sleep(12)
     # An outcome that could not be written is none, and a task sees a disk that is full.
-    finish(f"a full disk in the home for {seconds} s, {rounds} times", cluster, place, name, server, load, statuses=("Completed", "Failed"))
+    finish(f"a full disk in the home for {seconds} s, {rounds} times, its server killed meanwhile every second time", cluster, place, name, server, load, statuses=("Completed", "Failed"))
 
 
 class SmallCluster(lab.Cluster):
