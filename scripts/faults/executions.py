@@ -38,6 +38,10 @@ COUNTED = """SELECT concat_ws(', ', count(*) || ' attempts', count(*) FILTER (WH
 def finish(what, cluster, place, name, server, load, figures="", **options):
     load.end()
     wrong = load.wrong + verify.check(place, cluster, name, server, load.ids, **options)
+    # The first one is that of `begin`.
+    made = int(cluster.sql(name, "SELECT count(*) FROM cloacina_executions"))
+    if not options.get("lost") and made != len(load.ids) + 1:
+        wrong.append(f"{made} executions were made, and {len(load.ids) + 1} answered")
     attempts = sum(line[0] == "begin" for line in place.ledger())
     counted = cluster.sql(name, COUNTED)
     tell(what, f"{len(load.ids)} executions, {load.refused} refused and {load.cut} cut off until then, {counted}, {attempts} in the ledger{figures}", wrong)

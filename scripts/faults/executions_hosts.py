@@ -34,16 +34,19 @@ def forget(cluster, database, server):
     assert said.returncode == 0, said
 
 
-def hosts(what, cluster, count, rounds, fault, make=None, figures=lambda: "", **options):
+def hosts(what, cluster, count, rounds, fault, make=None, figures=lambda: "", asks_it=False, **options):
     """The first server is never touched; what becomes of the others is up to the fault, which returns what there is in a
-    server's place."""
+    server's place. With `asks_it` that is asked to start executions meanwhile, and then the first one again."""
     place, name, server, load = begin(cluster, 6)
     make = make or (lambda place, name: place.server(cluster.url(name), 6))
     others = [make(place, name) for _ in range(count - 1)]
     for _ in range(rounds):
         time.sleep(0.5 + random.random())
         chosen = random.randrange(len(others))
+        if asks_it:
+            load.counted_by, load.server, load.most = server, others[chosen], load.most + 4
         others[chosen] = fault(place, name, others[chosen])
+        load.server = server
     time.sleep(1)
     by_host = cluster.sql(name, "SELECT string_agg(count::text, ' and ') FROM (SELECT count(*) FROM cloacina_attempts GROUP BY host) AS counted")
     if by_host.count("and") != count - 1 and "overlaps" not in options:
@@ -89,7 +92,7 @@ def half_links(cluster, short):
 
     for count in (2,) if short else (2, 3):
         ways[:] = [True, False] * 3
-        hosts(f"a host's link to the database cut one way for up to {seconds} s", cluster, count, 4 if short else 6, hold_up, make)
+        hosts(f"a host's link to the database cut one way for up to {seconds} s", cluster, count, 4 if short else 6, hold_up, make, asks_it=True)
 
 
 def hours_apart(cluster, short):
