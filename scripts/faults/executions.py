@@ -35,13 +35,16 @@ COUNTED = """SELECT concat_ws(', ', count(*) || ' attempts', count(*) FILTER (WH
                  count(*) FILTER (WHERE exit_code IS NULL) || ' without an exit code') FROM cloacina_attempts"""
 
 
-def finish(what, cluster, place, name, server, load, figures="", **options):
+def finish(what, cluster, place, name, server, load, figures="", forbidden="", **options):
+    """`forbidden`: what no attempt may have ended with, as a regular expression."""
     load.end()
     wrong = load.wrong + verify.check(place, cluster, name, server, load.ids, **options)
     # The first one is that of `begin`.
     made = int(cluster.sql(name, "SELECT count(*) FROM cloacina_executions"))
     if not options.get("lost") and made != len(load.ids) + 1:
         wrong.append(f"{made} executions were made, and {len(load.ids) + 1} answered")
+    if forbidden:
+        wrong += cluster.sql(name, f"SELECT count(*), error FROM cloacina_attempts WHERE error ~ '{forbidden}' GROUP BY error").splitlines()
     attempts = sum(line[0] == "begin" for line in place.ledger())
     counted = cluster.sql(name, COUNTED)
     tell(what, f"{len(load.ids)} executions, {load.refused} refused and {load.cut} cut off until then, {counted}, {attempts} in the ledger{figures}", wrong)

@@ -214,7 +214,7 @@ def full_home(cluster, short):
         # It looks every ten seconds.
         time.sleep(12)
     # An outcome that could not be written is none, and a task sees a disk that is full.
-    finish(f"a full disk in the home for {seconds} s, {rounds} times, its server killed meanwhile every second time", cluster, place, name, server, load, statuses=("Completed", "Failed"))
+    finish(f"a full disk in the home for {seconds} s, {rounds} times, its server killed meanwhile every second time", cluster, place, name, server, load, forbidden="could not (be started|begin)", statuses=("Completed", "Failed"))
 
 
 class SmallCluster(lab.Cluster):
