@@ -73,11 +73,12 @@ def locked_tables(cluster, short):
     finish(f"{len(tables)} tables locked for {seconds} s each", cluster, place, name, server, load)
 
 
-def looker(server, admin):
-    """A tenant's role that may log in."""
-    status, answer = server.ask("POST", "/tenants", admin, {"schema_name": "looker", "username": "looker"})
+def looker(server, admin, name):
+    """A tenant's role that may log in. All databases of a cluster share them."""
+    role = f"looker_{name}"
+    status, answer = server.ask("POST", "/tenants", admin, {"schema_name": role, "username": role})
     assert status == 201, (status, answer)
-    return "looker"
+    return role
 
 
 def open_transactions(cluster, short):
@@ -85,7 +86,7 @@ def open_transactions(cluster, short):
     the host locked for a while."""
     rounds, seconds = (1, 8) if short else (5, 600)
     place, name, server, load = begin(cluster)
-    role, sessions = looker(server, place.admin), []
+    role, sessions = looker(server, place.admin, name), []
     views = cluster.sql(name, "SELECT string_agg('TABLE cloacina_views.' || viewname, '; ') FROM pg_views WHERE schemaname = 'cloacina_views'")
     began = time.monotonic()
     for _ in range(rounds):
@@ -118,7 +119,7 @@ def open_migrations(cluster, short):
     for number in range(rounds):
         name = cluster.database()
         earlier = lab.Server(cluster.url(name))
-        role = looker(earlier, earlier.key())
+        role = looker(earlier, earlier.key(), name)
         earlier.stop()
         cluster.sql(name, BEFORE)
         views = cluster.sql(name, "SELECT string_agg('TABLE cloacina_views.' || viewname, '; ') FROM pg_views WHERE schemaname = 'cloacina_views'")
