@@ -40,6 +40,7 @@ def hosts(what, cluster, count, rounds, fault, make=None, figures=lambda: "", as
     place, name, server, load = begin(cluster, 6)
     make = make or (lambda place, name: place.server(cluster.url(name), 6))
     others = [make(place, name) for _ in range(count - 1)]
+    lab.wait_for("every host to run something", lambda: cluster.sql(name, "SELECT count(DISTINCT host) FROM cloacina_attempts") == str(count))
     for _ in range(rounds):
         time.sleep(0.5 + random.random())
         chosen = random.randrange(len(others))
@@ -49,8 +50,6 @@ def hosts(what, cluster, count, rounds, fault, make=None, figures=lambda: "", as
         load.server = server
     time.sleep(1)
     by_host = cluster.sql(name, "SELECT string_agg(count::text, ' and ') FROM (SELECT count(*) FROM cloacina_attempts GROUP BY host) AS counted")
-    if by_host.count("and") != count - 1 and "overlaps" not in options:
-        load.wrong.append(f"not all hosts ran something: {by_host}")
     finish(f"{what}, {rounds} times, {count} servers", cluster, place, name, server, load, f" ({by_host} on each){figures()}", statuses=("Completed", "Failed"), **options)
     for other in others:
         other.stop()
@@ -75,7 +74,7 @@ def stopped_hosts(cluster, short):
 def half_links(cluster, short):
     """What a server sends to the database, or what comes from there, is held up, and comes when nobody waits for it any
     more."""
-    seconds, wires, ways = 3 if short else 30, {}, []
+    seconds, wires, ways = 4 if short else 30, {}, []
 
     def make(place, name):
         wire = Wire("127.0.0.1", cluster.port)
@@ -92,7 +91,7 @@ def half_links(cluster, short):
 
     for count in (2,) if short else (2, 3):
         ways[:] = [True, False] * 3
-        hosts(f"a host's link to the database cut one way for up to {seconds} s", cluster, count, 4 if short else 6, hold_up, make, asks_it=True)
+        hosts(f"a host's link to the database cut one way for up to {seconds} s", cluster, count, 2 if short else 6, hold_up, make, asks_it=True)
 
 
 def hours_apart(cluster, short):
@@ -211,8 +210,6 @@ def full_home(cluster, short):
         time.sleep(seconds / 2)
         disk.free()
         server.wait()
-        # It looks every ten seconds.
-        time.sleep(12)
     # An outcome that could not be written is none, and a task sees a disk that is full.
     finish(f"a full disk in the home for {seconds} s, {rounds} times, its server killed meanwhile every second time", cluster, place, name, server, load, forbidden="could not (be started|begin)", statuses=("Completed", "Failed"))
 

@@ -32,7 +32,11 @@ class Wire:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            pair = {"ends": (client, socket.create_connection(self.target)), "sent": b"", "dead": threading.Event()}
+            try:
+                pair = {"ends": (client, socket.create_connection(self.target)), "sent": b"", "dead": threading.Event()}
+            except OSError:
+                client.close()
+                continue
             self.pairs.append(pair)
             for up in (True, False):
                 threading.Thread(target=self.forward, args=(pair, up), daemon=True).start()
