@@ -1,6 +1,7 @@
 """Rows about executions whose server and supervisors are killed at random points, and that are cancelled there."""
 
 import json
+import os
 import random
 import threading
 import time
@@ -23,11 +24,30 @@ def begin(cluster, number=12, flags=(), long=0.8, most=16, home=None):
     return place, name, server, load
 
 
-def finish(what, cluster, place, name, server, load, figures="", **options):
+def go_on(load, count=4):
+    """Waits until so many more executions have been started, so that there is something to disturb again."""
+    enough = len(load.ids) + count
+    lab.wait_for("more executions", lambda: len(load.ids) >= enough, lab.limit(60))
+
+
+# Of which some never came to write to the ledger.
+COUNTED = """SELECT concat_ws(', ', count(*) || ' attempts', count(*) FILTER (WHERE number > 1) || ' of them retries',
+                 count(*) FILTER (WHERE exit_code IS NULL) || ' without an exit code') FROM cloacina_attempts"""
+
+
+def finish(what, cluster, place, name, server, load, figures="", forbidden="", **options):
+    """`forbidden`: what no attempt may have ended with, as a regular expression."""
     load.end()
     wrong = load.wrong + verify.check(place, cluster, name, server, load.ids, **options)
+    # The first one is that of `begin`.
+    made = int(cluster.sql(name, "SELECT count(*) FROM cloacina_executions"))
+    if not options.get("lost") and made != len(load.ids) + 1:
+        wrong.append(f"{made} executions were made, and {len(load.ids) + 1} answered")
+    if forbidden:
+        wrong += cluster.sql(name, f"SELECT count(*), error FROM cloacina_attempts WHERE error ~ '{forbidden}' GROUP BY error").splitlines()
     attempts = sum(line[0] == "begin" for line in place.ledger())
-    tell(what, f"{len(load.ids)} executions, {load.refused} refused and {load.cut} cut off until then, {attempts} attempts{figures}", wrong)
+    counted = cluster.sql(name, COUNTED)
+    tell(what, f"{len(load.ids)} executions, {load.refused} refused and {load.cut} cut off until then, {counted}, {attempts} in the ledger{figures}", wrong)
     server.stop()
     place.stop()
 
@@ -62,19 +82,64 @@ def killed_together(cluster, short):
 
 
 def killed_supervisors(cluster, short):
-    """One in two of them while it starts: found by looking all the time."""
-    rounds = 12 if short else 200
+    """At random points, and in turn what is still to become the command."""
+    rounds = 20 if short else 200
     place, name, server, load = begin(cluster)
-    killed = {"supervise-task": 0, "exec-task": 0}
+    killed, directories = 0, []
+    os.nice(-10)
     until = time.monotonic() + lab.limit(300)
-    while sum(killed.values()) < rounds and time.monotonic() < until:
-        wanted = random.choice(list(killed))
-        found = [pid for pid, what in place.processes().items() if what == wanted]
-        if found:
-            kill(random.choice(found))
-            killed[wanted] += 1
-            time.sleep(random.random() * 0.3)
-    finish(f"kill -9 of {rounds} supervisors and starters under load", cluster, place, name, server, load, f", killed {killed}", statuses=("Completed", "Failed"))
+    while killed + len(directories) < rounds and time.monotonic() < until:
+        if killed <= len(directories):
+            found = [pid for pid, what in place.processes().items() if what == "supervise-task"]
+            if found:
+                kill(random.choice(found))
+                killed += 1
+        else:
+            directories += filter(None, [killed_starter(server.home, until)])
+        time.sleep(random.random() * 0.2)
+    os.nice(10)
+    # Those that had not become the command yet: their tasks wrote nothing.
+    began = {line[4] for line in place.ledger()}
+    early = sum(f"{directory}/task/home" not in began for directory in directories)
+    if killed + early < rounds * 0.8:
+        load.wrong.append("too few were killed")
+    figures = f", {killed} supervisors and {len(directories)} starters killed, {early} of those before there was a command"
+    finish(f"kill -9 of {rounds} supervisors and starters under load", cluster, place, name, server, load, figures, statuses=("Completed", "Failed"))
+
+
+def newest_process():
+    with open("/proc/loadavg", encoding="ascii") as file:
+        return int(file.read().split()[-1])
+
+
+def killed_starter(home, until):
+    """Waits for the next `exec-task` without a pause, and kills it within a millisecond or two. The result is its attempt's
+    directory."""
+    seen = newest_process()
+    while time.monotonic() < until:
+        newest = newest_process()
+        for pid in range(seen + 1, newest + 1):
+            # It is its parent's copy at first, or a supervisor.
+            soon = time.monotonic() + 0.003
+            while b"supervise-task" in (words := words_of(pid)) and time.monotonic() < soon:
+                pass
+            if len(words) > 2 and words[1] == b"exec-task" and words[2].startswith(home.encode()):
+                soon = time.monotonic() + random.random() * 0.002
+                while time.monotonic() < soon:
+                    pass
+                if words_of(pid) == words:
+                    kill(pid)
+                    return os.path.dirname(words[2].decode())
+        seen = newest
+    return None
+
+
+def words_of(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
 
 
 def cancelled(cluster, short):
@@ -82,22 +147,26 @@ def cancelled(cluster, short):
     count = 40 if short else 500
     place, name, server, load = begin(cluster)
     lab.wait_for("executions", lambda: load.ids)
-    answers, wrong = {}, []
+    taken, answers, wrong = set(), {}, []
+    until = time.monotonic() + lab.limit(120 if short else 600)
+
+    def ask(execution, what):
+        status, answer = server.ask("POST", f"/tenants/acme/executions/{execution}/{what}", place.admin)
+        answers[status] = answers.get(status, 0) + 1
+        if status not in (202, 409):
+            wrong.append((status, answer))
+        return status
 
     def cancel(number):
         chosen = random.Random(number)
-        for _ in range(count // 8):
+        while len(taken) < count and time.monotonic() < until:
             execution = chosen.choice(load.ids[-12:])
             time.sleep(chosen.random() * 0.4)
             for _ in range(chosen.choice((1, 1, 2))):
-                status, answer = server.ask("POST", f"/tenants/acme/executions/{execution}/cancel", place.admin)
-                answers[status] = answers.get(status, 0) + 1
-                if status not in (202, 409):
-                    wrong.append((status, answer))
+                if ask(execution, "cancel") == 202:
+                    taken.add(execution)
             if chosen.random() < 0.2:
-                status, answer = server.ask("POST", f"/tenants/acme/executions/{execution}/retry", place.admin)
-                if status not in (202, 409):
-                    wrong.append((status, answer))
+                ask(execution, "retry")
 
     threads = [threading.Thread(target=cancel, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -105,7 +174,10 @@ def cancelled(cluster, short):
     for thread in threads:
         thread.join()
     load.wrong += wrong
-    finish(f"{count} executions cancelled at random points", cluster, place, name, server, load, f", answers {json.dumps(answers)}", statuses=("Completed", "Failed", "Cancelled"))
+    if len(taken) < count:
+        load.wrong.append("too few were cancelled")
+    figures = f", cancelled {len(taken)}, answers {json.dumps(answers)}"
+    finish(f"{count} executions cancelled at random points", cluster, place, name, server, load, figures, statuses=("Completed", "Failed", "Cancelled"))
 
 
 ROWS = [killed_servers, killed_supervisors, killed_together, cancelled]

@@ -7,14 +7,15 @@ import subprocess
 import time
 
 import lab
-from executions import begin, finish
+from executions import begin, finish, go_on
+from ledger import Load, Place, execute
 from several import Wire
 
-TABLES = ("cloacina_executions", "cloacina_tasks", "cloacina_attempts", "cloacina_events", "cloacina_queue", "cloacina_hosts", "cloacina_log_pieces")
+TABLES = ("cloacina_queue", "cloacina_executions", "cloacina_tasks", "cloacina_attempts", "cloacina_events", "cloacina_hosts", "cloacina_log_pieces")
 
 
 def database_away(cluster, short):
-    rounds, hung, away = (4, 8, 8) if short else (20, 30, 120)
+    rounds, hung, away = (4, 6, 5) if short else (20, 30, 600)
     place, name, server, load = begin(cluster)
 
     def gone(mode, seconds):
@@ -30,17 +31,18 @@ def database_away(cluster, short):
     faults = [lambda: gone("immediate", 0), lambda: gone("fast", 0), stopped, lambda: gone("immediate", away)]
     for number in range(rounds):
         time.sleep(random.random() * 3)
-        # Away for minutes, once in a while.
+        go_on(load)
+        # Away for minutes once.
         faults[number % 4 if number < 4 or number % 4 < 3 else 0]()
     time.sleep(1)
     finish(f"PostgreSQL killed, restarted, hung for {hung} s, away for {away} s, {rounds} times in all", cluster, place, name, server, load)
 
 
 class Session:
-    """Statements on a session of an administrator's own, which then stays as it is until it is ended."""
+    """Statements on a session of an administrator's or a tenant's own, which then stays as it is until it is ended."""
 
-    def __init__(self, cluster, name, text):
-        arguments = ["-h", cluster.place, "-p", str(cluster.port), "-U", "postgres", "-d", name, "-XAtq"]
+    def __init__(self, cluster, name, text, user="postgres"):
+        arguments = ["-h", cluster.place, "-p", str(cluster.port), "-U", user, "-d", name, "-XAtq"]
         command = [*cluster.owner, f"{cluster.bin}/psql", *arguments]
         self.process = subprocess.Popen(command, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         lab.started.append(self)
@@ -60,28 +62,86 @@ class Session:
 
 def locked_tables(cluster, short):
     """By an administrator, who then goes away for a cup of coffee."""
-    seconds, tables = (4, TABLES[:3]) if short else (60, TABLES[:5])
+    seconds, tables = (2, TABLES[:5]) if short else (60, TABLES[:5])
     place, name, server, load = begin(cluster)
     for table in tables:
-        time.sleep(1 + random.random())
+        go_on(load)
+        time.sleep(random.random())
         session = Session(cluster, name, f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         time.sleep(seconds)
         session.stop()
     finish(f"{len(tables)} tables locked for {seconds} s each", cluster, place, name, server, load)
 
 
+def looker(server, admin, name):
+    """A tenant's role that may log in. All databases of a cluster share them."""
+    role = f"looker_{name}"
+    status, answer = server.ask("POST", "/tenants", admin, {"schema_name": role, "username": role})
+    assert status == 201, (status, answer)
+    return role
+
+
 def open_transactions(cluster, short):
-    """One that looks at everything, and one that has the rows of executions and of the host locked."""
-    rounds, seconds = (1, 8) if short else (5, 180)
+    """Of a tenant that looks at everything, of an administrator who does, and one that has the rows of executions and of
+    the host locked for a while."""
+    rounds, seconds = (1, 8) if short else (5, 600)
     place, name, server, load = begin(cluster)
+    role, sessions = looker(server, place.admin, name), []
+    views = cluster.sql(name, "SELECT string_agg('TABLE cloacina_views.' || viewname, '; ') FROM pg_views WHERE schemaname = 'cloacina_views'")
+    began = time.monotonic()
     for _ in range(rounds):
         time.sleep(random.random() * 2)
-        looks = Session(cluster, name, "BEGIN ISOLATION LEVEL REPEATABLE READ; " + "; ".join(f"TABLE {table}" for table in TABLES))
+        sessions.append(Session(cluster, name, f"BEGIN ISOLATION LEVEL REPEATABLE READ; {views}", role))
+        sessions.append(Session(cluster, name, "BEGIN ISOLATION LEVEL REPEATABLE READ; " + "; ".join(f"TABLE {table}" for table in TABLES)))
         holds = Session(cluster, name, "BEGIN; SELECT id FROM cloacina_executions WHERE completed_at IS NULL LIMIT 4 FOR UPDATE; SELECT FROM cloacina_hosts FOR SHARE")
-        time.sleep(seconds)
+        time.sleep(seconds / 10)
         holds.stop()
+    time.sleep(max(0, began + seconds - time.monotonic()))
+    states = cluster.sql(name, "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND backend_type = 'client backend'")
+    if int(states) < len(sessions):
+        load.wrong.append(f"{len(sessions)} transactions were opened, and {states} are")
+    for session in sessions:
+        session.stop()
+    finish(f"{len(sessions)} transactions open for {seconds} s, of tenants and an administrator", cluster, place, name, server, load)
+
+
+# Leaves the database as it was before the newest migration.
+BEFORE = """DROP TABLE cloacina_queue, cloacina_executions, cloacina_tasks, cloacina_attempts, cloacina_events, cloacina_hosts,
+                cloacina_log_pieces, cloacina_idempotency_keys CASCADE;
+    COMMENT ON SCHEMA cloacina_views IS 'cloacinactl: views of V10';
+    DELETE FROM refinery_schema_history WHERE version = 11"""
+
+
+def open_migrations(cluster, short):
+    """A tenant looks at its views in a transaction that stays open, and an administrator keeps what a migration needs for a
+    while, when a server starts that migrates."""
+    rounds, seconds = (1, 4) if short else (5, 20)
+    for number in range(rounds):
+        name = cluster.database()
+        earlier = lab.Server(cluster.url(name))
+        role = looker(earlier, earlier.key(), name)
+        earlier.stop()
+        cluster.sql(name, BEFORE)
+        views = cluster.sql(name, "SELECT string_agg('TABLE cloacina_views.' || viewname, '; ') FROM pg_views WHERE schemaname = 'cloacina_views'")
+        looks = Session(cluster, name, f"BEGIN ISOLATION LEVEL REPEATABLE READ; {views}", role)
+        holds = Session(cluster, name, "BEGIN; LOCK TABLE cloacina_tenants IN SHARE MODE")
+        place = Place()
+        server = place.server(cluster.url(name), home=earlier.home, wait=False)
+        time.sleep(seconds)
+        was_up = server.is_up()
+        holds.stop()
+        server.wait()
+        place.tenant(server)
+        place.upload_dag(server)
+        lab.wait_for("a host that runs tasks", lambda: execute(server, place.admin)[0] == 202)
+        load = Load(place, server)
+        load.start()
+        lab.wait_for("the views to be renewed", lambda: "V10" not in cluster.sql(name, "SELECT obj_description('cloacina_views'::regnamespace)"))
+        if was_up:
+            load.wrong.append("it migrated in spite of a lock")
+        time.sleep(2)
         looks.stop()
-    finish(f"transactions open for {seconds} s, {rounds} times", cluster, place, name, server, load)
+        finish(f"a migration beside a tenant's open transaction, and {seconds} s of an administrator's lock, {number + 1}", cluster, place, name, server, load)
 
 
 def standby_away(cluster, short):
@@ -89,6 +149,7 @@ def standby_away(cluster, short):
     rounds, seconds = (2, 12) if short else (10, 30)
     place, name, server, load = begin(cluster)
     for _ in range(rounds):
+        go_on(load)
         time.sleep(1 + random.random())
         cluster.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
         cluster.sql("postgres", "SELECT pg_reload_conf()")
@@ -156,4 +217,4 @@ def failover_asynchronous(_cluster, short):
     failover("an asynchronous standby that was cut off before", short, True)
 
 
-ROWS = [database_away, failover_synchronous, failover_asynchronous, standby_away, locked_tables, open_transactions]
+ROWS = [database_away, failover_synchronous, failover_asynchronous, standby_away, locked_tables, open_transactions, open_migrations]

@@ -1,57 +1,130 @@
 """Rows about executions on several hosts, of which some are stopped, lost and forgotten, and on hosts whose disk is full."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import tempfile
 import time
+from datetime import datetime
 
 import lab
-from executions import begin, finish
+from executions import begin, finish, go_on
 from ledger import kill, processes_of
+from several import Wire
 
 
 def name_of(cluster, database, server):
-    with open(f"{server.home}/host", encoding="ascii") as file:
-        text = file.read()
-    names = dict(line.split("|") for line in cluster.sql(database, "SELECT id, name FROM cloacina_hosts").splitlines())
-    return next(name for host, name in names.items() if host in text)
+    """As soon as it has one, again where its host was forgotten before."""
+
+    def look():
+        with open(f"{server.home}/host", encoding="ascii") as file:
+            text = file.read()
+        found = cluster.sql(database, "SELECT id, name FROM cloacina_hosts WHERE forgotten_at IS NULL").splitlines()
+        return next((name for host, name in (line.split("|") for line in found) if host in text), None)
+
+    return lab.wait_for("a host to be known", look)
 
 
 def forget(cluster, database, server):
     home = tempfile.mkdtemp(prefix="home-", dir=lab.SCRATCH)
     command = [lab.BINARY, "--home", home, "hosts", "forget", name_of(cluster, database, server), "--database-url", cluster.url(database)]
-    subprocess.run(command, check=True, capture_output=True)
+    said = subprocess.run(command, check=False, capture_output=True)
+    assert said.returncode == 0, said
 
 
-def hosts(what, cluster, count, rounds, fault, **options):
+def hosts(what, cluster, count, rounds, fault, make=None, figures=lambda: "", asks_it=False, **options):
     """The first server is never touched; what becomes of the others is up to the fault, which returns what there is in a
-    server's place."""
+    server's place. With `asks_it` that is asked to start executions meanwhile, and then the first one again."""
     place, name, server, load = begin(cluster, 6)
-    others = [place.server(cluster.url(name), 6) for _ in range(count - 1)]
+    make = make or (lambda place, name: place.server(cluster.url(name), 6))
+    others = [make(place, name) for _ in range(count - 1)]
+    lab.wait_for("every host to run something", lambda: cluster.sql(name, "SELECT count(DISTINCT host) FROM cloacina_attempts") == str(count))
     for _ in range(rounds):
         time.sleep(0.5 + random.random())
         chosen = random.randrange(len(others))
+        if asks_it:
+            load.counted_by, load.server, load.most = server, others[chosen], load.most + 4
         others[chosen] = fault(place, name, others[chosen])
+        load.server = server
     time.sleep(1)
     by_host = cluster.sql(name, "SELECT string_agg(count::text, ' and ') FROM (SELECT count(*) FROM cloacina_attempts GROUP BY host) AS counted")
-    finish(f"{what}, {rounds} times, {count} servers", cluster, place, name, server, load, f" ({by_host} on each)", statuses=("Completed", "Failed"), **options)
+    finish(f"{what}, {rounds} times, {count} servers", cluster, place, name, server, load, f" ({by_host} on each){figures()}", statuses=("Completed", "Failed"), **options)
     for other in others:
         other.stop()
 
 
 def stopped_hosts(cluster, short):
-    seconds = 4 if short else 20
+    """For minutes the first time."""
+    seconds, minutes = (4, 4) if short else (20, 150)
 
-    def stop(_place, _name, server):
-        server.process.send_signal(signal.SIGSTOP)
-        time.sleep(random.random() * seconds)
-        server.process.send_signal(signal.SIGCONT)
+    for count in (2,) if short else (2, 3):
+        times = [minutes]
+
+        def stop(_place, _name, server):
+            server.process.send_signal(signal.SIGSTOP)
+            time.sleep(times.pop() if times else random.random() * seconds)
+            server.process.send_signal(signal.SIGCONT)
+            return server
+
+        hosts(f"a host's server stopped for {minutes} s once, else for up to {seconds}, and continued", cluster, count, 3 if short else 6, stop)
+
+
+def half_links(cluster, short):
+    """What a server sends to the database, or what comes from there, is held up, and comes when nobody waits for it any
+    more."""
+    seconds, wires, ways = 4 if short else 30, {}, []
+
+    def make(place, name):
+        wire = Wire("127.0.0.1", cluster.port)
+        lab.started.append(wire)
+        server = place.server(cluster.url(name, wire.port), 6)
+        wires[server] = wire
+        return server
+
+    def hold_up(_place, _name, server):
+        wires[server].hold_up(ways.pop())
+        time.sleep(seconds * (0.5 + random.random() / 2))
+        wires[server].let_through()
         return server
 
     for count in (2,) if short else (2, 3):
-        hosts(f"a host's server stopped for up to {seconds} s and continued", cluster, count, 3 if short else 25, stop)
+        ways[:] = [True, False] * 3
+        hosts(f"a host's link to the database cut one way for up to {seconds} s", cluster, count, 2 if short else 6, hold_up, make, asks_it=True)
+
+
+def hours_apart(cluster, short):
+    """Servers whose clocks are an hour ahead and behind, each killed and started again with another one."""
+    rounds, offs, seen = 2 if short else 6, [], []
+
+    def make(place, name, home=None):
+        if not offs:
+            offs.extend([3600, -3600])
+        off = offs.pop()
+        server = place.server(cluster.url(name), 6, home=home, before=lab.faketime(off))
+        differs = logged(server) - time.time()
+        assert abs(differs - off) < 60, f"faketime does not work: the clocks differ by {differs} s"
+        seen.append(off)
+        return server
+
+    def turn(place, name, server):
+        time.sleep(2)
+        server.stop()
+        lab.started.remove(server)
+        lab.remove_leftovers_of_faketime()
+        return make(place, name, server.home)
+
+    for count in (2,) if short else (2, 3):
+        seen.clear()
+        hosts("a host's clock an hour off, its server killed and started with another one", cluster, count, rounds, turn, make, lambda: f", off by {seen}")
+        lab.remove_leftovers_of_faketime()
+
+
+def logged(server):
+    """When the last line of its log was written, by its own clock."""
+    with open(f"{server.home}/logs/cloacina-server.log", encoding="utf-8") as file:
+        return datetime.fromisoformat(json.loads(file.readlines()[-1])["timestamp"]).timestamp()
 
 
 def lost_hosts(cluster, short):
@@ -72,7 +145,7 @@ def lost_hosts(cluster, short):
         return place.server(cluster.url(name), 6, home=server.home)
 
     for count in (2,) if short else (2, 3):
-        hosts("a host lost, forgotten and back", cluster, count, 3 if short else 25, lose)
+        hosts("a host lost, forgotten and back", cluster, count, 3 if short else 10, lose)
 
 
 def forgotten_hosts(cluster, short):
@@ -88,7 +161,7 @@ def forgotten_hosts(cluster, short):
         return server
 
     for count in (2,) if short else (2, 3):
-        hosts("a host forgotten while it runs", cluster, count, 3 if short else 25, forget_it, overlaps=True)
+        hosts("a host forgotten while it runs", cluster, count, 3 if short else 10, forget_it, overlaps=True)
 
 
 class Mounted:
@@ -117,20 +190,28 @@ class Mounted:
 def full_home(cluster, short):
     if os.geteuid() != 0:
         return lab.row("a full disk in the home", "needs root", False)
-    rounds, seconds = (2, 4) if short else (5, 20)
+    rounds, seconds = (1, 4) if short else (5, 20)
     disk = Mounted(200)
     home = f"{disk.path}/home"
     os.mkdir(home)
+    # What it prints is for this program.
+    for output in ("stdout", "stderr"):
+        os.symlink(f"{lab.SCRATCH}/full-home-{output}", f"{home}/{output}")
     place, name, server, load = begin(cluster, home=home)
-    for _ in range(rounds):
-        time.sleep(1 + random.random() * 2)
+    for number in range(rounds):
+        go_on(load)
+        time.sleep(random.random() * 2)
         disk.fill()
-        time.sleep(seconds)
+        time.sleep(seconds / 2)
+        if number % 2 == 0:
+            server.stop()
+            lab.started.remove(server)
+            server = load.server = place.server(cluster.url(name), home=home, wait=False)
+        time.sleep(seconds / 2)
         disk.free()
-        # It looks every ten seconds.
-        time.sleep(12)
-    # An outcome that could not be written is none.
-    finish(f"a full disk in the home for {seconds} s, {rounds} times", cluster, place, name, server, load, statuses=("Completed", "Failed"))
+        server.wait()
+    # An outcome that could not be written is none, and a task sees a disk that is full.
+    finish(f"a full disk in the home for {seconds} s, {rounds} times, its server killed meanwhile every second time", cluster, place, name, server, load, forbidden="could not (be started|begin)", statuses=("Completed", "Failed"))
 
 
 class SmallCluster(lab.Cluster):
@@ -156,7 +237,8 @@ def full_database(_cluster, short):
     cluster = SmallCluster(disk)
     place, name, server, load = begin(cluster)
     for _ in range(rounds):
-        time.sleep(1 + random.random() * 2)
+        go_on(load)
+        time.sleep(random.random() * 2)
         disk.fill()
         time.sleep(seconds)
         disk.free()
@@ -168,4 +250,4 @@ def full_database(_cluster, short):
     finish(f"a full disk in PostgreSQL for {seconds} s, {rounds} times", cluster, place, name, server, load)
 
 
-ROWS = [stopped_hosts, lost_hosts, forgotten_hosts, full_home, full_database]
+ROWS = [stopped_hosts, lost_hosts, forgotten_hosts, half_links, hours_apart, full_home, full_database]

@@ -4,6 +4,7 @@ show of them in the end, whatever died meanwhile."""
 import io
 import json
 import os
+import random
 import signal
 import tarfile
 import tempfile
@@ -21,7 +22,7 @@ id="$CLOACINA_EXECUTION_ID $CLOACINA_TASK $CLOACINA_ATTEMPT $HOME"
 echo "begin $id" >&9
 exec 8>>"{place}/locks/$CLOACINA_EXECUTION_ID.$CLOACINA_TASK"
 flock -n 8 || echo "overlap $id" >&9
-(setsid sleep 1000 9>&- </dev/null >/dev/null 2>&1 &)
+(setsid sleep {sleeps} 9>&- </dev/null >/dev/null 2>&1 &)
 echo "first $CLOACINA_ATTEMPT"
 case $(($$ / 7 % 5)) in
 3) sleep "$2" ;;
@@ -95,6 +96,8 @@ class Place:
         os.mkdir(f"{self.path}/locks")
         for path in (self.path, f"{self.path}/locks"):
             os.chmod(path, 0o777)
+        # How long what tasks leave behind sleeps: it is known by that, also where it has no environment any more.
+        self.sleeps = f"1000.{random.randrange(10**9)}"
         self.admin = None
         self.homes = set()
         lab.started.append(self)
@@ -111,10 +114,10 @@ class Place:
 
     def processes(self):
         """Those that belong to an attempt of one of these homes, each with what it is."""
-        return processes_of(self.homes)
+        return processes_of(self.homes, self.sleeps)
 
-    def server(self, url, number=12, home=None, wait=True, flags=()):
-        server = lab.Server(url, *slots(number), *flags, home=home, wait=wait)
+    def server(self, url, number=12, home=None, wait=True, flags=(), before=()):
+        server = lab.Server(url, *slots(number), *flags, home=home, wait=wait, before=before)
         self.homes.add(server.home)
         return server
 
@@ -137,7 +140,7 @@ class Place:
         assert status in (200, 201), (status, answer)
 
     def upload_dag(self, server, long=0.8):
-        self.upload(server, DAG.format(long=long), {"task.sh": TASK.format(place=self.path)})
+        self.upload(server, DAG.format(long=long), {"task.sh": TASK.format(place=self.path, sleeps=self.sleeps)})
 
     def ledger(self):
         """Lines: what, execution, task, attempt's number, its directory."""
@@ -155,7 +158,7 @@ def kill(pid, name=signal.SIGKILL):
         pass
 
 
-def processes_of(homes):
+def processes_of(homes, sleeps=None):
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -165,6 +168,8 @@ def processes_of(homes):
                 environment = file.read()
         except OSError:
             continue
+        if sleeps and words[:2] == [b"sleep", sleeps.encode()]:
+            found[int(pid)] = "task"
         for home in homes:
             directory = f"{home}/attempts/".encode()
             kind = next((word for word in (b"supervise-task", b"exec-task") if word in words), None)
@@ -178,13 +183,15 @@ class Load(threading.Thread):
 
     def __init__(self, place, server, most=12):
         super().__init__(daemon=True)
-        self.place, self.server, self.most = place, server, most
+        # The one that is asked how many there are may be another one.
+        self.place, self.server, self.counted_by, self.most = place, server, None, most
         self.ids, self.wrong, self.refused, self.cut = [], [], 0, 0
         self.over = threading.Event()
 
     def run(self):
         key = None
-        while not self.over.is_set():
+        # Without an answer nobody knows whether it was started.
+        while key or not self.over.is_set():
             try:
                 if key is None and self.under_way() >= self.most:
                     time.sleep(0.02)
@@ -207,7 +214,7 @@ class Load(threading.Thread):
                 key = None
 
     def under_way(self):
-        status, answer = self.server.ask("GET", "/tenants/acme", self.place.admin)
+        status, answer = (self.counted_by or self.server).ask("GET", "/tenants/acme", self.place.admin)
         if status != 200:
             raise OSError(status)
         counts = json.loads(answer)["executions"]
@@ -215,7 +222,9 @@ class Load(threading.Thread):
 
     def end(self):
         self.over.set()
-        self.join()
+        self.join(120)
+        if self.is_alive():
+            self.wrong.append("no answer after 120 s")
 
 
 def execute(server, admin, workflow="dag", tenant="acme", key=None):

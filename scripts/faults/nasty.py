@@ -1,6 +1,7 @@
 """Tasks that do not behave: each is held, ended where it has to be, and leaves nothing behind."""
 
 import json
+import time
 
 import lab
 import verify
@@ -14,9 +15,9 @@ TASKS = {
     "prints": ("yes 'a line like any other' | head -c {bytes}; echo the end", "", ("Completed", None)),
     "output": ("head -c 100M /dev/zero >$CLOACINA_OUTPUT", "", ("Failed", "1048576")),
     "scratch": ("i=0; while head -c 64M /dev/zero >$HOME/$i; do i=$((i + 1)); sleep 0.1; done; sleep 100", "", ("Failed", "1073741824")),
-    "daemon": ("(setsid sh -c 'setsid sleep 1000 & sleep 1000' >/dev/null 2>&1 </dev/null &); sleep 0.2", "", ("Completed", None)),
-    "stripped": ("(env -i setsid sleep 1000 >/dev/null 2>&1 </dev/null &); sleep 0.2", "", ("Completed", None)),
-    "holds": ("(setsid sleep 1000 &); echo held", "", ("Completed", None)),
+    "daemon": ("(setsid sh -c 'setsid sleep {sleeps} & sleep {sleeps}' >/dev/null 2>&1 </dev/null &); sleep 0.2", "", ("Completed", None)),
+    "stripped": ("(env -i setsid sleep {sleeps} >/dev/null 2>&1 </dev/null &); sleep 0.2", "", ("Completed", None)),
+    "holds": ("(setsid sleep {sleeps} &); echo held", "", ("Completed", None)),
     "ignores": ("trap '' TERM INT HUP; while :; do sleep 1; done", 'timeout = "1s"', ("Failed", "timed out")),
     "closes": ("exec <&- >&- 2>&-; sleep 0.5", "", ("Completed", None)),
     "binary": ("head -c 3M /dev/urandom; printf '\\000\\377\\376'", "", ("Completed", None)),
@@ -35,7 +36,7 @@ TASKS = {
     "surrogate": ("printf '{{\"a\":\"\\\\ud800\"}}' >$CLOACINA_OUTPUT", "", None),
     "digits": ("printf '{{\"a\":1e400,\"b\":123456789012345678901234567890}}' >$CLOACINA_OUTPUT", "", None),
     "missing": ("exec /no/such/program", "", ("Failed", "exit code 127")),
-    "forks": ("for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do (setsid sh -c '(setsid sleep 1000 &); setsid sleep 1000' &) ; done; echo", "", ("Completed", None)),
+    "forks": ("for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do (setsid sh -c '(setsid sleep {sleeps} &); setsid sleep {sleeps}' &) ; done; echo", "", ("Completed", None)),
 }
 
 
@@ -45,7 +46,7 @@ def nasty_tasks(cluster, short):
     place.tenant(server)
     size = 200 << 20 if short else 10 << 30
     head = HEAD.format(place=place.path)
-    files = {f"{task}.sh": head + script.format(bytes=size) for task, (script, _, _) in TASKS.items()}
+    files = {f"{task}.sh": head + script.format(bytes=size, sleeps=place.sleeps) for task, (script, _, _) in TASKS.items()}
     tables = [f'[[tasks]]\nid = "{task}"\ncommand = ["./{task}.sh"]\nallow_failure = true\n{lines}' for task, (_, lines, _) in TASKS.items()]
     for number in SIGNALS:
         files[f"signal-{number}.sh"] = f"{head}kill -{number} $$; sleep 1"
@@ -77,4 +78,30 @@ def nasty_tasks(cluster, short):
     place.stop()
 
 
-ROWS = [nasty_tasks]
+def files_without_limit(cluster, short):
+    """As many as a tenant may have that may have any number: they are gone soon after their task."""
+    place, name = Place(), cluster.database()
+    server = place.server(cluster.url(name), 2)
+    place.tenant(server)
+    status, answer = server.ask("PATCH", "/tenants/acme", place.admin, {"max_scratch_bytes": None})
+    assert status == 200, (status, answer)
+    count = 20 if short else 1000
+    script = HEAD.format(place=place.path) + f"for i in $(seq {count}); do head -c 10M /dev/zero >$HOME/$i || exit 1; done; du -sm $HOME"
+    place.upload(server, '[package]\nname = "files"\nversion = "1.0.0"\n[[tasks]]\nid = "files"\ncommand = ["./files.sh"]\n', {"files.sh": script})
+    status, answer = lab.wait_for("it to be taken", lambda: (taken := execute(server, place.admin, "files"))[0] == 202 and taken)
+    execution = json.loads(answer)["execution_id"]
+    began = time.monotonic()
+    wrong = verify.check(place, cluster, name, server, [], limit=600)
+    took = time.monotonic() - began
+    shown = show(server, place.admin, f"executions/{execution}")
+    if shown["status"] != "Completed":
+        wrong.append(f"{shown['status']}, {shown['error']}")
+    status, log = server.ask("GET", f"/tenants/acme/executions/{execution}/tasks/files/log", place.admin)
+    if status != 200 or not log or int(log.split()[0]) < count * 10:
+        wrong.append(f"log {status}, {log[-80:]}")
+    verify.tell(f"{count * 10} MiB of files", f"written and gone after {took:.1f} s", wrong)
+    server.stop()
+    place.stop()
+
+
+ROWS = [nasty_tasks, files_without_limit]

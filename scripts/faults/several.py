@@ -14,12 +14,16 @@ PATH = "/auth/verify"
 
 
 class Wire:
-    """A TCP proxy whose connections can be cut, or go dead without a word, for those that have sent some text."""
+    """A TCP proxy whose connections can be cut, go dead without a word, for those that have sent some text, or be held up one
+    way: what was sent meanwhile comes late."""
 
     def __init__(self, host, port):
         self.target, self.pairs = (host, port), []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
+        # By whether it leads to the target.
+        self.open = {True: threading.Event(), False: threading.Event()}
+        self.let_through()
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
@@ -28,7 +32,11 @@ class Wire:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            pair = {"ends": (client, socket.create_connection(self.target)), "sent": b"", "dead": threading.Event()}
+            try:
+                pair = {"ends": (client, socket.create_connection(self.target)), "sent": b"", "dead": threading.Event()}
+            except OSError:
+                client.close()
+                continue
             self.pairs.append(pair)
             for up in (True, False):
                 threading.Thread(target=self.forward, args=(pair, up), daemon=True).start()
@@ -39,8 +47,10 @@ class Wire:
             while data := source.recv(65536):
                 if up:
                     pair["sent"] += data[:65536]
+                self.open[up].wait()
                 if not pair["dead"].is_set():
                     target.sendall(data)
+            self.open[up].wait()
             target.shutdown(socket.SHUT_WR)
         except OSError:
             pass
@@ -59,8 +69,16 @@ class Wire:
             if sent in pair["sent"]:
                 pair["dead"].set()
 
+    def hold_up(self, up):
+        self.open[up].clear()
+
+    def let_through(self):
+        for event in self.open.values():
+            event.set()
+
     def stop(self):
         self.listener.close()
+        self.let_through()
         self.cut()
 
 

@@ -248,6 +248,7 @@ impl<'a> Scheduler<'a> {
                 self.ends.push(Ended::new(attempt, AttemptEnd::Abandoned(why)));
             }
             Event::NeverStarted(attempt) => {
+                self.look_at_disk();
                 let task = self.task_of(attempt);
                 let wait = task.map_or(Duration::ZERO, |task| self.unstarted.wait(task, Instant::now()));
                 self.ends.push(Ended::new(attempt, AttemptEnd::NeverStarted(wait)));

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{Attempts, Event, Known, State, terminate};
 use crate::engine::attempt::{End, FORMAT, Outcome, Supervised};
+use crate::scheduler::disk;
 use crate::scheduler::recovery::{self, Verdict};
 use crate::scheduler::starter::{self, Told};
 
@@ -48,7 +49,7 @@ impl Attempts {
                     events.push(Event::Started(id));
                     self.started(id, child, supervisor);
                 }
-                Told::Failed(id, why) => self.is_over(Event::Ended(id, not_run(End::Failed(why))), events),
+                Told::Failed(id, why) => self.is_over(self.not_started(id, why), events),
                 Told::Cancelled(id) => self.is_over(Event::Ended(id, not_run(End::Cancelled)), events),
                 Told::NeverStarted(id) => self.is_over(Event::NeverStarted(id), events),
                 Told::Abandoned(id, why) => self.is_over(Event::Abandoned(id, why), events),
@@ -135,6 +136,17 @@ impl Attempts {
         }
     }
 
+    /// Nothing of it could be started. On a disk that is full nothing can be, which is no fault of its task's.
+    fn not_started(&self, id: Uuid, why: String) -> Event {
+        match disk::obstacle(&self.starter.settings.home) {
+            Some(full) => {
+                log::warn!(attempt:% = id, why = why.as_str(); "a task waits until it can start: {full}");
+                Event::NeverStarted(id)
+            }
+            None => Event::Ended(id, not_run(End::Failed(why))),
+        }
+    }
+
     /// No supervisor of it is left.
     fn supervisor_ended(&mut self, id: Uuid, events: &mut Vec<Event>) {
         let Some(known) = self.attempts.get_mut(&id) else { return };
@@ -146,7 +158,7 @@ impl Attempts {
                 // It would do so again and again.
                 Some(code) => {
                     let why = format!("its supervisor could not begin, and ended with exit code {code}");
-                    self.is_over(Event::Ended(id, not_run(End::Failed(why))), events);
+                    self.is_over(self.not_started(id, why), events);
                 }
                 None => self.is_over(Event::NeverStarted(id), events),
             },

@@ -122,8 +122,8 @@ impl Scheduler<'_> {
         }
     }
 
-    /// Says that the host lives, and whether anything keeps it from starting tasks now.
-    pub(super) fn seen(&mut self) {
+    /// Whether there is room on the disk for what would start now.
+    pub(super) fn look_at_disk(&mut self) {
         let full = disk::obstacle(&self.settings.home);
         self.app.warnings.set_disk_nearly_full(full.is_some());
         if full.is_some() != self.full.is_some() {
@@ -133,6 +133,11 @@ impl Scheduler<'_> {
             }
         }
         self.full = full;
+    }
+
+    /// Says that the host lives, and whether anything keeps it from starting tasks now.
+    pub(super) fn seen(&mut self) {
+        self.look_at_disk();
         // A disk that is full now keeps no execution from being accepted.
         let obstacle = self.new.obstacle.as_deref();
         let seen =

@@ -3,6 +3,7 @@
 mod bad_ones;
 mod claims;
 mod database;
+mod disk;
 mod ends;
 mod hosts;
 mod life;
