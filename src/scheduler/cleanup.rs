@@ -82,8 +82,7 @@ pub fn end_leftovers(
     if abandoned.is_empty() {
         return HashMap::new();
     }
-    let attempts = abandoned.iter().map(|(attempt, abandoned)| (*attempt, abandoned.supervisor)).collect();
-    let left = Leftovers { attempts, uid, own }.end_all(leftovers::PATIENCE);
+    let left = Leftovers { attempts: &abandoned, uid, own }.end_all(leftovers::PATIENCE);
     let told = abandoned.into_iter().map(|(attempt, Abandoned { why, .. })| {
         let Some(count) = left.get(&attempt) else { return (attempt, why) };
         log::error!(attempt:%, processes = *count; "processes of an attempt could not be ended");

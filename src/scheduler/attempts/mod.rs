@@ -27,6 +27,7 @@ use super::starter::{self, Starter, Teller, Told};
 use super::wake::{self, Wake, Woken};
 use super::{disk, names, permissions};
 use crate::engine::attempt::{Attempt, Outcome, Supervised, TaskUser};
+use crate::engine::cgroup::Cgroups;
 use crate::engine::log::Piece;
 use crate::engine::sandbox::Mode;
 use crate::executions::store::claim::Claimed;
@@ -38,6 +39,8 @@ pub struct AttemptSettings {
     /// Of the system that runs now.
     pub boot: Uuid,
     pub sandbox: Mode,
+    /// Where one is delegated.
+    pub cgroups: Option<Cgroups>,
     /// `None`: tasks run as this process's own user.
     pub user: Option<TaskUser>,
     pub log_limit_bytes: u64,
@@ -112,6 +115,12 @@ pub fn may_be_there(home: &Path) -> bool {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
+}
+
+/// The directories that may be attempts, as far as they can be listed.
+pub fn all(home: &Path) -> impl Iterator<Item = Attempt> {
+    let entries = fs::read_dir(home.join(DIRECTORY)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Attempt::at(&entry.path()).ok())
 }
 
 /// In the home.
@@ -257,7 +266,12 @@ impl Attempts {
             Ok(attempt) => attempt,
             Err(error) => {
                 let why = error.to_string();
-                return Verdict::Abandoned(Abandoned { why, may_have_left: true, supervisor: None });
+                return Verdict::Abandoned(Abandoned {
+                    why,
+                    may_have_left: true,
+                    supervisor: None,
+                    cgroup: None,
+                });
             }
         };
         let (facts, lock) = recovery::examine(&attempt);
