@@ -89,11 +89,10 @@ fn an_attempt_is_ended_by_its_cgroup_whatever_was_killed() {
     assert!(cgroup.contains(attempt.file_name().unwrap().to_str().unwrap()), "{cgroup}");
     let all = fs::read_to_string(attempt.join("cgroup.procs")).unwrap();
     assert_eq!(all.lines().count(), 2, "the command and what it has started: {all}");
-    for supervisor in
-        super::restarts::supervisors(&lab).into_iter().chain([lab.site.server.pid().to_string()])
-    {
-        send_signal("KILL", &supervisor);
-    }
+    // The server first: it would end what a supervisor leaves.
+    let mut killed = vec![lab.site.server.pid().to_string()];
+    killed.extend(super::restarts::supervisors(&lab));
+    killed.iter().for_each(|process| send_signal("KILL", process));
     wait_for("the server to be gone", || (!lab.site.server.is_running()).then_some(()));
     assert!(runs(&stranger), "only a server that is back can end it");
     lab.site.server = delegated.start(&lab.site.database, &lab.home);
