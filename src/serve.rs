@@ -73,6 +73,8 @@ pub fn serve(
         }
         None => listener::reserve(settings.bind.0)?,
     };
+    // Before the database is waited for: the tasks that run here have no limits until then.
+    let cgroups = scheduler::has_host(settings).then(|| scheduler::cgroups::enter(settings));
     let metrics = Arc::new(Metrics::new()?);
     let set_up = |client: &mut Client, limit| bootstrap::migrate_and_make_first_key(client, limit, settings);
     let tables = &[keys::store::TABLE];
@@ -125,8 +127,9 @@ pub fn serve(
     let mut watchers = maintenance::start(&app).map_err(runtime("cannot start a thread"))?;
     if scheduler::is_needed(settings) {
         let (runs, of_tasks) = (Arc::clone(&app), settings.clone());
+        let cgroups = cgroups.unwrap_or_else(|| Err("this server runs no tasks".to_owned()));
         watchers
-            .start("scheduler", move |stop| scheduler::run(&runs, &of_tasks, stop))
+            .start("scheduler", move |stop| scheduler::run(&runs, &of_tasks, &cgroups, stop))
             .map_err(runtime("cannot start a thread"))?;
     }
     if !ignores_hangups {

@@ -13,6 +13,7 @@ use postgres::Client;
 use crate::cli;
 use crate::command_error::CommandError::{self, Runtime};
 use crate::config::{Flags, Settings};
+use crate::engine::cgroup;
 use crate::hosts;
 use crate::http::listener;
 use crate::keys::{self, bootstrap};
@@ -95,6 +96,9 @@ fn look_at_tasks(settings: &Settings) -> Vec<Finding> {
     let runs = format!("runs up to {} tasks at once, which {ends}; sandbox {mode}", settings.task_slots);
     let mut findings = vec![Ok(runs)];
     findings.extend(open.into_iter().map(|what| Ok(format!("open to tasks: {what}"))));
+    // The server may be started otherwise, as by systemd.
+    let held = cgroup::delegated().map(|_| ());
+    findings.extend(held.err().map(|why| Ok(format!("started like this, {}", cgroup::not_held(why)))));
     findings
 }
 

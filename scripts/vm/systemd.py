@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+import limits
 import tasks
 from lab import (
     CHECKOUT,
@@ -313,6 +314,7 @@ CHECKS = [
     it_is_little_exposed,
     it_is_enabled,
     settings_and_keys_as_the_readme_says,
+    *limits.CHECKS,
     a_restart_refuses_nobody,
     a_newer_binary_refuses_nobody,
     a_stop_finishes_what_is_under_way,

@@ -7,7 +7,7 @@ import tempfile
 from lab import CHECKOUT, expect, read, replace_file, run, shown
 
 UNIT = f"{CHECKOUT}/scripts/deploy/cloacinactl.service"
-OF_THE_SERVER = "Type NotifyAccess ExecStart ExecReload Sockets LoadCredential Environment WatchdogSec Restart RestartSec"
+OF_THE_SERVER = "Type NotifyAccess ExecStart ExecStartPre ExecStopPost ExecReload Sockets LoadCredential Environment WatchdogSec Restart RestartSec"
 PROGRAM = "/usr/local/bin/cloacinactl"
 
 

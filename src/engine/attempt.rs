@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::attempt_files::{make_directory, new_file, read_json, write_new};
+use super::cgroup::AttemptCgroup;
 use super::log::{self, Piece};
 use super::remove_tree::remove_tree;
 use super::sandbox::Sandbox;
@@ -54,6 +55,9 @@ pub struct Spec {
     /// None: the supervisor's own.
     pub user: Option<TaskUser>,
     pub sandbox: Sandbox,
+    /// None where no cgroup is delegated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<AttemptCgroup>,
     /// Whether the end of the supervisor's standard input cancels the task.
     pub ends_with_parent: bool,
     /// Of the system that it was made in. None where its parent does not outlive it.

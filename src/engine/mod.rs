@@ -3,6 +3,7 @@
 
 pub mod attempt;
 mod attempt_files;
+pub mod cgroup;
 pub mod environment;
 pub mod exec_task;
 pub mod graph;

@@ -2,8 +2,9 @@
 //! `attempt-removal` removes directories and packages.
 
 use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -51,6 +52,17 @@ impl Cleanup {
         self.run(move || remove(path));
     }
 
+    /// Syncs all that is directly in a directory. There may be none, where nothing could be started.
+    pub fn make_durable(&self, path: PathBuf) {
+        self.run(move || {
+            if let Err(error) = sync(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                log::warn!(path:% = path.display(), error:%; "an attempt's directory may be lost with the power");
+            }
+        });
+    }
+
     /// Does this after all other removals.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         let _ = self.removals.send(Box::new(job));
@@ -82,8 +94,7 @@ pub fn end_leftovers(
     if abandoned.is_empty() {
         return HashMap::new();
     }
-    let attempts = abandoned.iter().map(|(attempt, abandoned)| (*attempt, abandoned.supervisor)).collect();
-    let left = Leftovers { attempts, uid, own }.end_all(leftovers::PATIENCE);
+    let left = Leftovers { attempts: &abandoned, uid, own }.end_all(leftovers::PATIENCE);
     let told = abandoned.into_iter().map(|(attempt, Abandoned { why, .. })| {
         let Some(count) = left.get(&attempt) else { return (attempt, why) };
         log::error!(attempt:%, processes = *count; "processes of an attempt could not be ended");
@@ -97,4 +108,14 @@ fn remove(path: PathBuf) {
         // The next server tries again.
         log::warn!(path:% = path.display(), error:%; "an attempt's directory cannot be removed");
     }
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(directory)?.sync_all()
 }

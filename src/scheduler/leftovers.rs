@@ -1,6 +1,7 @@
 //! Ends what a supervisor that was killed has left behind. Its command ends with it, but not what that had started. Those
-//! processes are known by their environment, which has a path of the attempt in it, or by the session of the supervisor;
-//! and as orphans they become children of this process, if it had started that supervisor.
+//! processes are in the cgroup of the attempt, where it has one. Else they are known by their environment, which has a path of
+//! the attempt in it, or by the session of the supervisor; and as orphans they become children of this process, if it had
+//! started that supervisor.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -16,6 +17,7 @@ use nix::unistd::Pid;
 use uuid::Uuid;
 
 use super::own_children::{OwnChildren, Stat, stat};
+use super::recovery::Abandoned;
 use crate::engine::attempt::{OUTPUT_NAME, TASK_NAME};
 use crate::engine::supervisor::descendants;
 
@@ -35,8 +37,7 @@ const MOST_ENVIRONMENT_BYTES: u64 = 8 << 20;
 
 /// Attempts whose supervisors are gone.
 pub struct Leftovers<'a> {
-    /// With the process ids that their supervisors had, where those are known.
-    pub attempts: HashMap<Uuid, Option<i32>>,
+    pub attempts: &'a HashMap<Uuid, Abandoned>,
     /// Whom tasks run as.
     pub uid: u32,
     pub own: &'a OwnChildren,
@@ -50,7 +51,11 @@ impl Leftovers<'_> {
         loop {
             let mut orphans = 0;
             self.own.each_orphan(|orphan, stat| orphans += usize::from(self.kill_orphan(orphan, stat)));
-            let mut left = self.kill_others();
+            let mut left = self.end_cgroups();
+            for (attempt, found) in self.kill_others() {
+                let processes = left.entry(attempt).or_default();
+                *processes = found.max(*processes);
+            }
             if orphans > 0 {
                 // Of which attempt they are is not known.
                 self.attempts.keys().for_each(|attempt| *left.entry(*attempt).or_default() += orphans);
@@ -61,6 +66,13 @@ impl Leftovers<'_> {
             }
             thread::sleep(LOOK);
         }
+    }
+
+    /// Where an attempt has one, none of its processes is outside of it. Of each how many are left.
+    fn end_cgroups(&self) -> HashMap<Uuid, usize> {
+        let cgroups =
+            self.attempts.iter().filter_map(|(attempt, gone)| Some((*attempt, gone.cgroup.as_ref()?)));
+        cgroups.map(|(attempt, cgroup)| (attempt, cgroup.end())).filter(|(_, left)| *left > 0).collect()
     }
 
     /// Whether an orphan was one of a task. It is not waited for elsewhere, so its id is its own.
@@ -100,8 +112,8 @@ impl Leftovers<'_> {
     }
 
     fn of_session(&self, stat: Stat) -> Option<Uuid> {
-        let is_its = |supervisor: &Option<i32>| *supervisor == Some(stat.session);
-        self.attempts.iter().find(|(_, supervisor)| is_its(supervisor)).map(|(attempt, _)| *attempt)
+        let is_its = |abandoned: &Abandoned| abandoned.supervisor == Some(stat.session);
+        self.attempts.iter().find(|(_, abandoned)| is_its(abandoned)).map(|(attempt, _)| *attempt)
     }
 
     fn marked(&self, process: Pid) -> Option<Uuid> {

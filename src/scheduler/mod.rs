@@ -2,6 +2,7 @@
 //! waits for the end of an attempt, for news of executions, or for the next look, and then records, claims and starts.
 
 pub mod attempts;
+pub mod cgroups;
 mod cleanup;
 mod disk;
 mod forgotten;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::config::Settings;
+use crate::engine::cgroup::Cgroups;
 use crate::engine::task_user;
 use crate::executions::store::claim::ClaimingHost;
 use crate::hosts::store::{register, retire, seen};
@@ -54,14 +56,14 @@ pub fn is_needed(settings: &Settings) -> bool {
 }
 
 /// Whether this server runs tasks, or one with its home has.
-fn has_host(settings: &Settings) -> bool {
+pub fn has_host(settings: &Settings) -> bool {
     settings.task_slots > 0 || settings.home.join(host::NAME).exists()
 }
 
 /// Runs tasks until `stop` is set. Where this host cannot, it says why, and the server goes on without.
-pub fn run(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) {
+pub fn run(app: &Arc<App>, settings: &Settings, cgroups: &Result<Cgroups, String>, stop: &AtomicBool) {
     if has_host(settings)
-        && let Err(why) = run_on(app, settings, stop)
+        && let Err(why) = run_on(app, settings, cgroups, stop)
     {
         log::error!("this server runs no tasks: {why}");
     }
@@ -74,7 +76,12 @@ pub fn run(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) {
 
 /// # Errors
 /// Why no tasks can run here, and what to do.
-fn run_on(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) -> Result<(), String> {
+fn run_on(
+    app: &Arc<App>,
+    settings: &Settings,
+    cgroups: &Result<Cgroups, String>,
+    stop: &AtomicBool,
+) -> Result<(), String> {
     let host = Host::open(&settings.home)?;
     let session = Uuid::new_v4();
     let until = || Instant::now() + app.database_timeout;
@@ -90,9 +97,9 @@ fn run_on(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) -> Result<(), 
             return Ok(());
         }
     } else {
-        new.obstacle = obstacle(settings);
+        new.obstacle = obstacle(settings, cgroups);
         // Before others count on this host.
-        let first = open_attempts(app, settings, host.boot);
+        let first = open_attempts(app, settings, cgroups, host.boot);
         let registered = {
             let obstacle = new.obstacle.clone().or(first.as_ref().err().cloned());
             let new = NewHost { obstacle, ..new.clone() };
@@ -108,7 +115,7 @@ fn run_on(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) -> Result<(), 
         opened = Some(first);
     }
     let claiming = ClaimingHost { id: host.id, name, boot: host.boot, session };
-    let Some(opened) = until_open(app, settings, &claiming, opened, stop) else { return Ok(()) };
+    let Some(opened) = until_open(app, settings, cgroups, &claiming, opened, stop) else { return Ok(()) };
     let wake = opened.0.waker();
     app.execution_changes.wake_scheduler_by(move || wake.wake());
     Scheduler::new(app, claiming, new, settings, opened).run(stop);
@@ -120,13 +127,14 @@ fn run_on(app: &Arc<App>, settings: &Settings, stop: &AtomicBool) -> Result<(), 
 fn until_open(
     app: &Arc<App>,
     settings: &Settings,
+    cgroups: &Result<Cgroups, String>,
     host: &ClaimingHost,
     mut opened: Option<Result<Opened, String>>,
     stop: &AtomicBool,
 ) -> Option<Opened> {
     let mut told = None;
     while !stop.load(Ordering::Acquire) {
-        let why = match opened.take().unwrap_or_else(|| open_attempts(app, settings, host.boot)) {
+        let why = match opened.take().unwrap_or_else(|| open_attempts(app, settings, cgroups, host.boot)) {
             Ok(opened) => {
                 if told.is_some() {
                     log::info!(host = &*host.name; "tasks run here again");
@@ -154,10 +162,11 @@ fn until_open(
 }
 
 /// Why this host starts no task, if so. The log has it, or what stays open to tasks.
-fn obstacle(settings: &Settings) -> Option<String> {
+fn obstacle(settings: &Settings, cgroups: &Result<Cgroups, String>) -> Option<String> {
     match obstacle::obstacle(settings) {
         Ok(open) => {
             obstacle::tell(settings.sandbox, &open);
+            cgroups::tell(cgroups);
             None
         }
         Err(why) => {
@@ -181,7 +190,12 @@ fn until_done<T>(stop: &AtomicBool, attempt: impl Fn() -> Option<T>) -> Option<T
 /// The attempts, and what of them was found.
 type Opened = (Attempts, Vec<Found>);
 
-fn open_attempts(app: &Arc<App>, settings: &Settings, boot: Uuid) -> Result<Opened, String> {
+fn open_attempts(
+    app: &Arc<App>,
+    settings: &Settings,
+    cgroups: &Result<Cgroups, String>,
+    boot: Uuid,
+) -> Result<Opened, String> {
     let reads = Arc::clone(app);
     let read_package = move |package, offset| {
         let until = Instant::now() + reads.database_timeout;
@@ -192,6 +206,7 @@ fn open_attempts(app: &Arc<App>, settings: &Settings, boot: Uuid) -> Result<Open
         home: settings.home.clone(),
         boot,
         sandbox: settings.sandbox,
+        cgroups: cgroups.clone().ok(),
         user: task_user::of_process(settings.task_user.as_deref())?,
         log_limit_bytes: settings.task_log_limit as u64,
         grace: GRACE,

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use uuid::Uuid;
 
 use crate::engine::attempt::{Attempt, NEVER, Outcome};
+use crate::engine::cgroup::AttemptCgroup;
 use crate::engine::supervisor::descendants;
 
 /// More than a process id and `NEVER` take.
@@ -24,6 +25,7 @@ pub struct Facts {
     pub outcome: Result<Option<Outcome>, String>,
     /// The boot that it was made in, if that can be read.
     pub boot: Option<Uuid>,
+    pub cgroup: Option<AttemptCgroup>,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,8 @@ pub struct Abandoned {
     pub may_have_left: bool,
     /// The process that its supervisor was.
     pub supervisor: Option<i32>,
+    /// Where its processes are, if it has one.
+    pub cgroup: Option<AttemptCgroup>,
 }
 
 /// `boot` is that of the system that runs now.
@@ -66,8 +70,9 @@ pub fn judge(facts: Facts, boot: Uuid) -> Verdict {
         Lock::Taken(text) if is_this_boot => text.parse().ok(),
         _ => None,
     };
+    let cgroup = facts.cgroup;
     let abandoned =
-        |why: &str| Verdict::Abandoned(Abandoned { why: why.to_owned(), may_have_left, supervisor });
+        |why: &str| Verdict::Abandoned(Abandoned { why: why.to_owned(), may_have_left, supervisor, cgroup });
     match (facts.outcome, facts.lock) {
         (Ok(Some(outcome)), _) => Verdict::Ended(Box::new(outcome)),
         (_, Lock::Held) => Verdict::Alive,
@@ -93,8 +98,8 @@ pub fn examine(attempt: &Attempt) -> (Facts, Option<File>) {
     let outcome = attempt.outcome().map_err(|error| error.to_string());
     // Of one that has an outcome it does not matter.
     let spec = if matches!(outcome, Ok(Some(_))) { None } else { attempt.spec().ok() };
-    let boot = spec.and_then(|spec| spec.boot);
-    (Facts { lock, outcome, boot }, file)
+    let (boot, cgroup) = spec.map_or((None, None), |spec| (spec.boot, spec.cgroup));
+    (Facts { lock, outcome, boot, cgroup }, file)
 }
 
 /// The lock with what is in it, unless it is held.
@@ -163,7 +168,12 @@ mod tests {
         };
         let ended = Verdict::Ended(Box::new(outcome.clone()));
         let abandoned = |may_have_left, why: &str| {
-            Verdict::Abandoned(Abandoned { why: why.to_owned(), may_have_left, supervisor: None })
+            Verdict::Abandoned(Abandoned {
+                why: why.to_owned(),
+                may_have_left,
+                supervisor: None,
+                cgroup: None,
+            })
         };
         let restarted = abandoned(false, "its host was restarted while it may have run");
         let unknown = abandoned(true, "its directory does not say when it was made");
@@ -171,6 +181,7 @@ mod tests {
             why: "its supervisor was killed".to_owned(),
             may_have_left: true,
             supervisor: Some(17),
+            cgroup: None,
         });
         let unread = |may| abandoned(may, "its directory cannot be read: gone");
         type Row = (fn() -> Lock, Verdict, Verdict, Verdict);
@@ -189,7 +200,7 @@ mod tests {
         ];
         for (lock, this, before, unknown) in table {
             for (its, expected) in [(Some(boot), this), (Some(earlier), before), (None, unknown)] {
-                let judged = |outcome| judge(Facts { lock: lock(), outcome, boot: its }, boot);
+                let judged = |outcome| judge(Facts { lock: lock(), outcome, boot: its, cgroup: None }, boot);
                 assert_eq!(judged(Ok(None)), expected, "{:?} {its:?}", lock());
                 // An outcome is the end, whatever else there is.
                 assert_eq!(judged(Ok(Some(outcome.clone()))), ended);

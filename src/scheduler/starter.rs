@@ -197,6 +197,8 @@ impl Starter {
         };
         sandbox.readable.push(package.to_owned());
         sandbox.writable.push(attempt.task_path());
+        let cgroup = settings.cgroups.as_ref();
+        let cgroup = cgroup.map(|cgroups| cgroups.of_attempt(&claimed.attempt.to_string(), task.max_memory));
         let in_ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Spec {
             format: FORMAT,
@@ -211,6 +213,7 @@ impl Starter {
             open_files: OPEN_FILES,
             user: settings.user.clone(),
             sandbox,
+            cgroup,
             ends_with_parent: false,
             boot: Some(settings.boot),
         }

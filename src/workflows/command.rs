@@ -21,6 +21,7 @@ use super::problem::Problem;
 use crate::cli::{self, RunFlags, WorkflowAction};
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::command_error::runtime;
+use crate::engine::cgroup;
 use crate::engine::graph::ExecutionOutcome;
 use crate::engine::remove_tree::remove_tree;
 use crate::engine::sandbox::{self, Mode, Sandbox};
@@ -124,7 +125,8 @@ fn run_here(path: &Path, flags: RunFlags) -> Result<ExitCode, CommandError> {
     let scratch = Scratch::new(user.is_some())?;
     let package = package_directory(path, &scratch)?;
     let attempts = scratch.0.clone();
-    let run = LocalRun { manifest, package, context, attempts, sandbox, user, slots, secrets, only };
+    let cgroups = cgroup::enter().ok();
+    let run = LocalRun { manifest, package, context, attempts, sandbox, user, cgroups, slots, secrets, only };
     Ok(match local_run::run(run, &sender, &messages)? {
         ExecutionOutcome::Completed => ExitCode::SUCCESS,
         ExecutionOutcome::Failed { .. } | ExecutionOutcome::Cancelled => ExitCode::FAILURE,

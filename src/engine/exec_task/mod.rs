@@ -78,6 +78,9 @@ fn become_the_task(path: &Path, parent: &OsStr) -> Result<Infallible, String> {
         .map_err(|error| format!("what the attempt is to do cannot be read: {error}"))?;
     // As `exec` sets it for a process of another user later on, which may not be allowed to then.
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJUSTMENT);
+    if let Some(cgroup) = &spec.cgroup {
+        cgroup.enter().map_err(|error| format!("the task's cgroup cannot be entered: {error}"))?;
+    }
     identity::assume(spec.user.as_ref())?;
     end_with(parent)?;
     let cannot = |what: &'static str| move |error: nix::Error| format!("{what}: {}", error.desc());

@@ -37,6 +37,9 @@ use task::Task;
 /// How long another process may look whether the attempt is held.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a cgroup may take to be empty of processes that have ended.
+const CGROUP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Exits with 0 once there is an outcome.
 pub fn main(arguments: &[OsString]) -> ExitCode {
     let [directory] = arguments else { return ExitCode::FAILURE };
@@ -86,6 +89,7 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
             }));
             if ran.is_err() {
                 children::end_all(None, &signals);
+                end_cgroup(&spec, &mut outcome);
                 outcome.end = End::Failed("internal error: the supervisor panicked".to_owned());
                 outcome.output = None;
             }
@@ -122,9 +126,13 @@ fn run(
     let task_directory = openat(directory, TASK_NAME, flags, Mode::empty()).map_err(io::Error::from);
     let mut log = LogWriter::new(directory.clone(), spec.log_limit_bytes);
     let ended = task_directory.and_then(|task_directory| {
+        if let Some(cgroup) = &spec.cgroup {
+            cgroup.make().map_err(|error| io::Error::other(format!("its cgroup cannot be made: {error}")))?;
+        }
         Ok((Task::start(attempt, spec, secrets, signals, &mut log)?.run(), task_directory))
     });
     outcome.ended_at_ms = now_ms();
+    end_cgroup(spec, outcome);
     match ended {
         Ok((ended, task_directory)) => {
             outcome.end = ended.end;
@@ -151,6 +159,14 @@ fn run(
     (outcome.log_bytes, outcome.log_kept_bytes) = (log.printed(), log.kept());
     if let Some((lost, error)) = log.lost() {
         outcome.warnings.push(format!("{lost} bytes of the log could not be written: {error}"));
+    }
+}
+
+/// Of what is in it, all that is no descendant of this process's was let out of it, which no task can do.
+fn end_cgroup(spec: &Spec, outcome: &mut Outcome) {
+    let left = spec.cgroup.as_ref().map_or(0, |cgroup| cgroup.end_within(CGROUP_PATIENCE));
+    if left > 0 {
+        outcome.warnings.push(format!("{left} processes could not be ended in its cgroup"));
     }
 }
 

@@ -116,9 +116,17 @@ impl<'a> Task<'a> {
             }
         }
         let end = self.end.clone().or_else(|| self.command.end());
+        let explain = |end| match &self.spec.cgroup {
+            Some(cgroup) => cgroup.explain(end),
+            None => end,
+        };
+        let (stopped_for, end) = (self.stopped_for.take().map(explain), end.map(explain));
+        if let Some(cgroup) = &self.spec.cgroup {
+            cgroup.kill();
+        }
         let processes_left = children::end_all(Some(self.command), self.signals);
         self.read_the_rest();
-        let end = match (self.reported(), self.stopped_for, end) {
+        let end = match (self.reported(), stopped_for, end) {
             (Some(why), _, _) => End::Failed(why),
             (None, Some(end), _) | (None, None, Some(end)) => end,
             (None, None, None) => End::Failed("internal error: its end was not seen".to_owned()),

@@ -27,6 +27,7 @@ use super::starter::{self, Starter, Teller, Told};
 use super::wake::{self, Wake, Woken};
 use super::{disk, names, permissions};
 use crate::engine::attempt::{Attempt, Outcome, Supervised, TaskUser};
+use crate::engine::cgroup::Cgroups;
 use crate::engine::log::Piece;
 use crate::engine::sandbox::Mode;
 use crate::executions::store::claim::Claimed;
@@ -38,6 +39,8 @@ pub struct AttemptSettings {
     /// Of the system that runs now.
     pub boot: Uuid,
     pub sandbox: Mode,
+    /// Where one is delegated.
+    pub cgroups: Option<Cgroups>,
     /// `None`: tasks run as this process's own user.
     pub user: Option<TaskUser>,
     pub log_limit_bytes: u64,
@@ -114,15 +117,10 @@ pub fn may_be_there(home: &Path) -> bool {
     }
 }
 
-/// Of a directory, all that is directly in it.
-fn sync_files(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            File::open(entry.path())?.sync_all()?;
-        }
-    }
-    File::open(directory)?.sync_all()
+/// The directories that may be attempts, as far as they can be listed.
+pub fn all(home: &Path) -> impl Iterator<Item = Attempt> {
+    let entries = fs::read_dir(home.join(DIRECTORY)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Attempt::at(&entry.path()).ok())
 }
 
 /// In the home.
@@ -230,14 +228,7 @@ impl Attempts {
     /// What came of one is not in the database yet, and has to outlive a loss of power until it is.
     pub fn make_durable(&self, attempt: Uuid) {
         let directory = self.starter.directory.join(attempt.to_string());
-        self.cleanup.run(move || {
-            // There is none of what could not be started.
-            if let Err(error) = sync_files(&directory)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                log::warn!(path:% = directory.display(), error:%; "an attempt's directory may be lost with the power");
-            }
-        });
+        self.cleanup.make_durable(directory);
     }
 
     /// What came of one is known to the database, or the database does not know it: its directory may go. One that still
@@ -281,7 +272,12 @@ impl Attempts {
             Ok(attempt) => attempt,
             Err(error) => {
                 let why = error.to_string();
-                return Verdict::Abandoned(Abandoned { why, may_have_left: true, supervisor: None });
+                return Verdict::Abandoned(Abandoned {
+                    why,
+                    may_have_left: true,
+                    supervisor: None,
+                    cgroup: None,
+                });
             }
         };
         let (facts, lock) = recovery::examine(&attempt);

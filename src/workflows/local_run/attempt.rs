@@ -96,6 +96,8 @@ pub fn new_attempt(
     let mut sandbox: Sandbox = run.sandbox.clone();
     sandbox.readable.push(run.package.clone());
     sandbox.writable.push(attempt.task_path());
+    let cgroup_name = format!("{execution}-{}-{number}", task.id);
+    let cgroup = run.cgroups.as_ref().map(|cgroups| cgroups.of_attempt(&cgroup_name, task.max_memory));
     let spec = Spec {
         format: FORMAT,
         command: task.command.clone(),
@@ -109,6 +111,7 @@ pub fn new_attempt(
         open_files: OPEN_FILES,
         user: run.user.clone(),
         sandbox,
+        cgroup,
         ends_with_parent: true,
         boot: None,
     };

@@ -15,6 +15,7 @@ use self::execution::Execution;
 use super::manifest::Manifest;
 use crate::command_error::CommandError;
 use crate::engine::attempt::TaskUser;
+use crate::engine::cgroup::Cgroups;
 use crate::engine::graph::{Context, ExecutionOutcome};
 use crate::engine::sandbox::Sandbox;
 
@@ -29,6 +30,8 @@ pub struct LocalRun {
     /// Without what an attempt itself needs.
     pub sandbox: Sandbox,
     pub user: Option<TaskUser>,
+    /// Where one is delegated, as by `systemd-run --user --scope --property=Delegate=yes`.
+    pub cgroups: Option<Cgroups>,
     /// How many tasks run at the same time.
     pub slots: usize,
     /// The values of all secrets that tasks name.

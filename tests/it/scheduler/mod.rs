@@ -1,6 +1,7 @@
 //! Executions that really run: a server with slots, tasks that are processes, and what survives when something dies.
 
 mod bad_ones;
+mod cgroups;
 mod claims;
 mod database;
 mod disk;

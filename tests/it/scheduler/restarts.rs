@@ -9,7 +9,7 @@ use crate::support::program::send_signal;
 use crate::support::wait_for;
 
 /// The supervisors of a home's attempts.
-fn supervisors(lab: &Lab) -> Vec<String> {
+pub fn supervisors(lab: &Lab) -> Vec<String> {
     let home = lab.home.path().to_str().unwrap().to_owned();
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let ids = processes.filter_map(|entry| entry.file_name().into_string().ok());

@@ -57,6 +57,7 @@ impl Home {
             boot,
             sandbox: Mode::Off,
             user: None,
+            cgroups: None,
             log_limit_bytes: 1 << 20,
             grace: Duration::from_secs(10),
             read_package: Arc::new(|_, _| Err(io::Error::other("the database is away"))),
