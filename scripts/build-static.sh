@@ -23,6 +23,10 @@ readonly max_bytes=$((27 * 1024 * 1024 / 4))
 readonly zig_version=0.15.2
 readonly zig_sha256=806316453d1ede7174ed3fefb8e5348154629089c3bb5fe812dfd0e172fac130
 
+# With --check-reproducible: the directory of the other build, and the process that builds there.
+other=
+other_build=
+
 say() {
     printf 'build-static: %s\n' "$*" >&2
 }
@@ -50,21 +54,30 @@ main() {
     export SOURCE_DATE_EPOCH
 
     choose_compiler
-    build "$root" "$work/build" "${CARGO_HOME:-$HOME/.cargo}"
-    check "$built" "$version"
-
+    # Cargo does not see that a linker has changed, so every zig has its own directory.
+    local directory=build
+    [[ $from_source == no ]] || directory+=-zig-$zig_version
+    local built=$work/$directory/$target/release/cloacinactl
+    local cargo_home=${CARGO_HOME:-$HOME/.cargo}
     if [[ $check_reproducible == yes ]]; then
-        local first=$built other
         other=$(mktemp -d)
-        # shellcheck disable=SC2064  # the directory of now, not of exit
-        trap "rm -rf '$other'" EXIT
-        say "building again in $other"
+        trap stop_other EXIT
+        say "building in $other too"
         tar -C "$root" --exclude=./target --exclude=./.git -cf - . | tar -C "$other" -xf -
-        mkdir -p "${CARGO_HOME:-$HOME/.cargo}"
-        ln -s "$(cd "${CARGO_HOME:-$HOME/.cargo}" && pwd)" "$other/cargo-home"
-        build "$other" "$other/target/static/build" "$other/cargo-home"
-        cmp "$first" "$built" || fail "two builds of the same source differ"
-        built=$first
+        mkdir -p "$cargo_home"
+        ln -s "$(cd "$cargo_home" && pwd)" "$other/cargo-home"
+        # At the same time, since most of a build is one thread; a process group of its own, so that all of it ends.
+        set -m
+        build "$other" "$other/target/$directory" "$other/cargo-home" >"$other/said" 2>&1 &
+        other_build=$!
+        set +m
+    fi
+    build "$root" "$work/$directory" "$cargo_home"
+    check "$built" "$version"
+    if [[ $check_reproducible == yes ]]; then
+        wait "$other_build" || { cat "$other/said" >&2 && fail "the build in $other failed"; }
+        other_build=
+        cmp "$built" "$other/target/$directory/$target/release/cloacinactl" || fail "two builds of the same source differ"
         say "two builds in two directories are the same"
     fi
 
@@ -73,6 +86,14 @@ main() {
     (cd "$root/target/dist" && sha256sum "$name" > "$name.sha256" && sha256sum -c --quiet "$name.sha256")
     say "target/dist/$name: $(stat -c %s "$built") bytes, sha256 $(cut -d' ' -f1 "$root/target/dist/$name.sha256")"
     echo "$root/target/dist/$name"
+}
+
+stop_other() {
+    if [[ -n $other_build ]]; then
+        kill -- "-$other_build" 2>/dev/null || :
+        wait "$other_build" || :
+    fi
+    rm -rf "$other"
 }
 
 # Sets rustc, cargo, sysroot and from_source.
@@ -113,11 +134,9 @@ fetch_zig() {
     [[ -x $zig ]] || fail "ziglang $zig_version holds no zig"
 }
 
-# build SOURCE TARGET_DIR CARGO_HOME: sets built to the binary.
+# build SOURCE TARGET_DIR CARGO_HOME
 build() {
     local source=$1 target_dir=$2 cargo_home=$3 crates flags args=()
-    # Cargo does not see that a linker has changed, so every zig has its own directory.
-    [[ $from_source == no ]] || target_dir+=-zig-$zig_version
     mkdir -p "$target_dir"
     export CARGO_HOME=$cargo_home
     # The crates must lie unpacked before their directories can be named below.
@@ -169,7 +188,6 @@ EOF
         export CARGO_ENCODED_RUSTFLAGS
         "$cargo" build --locked --release --bin cloacinactl --target "$target" --target-dir "$target_dir" "${args[@]}"
     ) || fail "the build failed"
-    built=$target_dir/$target/release/cloacinactl
 }
 
 # check BINARY VERSION: everything that is promised of it.
