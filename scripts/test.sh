@@ -84,6 +84,8 @@ if [ "$static" = yes ]; then
 fi
 
 echo "== tests"
+# They wait for processes, sockets and deadlines more than half of their time, so two processors do four at once.
+[ "$(nproc)" -ge 4 ] || export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
 cargo test --locked "$@"
 
 echo "== a live server"

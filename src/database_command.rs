@@ -3,7 +3,7 @@
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::auth::announcement::wait_for_servers;
 use crate::auth::{self, Tenant};
+use crate::channel::channel;
 use crate::cli;
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::config::Settings;
@@ -41,7 +42,7 @@ pub fn run(
     may_change: bool,
     carry_out: impl FnOnce(Load) -> Result<ExitCode, CommandError> + Send + 'static,
 ) -> Result<ExitCode, CommandError> {
-    let (over, heard) = mpsc::channel();
+    let (over, heard) = channel();
     let carrying_out = thread::spawn(move || {
         let load = || {
             let settings = settings()?;

@@ -4,6 +4,7 @@ mod app;
 mod auth;
 mod background;
 mod change_log;
+mod channel;
 mod cli;
 mod command_error;
 mod config;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::auth::Auth;
 use crate::auth::lease::LONGEST_WAIT_FOR_SERVERS;
 use crate::background::{Background, Waker};
+use crate::channel::channel;
 use crate::command_error::{CommandError, runtime};
 use crate::config::{self, Settings, Wrong};
 use crate::engine::no_core::leave_no_core;
@@ -220,7 +221,7 @@ fn finish(
     cut_off: usize,
 ) -> Result<(), CommandError> {
     server.close();
-    let (done, stages) = mpsc::channel();
+    let (done, stages) = channel();
     let until = Instant::now() + left + THREADS_END;
     let joined = Arc::clone(app);
     let join = move || {

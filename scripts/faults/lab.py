@@ -14,9 +14,18 @@ import tempfile
 import time
 
 BINARY = os.environ["CLOACINACTL_BIN"]
-SCRATCH = tempfile.mkdtemp(prefix="cloacinactl-faults-")
-os.chmod(SCRATCH, 0o755)
+SCRATCH = ""
 started = []
+
+
+def make_scratch():
+    """A directory that is this process's own."""
+    global SCRATCH
+    SCRATCH = tempfile.mkdtemp(prefix="cloacinactl-faults-")
+    os.chmod(SCRATCH, 0o755)
+
+
+make_scratch()
 
 
 # --- the report -------------------------------------------------------------------------------------------------

@@ -2,10 +2,10 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::channel::channel;
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::config::mask_url;
 use crate::terminal::shown;
@@ -45,7 +45,7 @@ pub fn check(url: &str) -> Result<(), CommandError> {
         ))
     })?;
     let asked = format!("http://{}{}", target.authority, target.path);
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = channel();
     // The deadline holds for the resolver too, which has none of its own; the process ends before the thread does.
     thread::spawn(move || sender.send(ask(&target)));
     let why = match receiver.recv_timeout(DEADLINE) {

@@ -3,13 +3,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
 
 use mio::Token;
 
 use super::completions::{Completion, Outcome};
 use super::worker_pool::ServerContext;
 use crate::background::restart_on_panic;
+use crate::channel::{Receiver, Sender, channel};
 
 /// What is left to come of a body.
 pub struct Download {
@@ -54,7 +54,7 @@ impl Downloads {
     /// # Errors
     /// The system has no thread left.
     pub fn start(server: &Arc<ServerContext>) -> io::Result<Downloads> {
-        let (asked, work) = mpsc::channel();
+        let (asked, work) = channel();
         let server = Arc::clone(server);
         // Not joined: it ends with the event loop, which ends once no client waits.
         std::thread::Builder::new()

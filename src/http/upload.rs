@@ -5,7 +5,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Weak};
 
 use mio::Token;
@@ -16,6 +15,7 @@ use super::completions::{Completion, Outcome};
 use super::error::Error;
 use super::worker_pool::ServerContext;
 use crate::background::restart_on_panic;
+use crate::channel::{Receiver, Sender, channel};
 
 /// Bodies that are received or used at the same time: each holds room on the disk until its request is answered.
 pub const MOST_UPLOADS: usize = 8;
@@ -58,7 +58,7 @@ impl Uploads {
     /// # Errors
     /// The system has no thread left.
     pub fn start(server: &Arc<ServerContext>, directory: PathBuf) -> io::Result<Uploads> {
-        let (tasks, work) = mpsc::channel();
+        let (tasks, work) = channel();
         let server = Arc::clone(server);
         // Not joined: it ends with the last upload, and at the end of the process there is none whose client waits.
         std::thread::Builder::new()

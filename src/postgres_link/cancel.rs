@@ -109,12 +109,16 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Does this, and has what runs on the session then cancelled at that moment. Whether that was asked for: the
-    /// session must not be used again then, since the request may reach PostgreSQL later than the statement's end.
-    pub fn run<T>(&self, token: Arc<CancelToken>, until: Instant, run: impl FnOnce() -> T) -> (T, bool) {
-        let number = self.running.begin(token, until);
-        let result = run();
-        (result, self.running.end(number))
+    /// Has what runs on the session at that moment cancelled then, until `end` is called with the number that this
+    /// returns.
+    pub fn begin(&self, token: Arc<CancelToken>, until: Instant) -> u64 {
+        self.running.begin(token, until)
+    }
+
+    /// Whether that was asked for: the session must not be used again then, since the request may reach PostgreSQL later
+    /// than the statement's end.
+    pub fn end(&self, number: u64) -> bool {
+        self.running.end(number)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The way to one host: with TLS or without, in time, over TCP or a Unix socket.
 
 use std::error::Error as _;
-use std::sync::mpsc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use super::connect_error::ConnectError;
 use super::session_factory::release;
 use super::stream::Limit;
 use super::tls::{Encryption, Refusal, Tls};
+use crate::channel::{Receiver, channel};
 use crate::config::database_url::{Host, SslMode};
 
 /// What one host gets once it is connected, for all until the session's settings are pinned.
@@ -27,7 +28,7 @@ pub struct HostRoute {
     pub tls: Tls,
     pub mode: SslMode,
     /// Connections to a Unix socket that nothing came on in time: they are waited for before others are made.
-    pub late: Mutex<Vec<mpsc::Receiver<Result<Client, postgres::Error>>>>,
+    pub late: Mutex<Vec<Receiver<Result<Client, postgres::Error>>>>,
 }
 
 impl HostRoute {
@@ -76,7 +77,7 @@ impl HostRoute {
                 let mut config = config.clone();
                 config.ssl_mode(DriverMode::Disable);
                 let manager = PostgresConnectionManager::new(config, self.tls.clone());
-                let (done, connecting) = mpsc::channel();
+                let (done, connecting) = channel();
                 let thread = std::thread::Builder::new().name("connect".to_owned());
                 if thread.spawn(move || _ = done.send(manager.connect())).is_err() {
                     return Err(ConnectError::Silent);
@@ -94,8 +95,8 @@ impl HostRoute {
                 }
                 Ok(client)
             }
-            Err(mpsc::RecvTimeoutError::Disconnected) => Err(ConnectError::Silent),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
+            Err(RecvTimeoutError::Disconnected) => Err(ConnectError::Silent),
+            Err(RecvTimeoutError::Timeout) => {
                 self.late.lock().push(connecting);
                 Err(ConnectError::Silent)
             }

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::leftovers::{self, Leftovers};
 use super::own_children::OwnChildren;
 use super::recovery::Abandoned;
 use super::starter::{Teller, Told};
+use crate::channel::{Receiver, Sender, channel};
 use crate::engine::remove_tree::remove_tree;
 
 /// How often processes are waited for that are no children of this process's own.
@@ -38,7 +40,11 @@ impl Cleanup {
         let end = move || end_each(&abandoned, &own, uid, &teller);
         thread::Builder::new().name("leftovers".to_owned()).spawn(end)?;
         let (removals, jobs) = channel::<Job>();
-        let remove = move || jobs.iter().for_each(|job| job());
+        let remove = move || {
+            while let Ok(job) = jobs.recv() {
+                job();
+            }
+        };
         thread::Builder::new().name("attempt-removal".to_owned()).spawn(remove)?;
         Ok(Cleanup { leftovers, removals })
     }
@@ -74,7 +80,7 @@ fn end_each(abandoned: &Receiver<(Uuid, Abandoned)>, own: &OwnChildren, uid: u32
         match abandoned.recv_timeout(REAP_EVERY) {
             Ok(first) => {
                 // One look at all processes is for all attempts that wait for it.
-                let batch = std::iter::once(first).chain(abandoned.try_iter()).collect();
+                let batch = iter::once(first).chain(iter::from_fn(|| abandoned.try_recv().ok())).collect();
                 for (attempt, why) in end_leftovers(batch, own, uid) {
                     teller.tell(Told::Abandoned(attempt, why));
                 }

@@ -9,7 +9,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use super::names;
 use super::own_children::OwnChildren;
 use super::packages::{PackageError, Packages, Place};
 use super::wake::Wake;
+use crate::channel::{Receiver, Sender, channel};
 use crate::config::private_directory;
 use crate::engine::attempt::{Attempt, FORMAT, Spec, Supervised};
 use crate::engine::environment::{AttemptName, environment};
@@ -97,7 +97,7 @@ pub fn run(starter: &Arc<Starter>) -> io::Result<Sender<(Claimed, Place)>> {
 
 impl Starter {
     fn start_each(&self, claimed: &Receiver<(Claimed, Place)>, to_unpack: &Sender<Place>) {
-        for (claimed, place) in claimed {
+        while let Ok((claimed, place)) = claimed.recv() {
             if place.is_there() {
                 self.start(&claimed, &place);
             } else if self.packages.wait_for(&place, claimed) {

@@ -60,6 +60,8 @@ pub struct Store {
     probe: Mutex<Probe>,
 }
 
+type PooledSession = r2d2::PooledConnection<Sessions>;
+
 /// A change that was carried out.
 #[derive(Debug)]
 pub struct Committed<T> {
@@ -96,15 +98,25 @@ impl Store {
         loop {
             let mut session = self.session(until)?;
             match self.run(&mut session, until, &mut read).0 {
-                Ok(answer) => return Ok(answer),
-                Err(error) => {
-                    let session_is_dead = self.is_dead(&mut session, &error);
-                    if !session_is_dead || Instant::now() >= again_until {
-                        return Err(StoreError::from(error));
-                    }
+                Ok(answer) => {
+                    give_back(session);
+                    return Ok(answer);
                 }
+                Err(error) => self.after_failed_read(session, error, again_until)?,
             }
         }
+    }
+
+    /// Whether it may be tried again.
+    #[inline(never)]
+    fn after_failed_read(
+        &self,
+        mut session: PooledSession,
+        error: postgres::Error,
+        again_until: Instant,
+    ) -> Result<(), StoreError> {
+        let session_is_dead = self.is_dead(&mut session, &error);
+        if session_is_dead && Instant::now() < again_until { Ok(()) } else { Err(StoreError::from(error)) }
     }
 
     /// Runs a change, once, on a session that has answered a moment ago. Where it was not begun, since the session is
@@ -124,22 +136,30 @@ impl Store {
             let mut session = self.session_for_write(until)?;
             session.unprepared = false;
             let (result, is_cancelled) = self.run(&mut session, until, &mut write);
-            let error = match result {
+            match result {
                 Ok(value) => {
-                    if is_cancelled {
-                        log::warn!("a commit took too long, and a synchronous standby may not have it");
-                    }
+                    after_commit(session, is_cancelled);
                     return Ok(Committed { value, is_confirmed: !is_cancelled });
                 }
-                Err(error) => error,
-            };
-            let is_dead = self.is_dead(&mut session, &error);
-            let is_read_only = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
-            match is_read_only || session.unprepared {
-                true if is_dead && Instant::now() < again_until => {}
-                false if is_dead => return Err(StoreError::Unknown(Cause::Driver(error))),
-                _ => return Err(StoreError::from(error)),
+                Err(error) => self.after_failed_write(session, error, again_until)?,
             }
+        }
+    }
+
+    /// Whether it may be tried again.
+    #[inline(never)]
+    fn after_failed_write(
+        &self,
+        mut session: PooledSession,
+        error: postgres::Error,
+        again_until: Instant,
+    ) -> Result<(), StoreError> {
+        let is_dead = self.is_dead(&mut session, &error);
+        let is_read_only = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+        match is_read_only || session.unprepared {
+            true if is_dead && Instant::now() < again_until => Ok(()),
+            false if is_dead => Err(StoreError::Unknown(Cause::Driver(error))),
+            _ => Err(StoreError::from(error)),
         }
     }
 
@@ -168,22 +188,35 @@ impl Store {
         until: Instant,
         run: impl FnOnce(&mut Session) -> Result<T, postgres::Error>,
     ) -> (Result<T, postgres::Error>, bool) {
-        let token = session.cancel.clone();
+        let number = self.begin(session, until);
+        let result = run(session);
+        let is_cancelled = self.end(session, number, result.is_ok());
+        (result, is_cancelled)
+    }
+
+    #[inline(never)]
+    fn begin(&self, session: &Session, until: Instant) -> u64 {
         session.limit.set(Some(until + CANCEL_WAIT));
-        let (result, is_cancelled) = self.running.run(token, until, || run(session));
+        self.running.begin(session.cancel.clone(), until)
+    }
+
+    /// Whether it was cancelled.
+    #[inline(never)]
+    fn end(&self, session: &mut Session, number: u64, is_ok: bool) -> bool {
+        let is_cancelled = self.running.end(number);
         session.limit.set(None);
-        if result.is_ok() {
+        if is_ok {
             session.answered = Instant::now();
         }
         if is_cancelled {
             session.give_up();
         }
-        (result, is_cancelled)
+        is_cancelled
     }
 
     /// A session that has answered a moment ago, or now says that it lives and may write: what is sent on a session that
     /// was lost meanwhile has an unknown outcome.
-    fn session_for_write(&self, until: Instant) -> Result<r2d2::PooledConnection<Sessions>, StoreError> {
+    fn session_for_write(&self, until: Instant) -> Result<PooledSession, StoreError> {
         let again_until = until.min(Instant::now() + READ_AGAIN_FOR);
         loop {
             let mut session = self.session(until)?;
@@ -225,7 +258,7 @@ impl Store {
     }
 
     /// A session from the pool that is not known to be dead.
-    fn session(&self, until: Instant) -> Result<r2d2::PooledConnection<Sessions>, StoreError> {
+    fn session(&self, until: Instant) -> Result<PooledSession, StoreError> {
         let asked = Instant::now();
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -248,4 +281,18 @@ impl Store {
             }
         }
     }
+}
+
+// What is never inlined here would be in the program once for each statement.
+#[inline(never)]
+fn after_commit(session: PooledSession, is_cancelled: bool) {
+    if is_cancelled {
+        log::warn!("a commit took too long, and a synchronous standby may not have it");
+    }
+    drop(session);
+}
+
+#[inline(never)]
+fn give_back(session: PooledSession) {
+    drop(session);
 }

@@ -7,7 +7,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -18,6 +17,7 @@ use super::local_run::{self, LocalRun, Message};
 use super::manifest::{self, Manifest};
 use super::package::{Package, PackageError};
 use super::problem::Problem;
+use crate::channel::channel;
 use crate::cli::{self, RunFlags, WorkflowAction};
 use crate::command_error::CommandError::{self, Runtime, Usage};
 use crate::command_error::runtime;
@@ -119,7 +119,7 @@ fn run_here(path: &Path, flags: RunFlags) -> Result<ExitCode, CommandError> {
     for line in sandbox::probe(mode).map_err(Runtime)? {
         cli::remark(&format!("cloacinactl: {line}"));
     }
-    let (sender, messages) = mpsc::channel();
+    let (sender, messages) = channel();
     let stop = sender.clone();
     ctrlc::set_handler(move || drop(stop.send(Message::Stop))).map_err(runtime("cannot handle signals"))?;
     let scratch = Scratch::new(user.is_some())?;

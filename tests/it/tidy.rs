@@ -26,7 +26,7 @@ const FILE_NAMES: &str = "utils util helpers helper manager common";
 const COMMENTS: &str = "whoever nobody somebody";
 
 /// Of src/, what http/ may import: what knows neither keys nor settings nor a database.
-const BELOW_HTTP: &str = "background command_error logging metrics networks rate_limit";
+const BELOW_HTTP: &str = "background channel command_error logging metrics networks rate_limit";
 
 const MIGRATIONS: &[(&str, &str)] = &[
     ("bf8b2ec44c289f57419e73e1b844e29cc53602ada518cefdf784b08355c0d66d", "migrations/V1__api_keys.sql"),

@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
@@ -26,6 +25,7 @@ use super::recovery::{self, Abandoned, Verdict};
 use super::starter::{self, Starter, Teller, Told};
 use super::wake::{self, Wake, Woken};
 use super::{disk, names, permissions};
+use crate::channel::{Receiver, Sender, channel};
 use crate::engine::attempt::{Attempt, Outcome, Supervised, TaskUser};
 use crate::engine::cgroup::Cgroups;
 use crate::engine::log::Piece;

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::unpack::{partial_path, unpack};
 use super::{MOST_BYTES, WalkError};
+use crate::channel::{Receiver, channel};
 use crate::engine::remove_tree::remove_tree;
 use crate::workflows::problem::Problem;
 
@@ -90,7 +91,7 @@ pub fn unpack_by(
     let ended = child.stdout.take().ok_or_else(|| io::Error::other("no pipe")).and_then(read_to_end_of);
     let told = match &ended {
         Ok(reports) => reports.recv_timeout(until.saturating_duration_since(Instant::now())),
-        Err(_) => Err(mpsc::RecvTimeoutError::Disconnected),
+        Err(_) => Err(RecvTimeoutError::Disconnected),
     };
     let result = match (told, &ended) {
         (Ok(reports), _) => return outcome(child, reports, &partial_path(destination, id)),
@@ -107,8 +108,8 @@ pub fn unpack_by(
 }
 
 /// What the process wrote, once it has ended: it closes its standard output in no other way.
-fn read_to_end_of(output: ChildStdout) -> io::Result<mpsc::Receiver<Vec<Report>>> {
-    let (sender, receiver) = mpsc::channel();
+fn read_to_end_of(output: ChildStdout) -> io::Result<Receiver<Vec<Report>>> {
+    let (sender, receiver) = channel();
     let read = move || {
         let lines = BufReader::new(output.take(MOST_REPORT_BYTES)).split(b'\n');
         let reports = lines.map_while(Result::ok).filter_map(|line| serde_json::from_slice(&line).ok());

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -12,6 +11,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{LocalRun, Message};
+use crate::channel::Sender;
 use crate::engine::attempt::{Attempt, End, FORMAT, Spec, Supervised};
 use crate::engine::environment::{AttemptName, environment};
 use crate::engine::graph::Context;

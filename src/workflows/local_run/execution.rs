@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -11,6 +10,7 @@ use uuid::Uuid;
 use super::attempt::{self, Ended, Handle};
 use super::display::{Display, LiveLine, seconds};
 use super::{LocalRun, Message};
+use crate::channel::Sender;
 use crate::command_error::{CommandError, runtime};
 use crate::engine::attempt::End;
 use crate::engine::graph::{

@@ -7,12 +7,13 @@ mod execution;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Instant;
 
 use self::attempt::Ended;
 use self::execution::Execution;
 use super::manifest::Manifest;
+use crate::channel::{Receiver, Sender};
 use crate::command_error::CommandError;
 use crate::engine::attempt::TaskUser;
 use crate::engine::cgroup::Cgroups;
