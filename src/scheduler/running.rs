@@ -68,6 +68,8 @@ pub struct Scheduler<'a> {
     /// The last look.
     state: Option<State>,
     next_look: Instant,
+    next_count: Instant,
+    next_compaction: Instant,
     next_seen: Instant,
     next_copy: Instant,
     next_clearing: Instant,
@@ -141,6 +143,8 @@ impl<'a> Scheduler<'a> {
             timeline: None,
             state: None,
             next_look: now,
+            next_count: now,
+            next_compaction: now,
             next_seen: now,
             next_copy: now,
             next_clearing: now,
@@ -261,8 +265,12 @@ impl<'a> Scheduler<'a> {
     }
 
     fn look(&mut self) {
-        self.next_look = Instant::now() + LOOK_EVERY;
-        let state = match store::look(&self.app.store, &self.host, self.until()) {
+        let now = Instant::now();
+        self.next_look = now + LOOK_EVERY;
+        let attempts: Vec<Uuid> = self.running.keys().copied().collect();
+        let counts = self.next_count <= now;
+        self.next_count = if counts { now + LOOK_EVERY } else { self.next_count };
+        let state = match store::look(&self.app.store, &self.host, &attempts, counts, self.until()) {
             Ok(state) => state,
             Err(error) => {
                 self.state = None;
@@ -272,9 +280,13 @@ impl<'a> Scheduler<'a> {
             }
         };
         // A claim whose outcome was not known may have been committed since.
-        if self.timeline != Some(state.timeline) || state.running != self.running.len() {
+        if state.has_successor
+            || self.timeline != Some(state.timeline)
+            || state.running.is_some_and(|running| running != self.running.len())
+        {
             self.has_to_compare = true;
         }
+        self.keep_queue_small(state.queue_bytes);
         if state.is_forgotten && !self.has_to_compare {
             self.has_to_compare = true;
             log::warn!(host = &*self.host.name; "this host was forgotten: what it runs is ended before anything starts");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::executions::store::claim::ClaimingHost;
-use crate::executions::store::{may_run_tasks, timeline};
+use crate::executions::store::{has_not_ended, may_run_tasks, timeline};
 use crate::store::{Committed, Store, StoreError};
 use crate::workflows::store::PIECE_BYTES;
 
@@ -22,8 +22,10 @@ pub struct State {
     pub all_have_said: bool,
     /// Running attempts of this host that are to be ended.
     pub cancelled: Vec<Uuid>,
-    /// How many attempts of this host the database takes to run.
-    pub running: usize,
+    /// How many attempts of this host the database takes to run, where that was asked for.
+    pub running: Option<usize>,
+    /// Of the queue's table, with all dead rows.
+    pub queue_bytes: u64,
     /// Whether anything may start.
     pub has_work: bool,
     /// How long until something more may start; `None`: nothing waits for its time.
@@ -54,10 +56,13 @@ const LOOK: &str = concat!(
                         WHERE cloacina_hosts.timeline <> line.timeline AND ",
     may_run_tasks!(),
     "),
-            ARRAY(SELECT id FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL AND is_cancelled),
+            ARRAY(SELECT id FROM cloacina_attempts WHERE id = ANY($3) AND is_cancelled AND ",
+    has_not_ended!("ended_at"),
+    "),
             EXISTS (SELECT FROM cloacina_queue WHERE due_at IS NULL),
             (SELECT EXTRACT(epoch FROM min(due_at) - clock_timestamp())::float8 FROM cloacina_queue WHERE due_at IS NOT NULL),
-            (SELECT count(*) FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL)
+            CASE WHEN $4 THEN (SELECT count(*) FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL) END,
+            pg_relation_size('cloacina_queue')
      FROM line"
 );
 const SAID: &str = "UPDATE cloacina_hosts SET timeline = $3, seen_at = clock_timestamp()
@@ -82,9 +87,12 @@ const DUE: &str = "UPDATE cloacina_queue SET due_at = NULL, ready_at = due_at
          ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED)";
 /// Only for an attempt that runs. A piece may be there already, where it was not known whether it had been written: then
 /// the longer one stays.
-const COPY: &str = "WITH attempt AS (
+const COPY: &str = concat!(
+    "WITH attempt AS (
          UPDATE cloacina_attempts SET log_bytes = GREATEST(log_bytes, $2::bigint + octet_length($3::bytea))
-         WHERE id = $1 AND ended_at IS NULL RETURNING id
+         WHERE id = $1 AND ",
+    has_not_ended!("ended_at"),
+    " RETURNING id
      ), gone AS (
          -- Of what came behind the beginning, as much is kept as of the beginning.
          DELETE FROM cloacina_log_pieces AS piece USING attempt
@@ -94,15 +102,23 @@ const COPY: &str = "WITH attempt AS (
      INSERT INTO cloacina_log_pieces (attempt, at, bytes)
      SELECT id, $2::bigint, $3::bytea FROM attempt
      ON CONFLICT (attempt, at) DO UPDATE SET bytes = excluded.bytes
-         WHERE octet_length(excluded.bytes) > octet_length(cloacina_log_pieces.bytes)";
+         WHERE octet_length(excluded.bytes) > octet_length(cloacina_log_pieces.bytes)"
+);
 
-/// Looks at everything that this host has to know, in one statement.
+/// Looks at everything that this host has to know, in one statement: which of these attempts are to be ended, and, where it
+/// counts, how many run.
 ///
 /// # Errors
 /// See `StoreError`; so for all of these.
-pub fn look(store: &Store, host: &ClaimingHost, until: Instant) -> Result<State, StoreError> {
+pub fn look(
+    store: &Store,
+    host: &ClaimingHost,
+    attempts: &[Uuid],
+    counts: bool,
+    until: Instant,
+) -> Result<State, StoreError> {
     store.read(until, |session| {
-        let row = session.query_one(LOOK, &[&host.id, &host.session])?;
+        let row = session.query_one(LOOK, &[&host.id, &host.session, &attempts, &counts])?;
         let has_successor: Option<bool> = row.try_get(0)?;
         let due: Option<f64> = row.try_get(6)?;
         Ok(State {
@@ -111,7 +127,8 @@ pub fn look(store: &Store, host: &ClaimingHost, until: Instant) -> Result<State,
             timeline: row.try_get(2)?,
             all_have_said: row.try_get(3)?,
             cancelled: row.try_get(4)?,
-            running: usize::try_from(row.try_get::<_, i64>(7)?).unwrap_or(0),
+            running: row.try_get::<_, Option<i64>>(7)?.map(|running| usize::try_from(running).unwrap_or(0)),
+            queue_bytes: row.try_get::<_, i64>(8)?.unsigned_abs(),
             has_work: row.try_get(5)?,
             // Some may be due in a thousand years.
             until_due: due.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::attempt_row::{END_ATTEMPT, END_VOID, FORGET_ATTEMPT, IS_LOCKED, LOCK, START_ATTEMPT};
 use super::locked::{LockedExecution, LockedRow};
 use super::save::Ends;
 use super::unread;
@@ -41,30 +42,6 @@ pub enum Recorded {
     /// The task has another attempt by now, or none, or is not there any more: nothing was written.
     Void,
 }
-
-const LOCK: &str = "SELECT execution.tenant, execution.workflow, execution.version, execution.status, execution.is_cancelled,
-            execution.created_at, execution.last_event, execution.id, attempt.task
-     FROM cloacina_attempts AS attempt JOIN cloacina_executions AS execution ON execution.id = attempt.execution
-     WHERE attempt.id = $1 AND attempt.ended_at IS NULL FOR UPDATE OF execution";
-/// Nothing that a host does for all tenants waits for one execution that another session has locked.
-const IS_LOCKED: &str = "SELECT FROM cloacina_attempts AS attempt
-     WHERE attempt.id = $1 AND attempt.ended_at IS NULL
-       AND EXISTS (SELECT FROM cloacina_executions WHERE id = attempt.execution)
-       AND NOT EXISTS (SELECT FROM cloacina_executions WHERE id = attempt.execution FOR UPDATE SKIP LOCKED)";
-const END_ATTEMPT: &str = "UPDATE cloacina_attempts
-     SET ended_at = clock_timestamp(), exit_code = $2, error = $3,
-         started_at = COALESCE(started_at, clock_timestamp() - make_interval(secs => $4)),
-         log_bytes = GREATEST(log_bytes, $5), log_kept_bytes = CASE WHEN GREATEST(log_bytes, $5) > 0 THEN (
-             SELECT COALESCE(sum(octet_length(bytes)), 0)::bigint FROM cloacina_log_pieces WHERE attempt = $1) ELSE 0 END
-     WHERE id = $1 AND ended_at IS NULL RETURNING (SELECT started_at IS NOT NULL FROM cloacina_attempts WHERE id = $1)";
-const FORGET_ATTEMPT: &str = "DELETE FROM cloacina_attempts WHERE id = $1 AND ended_at IS NULL";
-const START_ATTEMPT: &str =
-    "UPDATE cloacina_attempts SET started_at = clock_timestamp() - make_interval(secs => $2)
-     WHERE id = $1 AND ended_at IS NULL AND started_at IS NULL";
-
-const END_VOID: &str =
-    "UPDATE cloacina_attempts SET ended_at = clock_timestamp(), error = 'it counted no more'
-     WHERE id = $1 AND ended_at IS NULL";
 
 /// A host that comes back waits for this.
 const LOCK_FORGOTTEN: &str = "SELECT FROM cloacina_hosts AS host
