@@ -1,6 +1,7 @@
 //! What becomes of a task when an attempt of it has ended: written once, and only for the attempt that the task has.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -48,7 +49,8 @@ const LOCK_FORGOTTEN: &str = "SELECT FROM cloacina_hosts AS host
      JOIN cloacina_attempts AS attempt ON attempt.host = host.id AND attempt.id = $1
      WHERE host.forgotten_at IS NOT NULL FOR SHARE OF host";
 
-/// Writes down how an attempt ended, what becomes of its task, and what may start after it. `random` is at least 0 and below 1.
+/// Writes down how an attempt ended, what becomes of its task, and what may start after it. An output is of one that has
+/// succeeded. `random` is at least 0 and below 1.
 ///
 /// # Errors
 /// See `StoreError`. Written down twice, it is void the second time.
@@ -56,10 +58,11 @@ pub fn record(
     store: &Store,
     attempt: Uuid,
     end: &AttemptEnd,
+    output: Option<&Arc<str>>,
     random: f64,
     until: Instant,
 ) -> Result<Committed<Recorded>, StoreError> {
-    record_if(store, attempt, end, random, until, |transaction| {
+    record_if(store, attempt, (end, output), random, until, |transaction| {
         let is_locked = transaction.query_opt(IS_LOCKED, &[&attempt])?.is_some();
         Ok(if is_locked { Err(Recorded::Locked) } else { Ok(()) })
     })
@@ -76,7 +79,7 @@ pub fn record_forgotten(
     until: Instant,
 ) -> Result<Committed<Recorded>, StoreError> {
     let end = AttemptEnd::Abandoned("its host was forgotten".to_owned());
-    record_if(store, attempt, &end, random, until, |transaction| {
+    record_if(store, attempt, (&end, None), random, until, |transaction| {
         let is_forgotten = transaction.query_opt(LOCK_FORGOTTEN, &[&attempt])?.is_some();
         Ok(if is_forgotten { Ok(()) } else { Err(Recorded::Void) })
     })
@@ -85,7 +88,7 @@ pub fn record_forgotten(
 fn record_if(
     store: &Store,
     attempt: Uuid,
-    end: &AttemptEnd,
+    (end, output): (&AttemptEnd, Option<&Arc<str>>),
     random: f64,
     until: Instant,
     expect: impl Fn(&mut Transaction<'_>) -> Result<Result<(), Recorded>, postgres::Error>,
@@ -107,7 +110,9 @@ fn record_if(
             }
         };
         let is_written = match end {
-            AttemptEnd::Ended(outcome) => ended(transaction, &mut execution, task, attempt, outcome, random)?,
+            AttemptEnd::Ended(outcome) => {
+                ended(transaction, &mut execution, task, attempt, (outcome, output), random)?
+            }
             AttemptEnd::Abandoned(reason) => {
                 let is_written = end_attempt(transaction, attempt, None, Some(reason), None)?.is_some();
                 execution.abandoned(task, reason, random);
@@ -195,7 +200,7 @@ fn ended(
     execution: &mut LockedExecution,
     task: usize,
     attempt: Uuid,
-    outcome: &Outcome,
+    (outcome, output): (&Outcome, Option<&Arc<str>>),
     random: f64,
 ) -> Result<bool, postgres::Error> {
     let exit_code = match outcome.end {
@@ -215,7 +220,7 @@ fn ended(
         execution.started(task, ran);
     }
     match error {
-        None => execution.completed(task, outcome.output.clone()),
+        None => execution.completed(task, output.cloned()),
         Some(error) if is_stopped => execution.abandoned(task, &error, random),
         Some(error) => execution.failed(task, exit_code, error, random),
     }
@@ -233,7 +238,7 @@ impl LockedExecution {
         self.event_ago("task_started", data, ago);
     }
 
-    fn completed(&mut self, task: usize, output: Option<String>) {
+    fn completed(&mut self, task: usize, output: Option<Arc<str>>) {
         let row = &mut self.tasks[task];
         (row.exit_code, row.error, row.output) = (Some(0), None, output);
         self.task_ended(task, AttemptOutcome::Completed, "task_completed");

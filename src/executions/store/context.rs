@@ -199,7 +199,7 @@ impl Contexts {
 
     fn size(&self, of: Of<'_>, task: usize) -> usize {
         let stored = || self.sizes.as_ref().and_then(|sizes| sizes.get(&task).copied()).unwrap_or(0);
-        of.tasks[task].output.as_ref().map_or_else(stored, String::len)
+        of.tasks[task].output.as_ref().map_or_else(stored, |output| output.len())
     }
 }
 

@@ -59,7 +59,7 @@ pub struct Task {
     pub attempt: Option<Uuid>,
     pub exit_code: Option<i32>,
     pub error: Option<String>,
-    pub output: Option<String>,
+    pub output: Option<Arc<str>>,
     /// It starts anew, as if it had never run.
     pub is_reset: bool,
 }

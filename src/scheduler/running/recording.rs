@@ -1,12 +1,13 @@
 //! What is written down of attempts: their starts, what they print, and their ends.
 
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::{Scheduler, TRY_AGAIN_AFTER};
-use crate::engine::attempt::{End, Outcome};
+use crate::engine::attempt::End;
 use crate::engine::retry::random;
 use crate::executions::store::attempt_end::{AttemptEnd, Recorded, record, record_start};
 use crate::scheduler::store;
@@ -122,20 +123,16 @@ impl Scheduler<'_> {
         if let AttemptEnd::Ended(outcome) = end {
             self.copy_log(attempt, Some(outcome.log_bytes))?;
         }
-        let with_output = self.with_output(attempt, end);
-        record(&self.app.store, attempt, with_output.as_ref().unwrap_or(end), random(), self.until())
-    }
-
-    /// The end of an attempt that may have an output, with that.
-    fn with_output(&self, attempt: Uuid, end: &AttemptEnd) -> Option<AttemptEnd> {
-        let AttemptEnd::Ended(outcome) = end else { return None };
-        if outcome.end != End::Exited(0) {
-            return None;
-        }
-        Some(match self.attempts.output(attempt) {
-            Ok(output) => AttemptEnd::Ended(Outcome { output, ..outcome.clone() }),
-            Err(error) => AttemptEnd::Abandoned(format!("what came of it cannot be read: {error}")),
-        })
+        let output = match end {
+            AttemptEnd::Ended(outcome) if outcome.end == End::Exited(0) => self.attempts.output(attempt),
+            _ => Ok(None),
+        };
+        let unread = output
+            .as_ref()
+            .err()
+            .map(|error| AttemptEnd::Abandoned(format!("what came of it cannot be read: {error}")));
+        let (end, output) = (unread.as_ref().unwrap_or(end), output.ok().flatten().map(Arc::from));
+        record(&self.app.store, attempt, end, output.as_ref(), random(), self.until())
     }
 
     /// What was written before a statement that a standby has confirmed is there as well.
