@@ -28,7 +28,7 @@ use unstarted::Unstarted;
 
 /// Behind all news there is a look, which finds what they missed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the database hears that the host lives.
+/// How often the database hears that the host lives, and is asked how many of its attempts run.
 const SEEN_EVERY: Duration = Duration::from_secs(10);
 /// How often what running tasks have printed is copied.
 const COPY_EVERY: Duration = Duration::from_millis(500);
@@ -269,7 +269,7 @@ impl<'a> Scheduler<'a> {
         self.next_look = now + LOOK_EVERY;
         let attempts: Vec<Uuid> = self.running.keys().copied().collect();
         let counts = self.next_count <= now;
-        self.next_count = if counts { now + LOOK_EVERY } else { self.next_count };
+        self.next_count = if counts { now + SEEN_EVERY } else { self.next_count };
         let state = match store::look(&self.app.store, &self.host, &attempts, counts, self.until()) {
             Ok(state) => state,
             Err(error) => {
