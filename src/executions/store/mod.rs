@@ -16,6 +16,7 @@ mod locked;
 pub mod log;
 mod merge;
 mod of_tenant;
+mod output;
 pub mod queue;
 pub mod removal;
 pub mod retention;
