@@ -3,7 +3,7 @@
 # prints one table; writes scripts/bench/chart.svg, and everything that was measured into target/bench/. A machine that
 # does nothing else gives figures that mean something. Leaves nothing running.
 #
-# usage: scripts/bench.sh                    all rows: a quarter of an hour
+# usage: scripts/bench.sh                    all rows: half an hour
 #        scripts/bench.sh ROW...             some of them (a wrong name prints the names)
 #        scripts/bench.sh --brief [ROW...]   each row so briefly that it only shows that the bench works: for CI
 #        scripts/bench.sh --instructions     instructions for each request, counted by callgrind

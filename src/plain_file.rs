@@ -26,7 +26,8 @@ pub fn read(path: &Path, most_bytes: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// It cannot be read, or has more bytes than these.
 pub fn read_from(file: File, most_bytes: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let length = file.metadata().map_or(0, |found| found.len().min(most_bytes));
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     file.take(most_bytes + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most_bytes {
         return Err(io::Error::other(format!("it is longer than {} KiB", most_bytes / 1024)));

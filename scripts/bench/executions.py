@@ -50,6 +50,12 @@ class Site:
         self.tenant("bench")
         lab.wait_for("a host", lambda: self.sql("SELECT count(*) FROM cloacina_hosts WHERE obstacle IS NULL") == "1")
 
+    def again(self):
+        """Another server in the place of this one, with sessions of its own."""
+        home, flags = self.server.home, self.server.flags
+        self.server.stop()
+        self.server = lab.Server(self.cluster.url(self.database), *flags, home=home)
+
     def sql(self, text):
         return self.cluster.sql(self.database, text)
 

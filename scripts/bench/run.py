@@ -11,13 +11,15 @@ sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 import executions
 import growth
+import held
+import history
 import instructions
 import lab
 import load
 import report
 import rows
 
-EVERYTHING = [*rows.ROWS, *executions.ROWS, *growth.ROWS]
+EVERYTHING = [*rows.ROWS, *executions.ROWS, *held.ROWS, *growth.ROWS, *history.ROWS]
 
 
 def main():

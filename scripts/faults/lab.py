@@ -231,6 +231,7 @@ def children(parent):
 
 class Server:
     def __init__(self, url, *flags, home=None, before=(), wait=True, environment=None, stderr=None):
+        self.flags = flags
         self.home = home or tempfile.mkdtemp(prefix="home-", dir=SCRATCH)
         self.out = open(f"{self.home}/stdout", "wb+")
         self.err = open(f"{self.home}/stderr", "wb+")

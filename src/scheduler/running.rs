@@ -2,19 +2,19 @@
 
 mod claiming;
 mod comparing;
+mod looking;
 mod recording;
 mod stopping;
 mod unstarted;
 
 use std::collections::HashMap;
-use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::attempts::{Attempts, Event, Found};
-use super::store::{self, State};
+use super::store::State;
 use crate::app::App;
 use crate::config::Settings;
 use crate::executions::store::attempt_end::AttemptEnd;
@@ -28,7 +28,7 @@ use unstarted::Unstarted;
 
 /// Behind all news there is a look, which finds what they missed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the database hears that the host lives.
+/// How often the database hears that the host lives, and is asked how many of its attempts run.
 const SEEN_EVERY: Duration = Duration::from_secs(10);
 /// How often what running tasks have printed is copied.
 const COPY_EVERY: Duration = Duration::from_millis(500);
@@ -68,6 +68,8 @@ pub struct Scheduler<'a> {
     /// The last look.
     state: Option<State>,
     next_look: Instant,
+    next_count: Instant,
+    next_compaction: Instant,
     next_seen: Instant,
     next_copy: Instant,
     next_clearing: Instant,
@@ -141,6 +143,8 @@ impl<'a> Scheduler<'a> {
             timeline: None,
             state: None,
             next_look: now,
+            next_count: now,
+            next_compaction: now,
             next_seen: now,
             next_copy: now,
             next_clearing: now,
@@ -264,47 +268,5 @@ impl<'a> Scheduler<'a> {
         if self.errors.allows(Instant::now()) {
             log::warn!("cannot {what}: {error}");
         }
-    }
-
-    fn look(&mut self) {
-        self.next_look = Instant::now() + LOOK_EVERY;
-        let state = match store::look(&self.app.store, &self.host, self.until()) {
-            Ok(state) => state,
-            Err(error) => {
-                self.state = None;
-                self.candidates.clear();
-                self.next_look = Instant::now() + TRY_AGAIN_AFTER;
-                return self.failed("look for tasks", &error);
-            }
-        };
-        // A claim whose outcome was not known may have been committed since.
-        if self.timeline != Some(state.timeline) || state.running != self.running.len() {
-            self.has_to_compare = true;
-        }
-        if state.is_forgotten && !self.has_to_compare {
-            self.has_to_compare = true;
-            log::warn!(host = &*self.host.name; "this host was forgotten: what it runs is ended before anything starts");
-        }
-        for attempt in &state.cancelled {
-            if let Some(running) = self.running.get_mut(attempt)
-                && !mem::replace(&mut running.is_cancelled, true)
-            {
-                self.attempts.cancel(*attempt);
-            }
-        }
-        if state.until_due.is_some_and(|wait| wait.is_zero()) {
-            match store::make_due_ready(&self.app.store, self.until()) {
-                // Another transaction is at it.
-                Ok(0) => self.next_look = Instant::now() + TRY_AGAIN_AFTER,
-                Ok(_) => self.next_look = Instant::now(),
-                Err(error) => self.failed("make ready what is due", &error),
-            }
-        } else if let Some(wait) = state.until_due {
-            self.next_look = self.next_look.min(Instant::now() + wait);
-        }
-        if state.has_work {
-            self.candidates.clear();
-        }
-        self.state = Some(state);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::executions::store::claim::ClaimingHost;
-use crate::executions::store::{may_run_tasks, timeline};
+use crate::executions::store::{has_not_ended, may_run_tasks, timeline};
 use crate::store::{Committed, Store, StoreError};
 use crate::workflows::store::PIECE_BYTES;
 
@@ -22,8 +22,10 @@ pub struct State {
     pub all_have_said: bool,
     /// Running attempts of this host that are to be ended.
     pub cancelled: Vec<Uuid>,
-    /// How many attempts of this host the database takes to run.
-    pub running: usize,
+    /// How many attempts of this host the database takes to run, where that was asked for.
+    pub running: Option<usize>,
+    /// Of the queue's table, with all dead rows.
+    pub queue_bytes: u64,
     /// Whether anything may start.
     pub has_work: bool,
     /// How long until something more may start; `None`: nothing waits for its time.
@@ -54,10 +56,13 @@ const LOOK: &str = concat!(
                         WHERE cloacina_hosts.timeline <> line.timeline AND ",
     may_run_tasks!(),
     "),
-            ARRAY(SELECT id FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL AND is_cancelled),
+            ARRAY(SELECT id FROM cloacina_attempts WHERE id = ANY($3) AND is_cancelled AND ",
+    has_not_ended!("ended_at"),
+    "),
             EXISTS (SELECT FROM cloacina_queue WHERE due_at IS NULL),
             (SELECT EXTRACT(epoch FROM min(due_at) - clock_timestamp())::float8 FROM cloacina_queue WHERE due_at IS NOT NULL),
-            (SELECT count(*) FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL)
+            CASE WHEN $4 THEN (SELECT count(*) FROM cloacina_attempts WHERE host = $1 AND ended_at IS NULL) END,
+            pg_relation_size('cloacina_queue')
      FROM line"
 );
 const SAID: &str = "UPDATE cloacina_hosts SET timeline = $3, seen_at = clock_timestamp()
@@ -80,13 +85,20 @@ const DUE: &str = "UPDATE cloacina_queue SET due_at = NULL, ready_at = due_at
      WHERE due_at <= clock_timestamp() AND (execution, task) IN (
          SELECT execution, task FROM cloacina_queue WHERE due_at <= now()
          ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED)";
-/// Looks at everything that this host has to know, in one statement.
+/// Looks at everything that this host has to know, in one statement: which of these attempts are to be ended, and, where it
+/// counts, how many run.
 ///
 /// # Errors
 /// See `StoreError`; so for all of these.
-pub fn look(store: &Store, host: &ClaimingHost, until: Instant) -> Result<State, StoreError> {
+pub fn look(
+    store: &Store,
+    host: &ClaimingHost,
+    attempts: &[Uuid],
+    counts: bool,
+    until: Instant,
+) -> Result<State, StoreError> {
     store.read(until, |session| {
-        let row = session.query_one(LOOK, &[&host.id, &host.session])?;
+        let row = session.query_one(LOOK, &[&host.id, &host.session, &attempts, &counts])?;
         let has_successor: Option<bool> = row.try_get(0)?;
         let due: Option<f64> = row.try_get(6)?;
         Ok(State {
@@ -95,7 +107,8 @@ pub fn look(store: &Store, host: &ClaimingHost, until: Instant) -> Result<State,
             timeline: row.try_get(2)?,
             all_have_said: row.try_get(3)?,
             cancelled: row.try_get(4)?,
-            running: usize::try_from(row.try_get::<_, i64>(7)?).unwrap_or(0),
+            running: row.try_get::<_, Option<i64>>(7)?.map(|running| usize::try_from(running).unwrap_or(0)),
+            queue_bytes: row.try_get::<_, i64>(8)?.unsigned_abs(),
             has_work: row.try_get(5)?,
             // Some may be due in a thousand years.
             until_due: due.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))),

@@ -1,10 +1,12 @@
 //! What becomes of a task when an attempt of it has ended: written once, and only for the attempt that the task has.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::attempt_row::{END_ATTEMPT, END_VOID, FORGET_ATTEMPT, IS_THERE, LOCK, LOCK_NOW, START_ATTEMPT};
 use super::claim::Claimed;
 use super::claim_next::{ClaimNext, claim_next};
 use super::locked::{LockedExecution, LockedRow};
@@ -41,41 +43,6 @@ pub enum Recorded {
     Void,
 }
 
-macro_rules! of_running {
-    () => {
-        " FROM cloacina_attempts AS attempt JOIN cloacina_executions AS execution ON execution.id = attempt.execution
-          WHERE attempt.id = $1 AND attempt.ended_at IS NULL"
-    };
-}
-macro_rules! lock {
-    () => {
-        concat!(
-            "SELECT execution.tenant, execution.workflow, execution.version, execution.status, execution.is_cancelled,
-                    execution.created_at, execution.last_event, execution.id, attempt.task",
-            of_running!(),
-            " FOR UPDATE OF execution"
-        )
-    };
-}
-const LOCK: &str = lock!();
-/// Nothing that a host does for all tenants waits for one execution that another session has locked.
-const LOCK_NOW: &str = concat!(lock!(), " SKIP LOCKED");
-const IS_THERE: &str = concat!("SELECT", of_running!());
-const END_ATTEMPT: &str = "UPDATE cloacina_attempts
-     SET ended_at = clock_timestamp(), exit_code = $2, error = $3,
-         started_at = COALESCE(started_at, clock_timestamp() - make_interval(secs => $4)),
-         log_bytes = GREATEST(log_bytes, $5), log_kept_bytes = CASE WHEN GREATEST(log_bytes, $5) > 0 THEN (
-             SELECT COALESCE(sum(octet_length(bytes)), 0)::bigint FROM cloacina_log_pieces WHERE attempt = $1) ELSE 0 END
-     WHERE id = $1 AND ended_at IS NULL RETURNING (SELECT started_at IS NOT NULL FROM cloacina_attempts WHERE id = $1)";
-const FORGET_ATTEMPT: &str = "DELETE FROM cloacina_attempts WHERE id = $1 AND ended_at IS NULL";
-const START_ATTEMPT: &str =
-    "UPDATE cloacina_attempts SET started_at = clock_timestamp() - make_interval(secs => $2)
-     WHERE id = $1 AND ended_at IS NULL AND started_at IS NULL";
-
-const END_VOID: &str =
-    "UPDATE cloacina_attempts SET ended_at = clock_timestamp(), error = 'it counted no more'
-     WHERE id = $1 AND ended_at IS NULL";
-
 /// A host that comes back waits for this.
 const LOCK_FORGOTTEN: &str = "SELECT FROM cloacina_hosts AS host
      JOIN cloacina_attempts AS attempt ON attempt.host = host.id AND attempt.id = $1
@@ -86,6 +53,8 @@ const LOCK_FORGOTTEN: &str = "SELECT FROM cloacina_hosts AS host
 pub struct Ending<'a> {
     pub attempt: Uuid,
     pub end: &'a AttemptEnd,
+    /// Of one that has succeeded.
+    pub output: Option<Arc<str>>,
     /// The rest of its log.
     pub log: Option<NewPiece<'a>>,
     /// At least 0 and below 1.
@@ -132,7 +101,7 @@ pub fn record_forgotten(
     until: Instant,
 ) -> Result<Committed<Recorded>, StoreError> {
     let end = AttemptEnd::Abandoned("its host was forgotten".to_owned());
-    let ending = Ending { attempt, end: &end, log: None, random, next: None };
+    let ending = Ending { attempt, end: &end, output: None, log: None, random, next: None };
     let written = write(store, &ending, until, |transaction| {
         match transaction.query_opt(LOCK_FORGOTTEN, &[&attempt])? {
             Some(_) => lock(transaction, attempt, LOCK),
@@ -169,7 +138,9 @@ fn write(
             copy(transaction, attempt, piece)?;
         }
         let is_written = match end {
-            AttemptEnd::Ended(outcome) => ended(transaction, &mut execution, task, attempt, outcome, random)?,
+            AttemptEnd::Ended(outcome) => {
+                ended(transaction, &mut execution, task, attempt, (outcome, ending.output.as_ref()), random)?
+            }
             AttemptEnd::Abandoned(reason) => {
                 let is_written = end_attempt(transaction, attempt, None, Some(reason), None)?.is_some();
                 execution.abandoned(task, reason, random);
@@ -272,7 +243,7 @@ fn ended(
     execution: &mut LockedExecution,
     task: usize,
     attempt: Uuid,
-    outcome: &Outcome,
+    (outcome, output): (&Outcome, Option<&Arc<str>>),
     random: f64,
 ) -> Result<bool, postgres::Error> {
     let exit_code = match outcome.end {
@@ -292,7 +263,7 @@ fn ended(
         execution.started(task, ran);
     }
     match error {
-        None => execution.completed(task, outcome.output.clone()),
+        None => execution.completed(task, output.cloned()),
         Some(error) if is_stopped => execution.abandoned(task, &error, random),
         Some(error) => execution.failed(task, exit_code, error, random),
     }

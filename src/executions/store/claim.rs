@@ -14,7 +14,7 @@ use super::of_tenant::OfTenant;
 use super::save::Ends;
 use super::timeline;
 use super::unread;
-use crate::engine::graph::{AttemptOutcome, Context, TaskState};
+use crate::engine::graph::{Context, TaskState};
 use crate::executions::ExecutionStatus;
 use crate::store::{Committed, Store, StoreError, Transaction};
 use crate::workflows::manifest::Manifest;
@@ -297,23 +297,4 @@ pub(super) fn insert(
     let row = &execution.row;
     transaction.execute(INSERT, &[&row.tenant, &row.id, &host.id, &host.boot, &ids, &tasks, &numbers])?;
     Ok(())
-}
-
-impl LockedExecution {
-    /// A task that was taken out of the queue goes back there.
-    fn stays_ready(&mut self, task: usize) {
-        if self.ready.iter().all(|(ready, _)| *ready != task) {
-            self.ready.push((task, None));
-        }
-    }
-
-    /// A task that is ready has failed without an attempt.
-    fn fail_unclaimed(&mut self, task: usize, why: String) {
-        if self.progress.started(task).is_err() {
-            return;
-        }
-        self.ready.retain(|(ready, _)| *ready != task);
-        self.tasks[task].error = Some(why);
-        self.task_ended(task, AttemptOutcome::Failed, "task_failed");
-    }
 }

@@ -184,7 +184,7 @@ impl Of<'_> {
 
     fn output_bytes(self, task: usize) -> usize {
         let task = &self.tasks[task];
-        task.output.as_ref().map_or(task.stored_bytes.unwrap_or(0), String::len)
+        task.output.as_ref().map_or(task.stored_bytes.unwrap_or(0), |output| output.len())
     }
 }
 

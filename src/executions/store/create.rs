@@ -1,7 +1,11 @@
 //! Makes an execution.
 
-use std::time::Instant;
+use std::num::NonZeroUsize;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
+use lru::LruCache;
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -15,6 +19,23 @@ use crate::workflows::names::{Version, WorkflowName};
 /// Where a tenant has nearly as many pending executions as it may have, its requests take turns. No more are made at the same
 /// moment by those that do not.
 const MOST_AT_ONCE: i64 = 1000;
+
+/// Those that are pending are counted again when a part of the room that there was is used up, and after this time. Servers do
+/// not know of each other: so many of them may use up a part each.
+const SERVERS: i64 = 16;
+const COUNT_AFTER: Duration = Duration::from_secs(1);
+/// Tenants of which that is remembered.
+const MOST_TENANTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
+
+/// How many more a tenant may have here before they are counted.
+struct Room {
+    limit: i64,
+    left: i64,
+    until: Instant,
+}
+
+static ROOM: LazyLock<Mutex<LruCache<Uuid, Room>>> =
+    LazyLock::new(|| Mutex::new(LruCache::new(MOST_TENANTS)));
 
 /// What is to be run.
 #[derive(Debug)]
@@ -182,8 +203,16 @@ fn refusal_by_tenant(
             return Ok(Some(Refusal::NoTenant));
         };
         let Some(limit) = row.try_get::<_, Option<i64>>(0)? else { return Ok(None) };
+        if takes_room(tenant, limit) {
+            return Ok(None);
+        }
         let pending: i64 = transaction.query_one(PENDING, &[&tenant, &limit])?.try_get(0)?;
-        if pending.saturating_add(margin) < limit {
+        let left = limit.saturating_sub(pending.saturating_add(margin));
+        if left > 0 {
+            let room = Room { limit, left: left / SERVERS, until: Instant::now() + COUNT_AFTER };
+            if margin > 0 {
+                ROOM.lock().put(tenant, room);
+            }
             return Ok(None);
         }
         if margin == 0 {
@@ -191,6 +220,16 @@ fn refusal_by_tenant(
         }
     }
     Ok(None)
+}
+
+/// Whether there is room for one more that was found when they were counted last.
+fn takes_room(tenant: Uuid, limit: i64) -> bool {
+    let mut rooms = ROOM.lock();
+    let Some(room) = rooms.get_mut(&tenant).filter(|room| room.limit == limit && room.left > 0) else {
+        return false;
+    };
+    room.left -= 1;
+    Instant::now() < room.until
 }
 
 fn version(

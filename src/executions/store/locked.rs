@@ -60,7 +60,7 @@ pub struct Task {
     pub exit_code: Option<i32>,
     pub error: Option<String>,
     /// What it has written now.
-    pub output: Option<String>,
+    pub output: Option<Arc<str>>,
     /// Of the output in the table.
     pub stored_bytes: Option<usize>,
     /// It starts anew, as if it had never run.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::has_not_ended;
 use crate::store::{Store, StoreError, Transaction};
 
 /// A part of what an attempt has printed.
@@ -18,9 +19,12 @@ pub struct NewPiece<'a> {
 
 /// Only for an attempt that runs. A piece may be there already, where it was not known whether it had been written: then
 /// the longer one stays.
-const COPY: &str = "WITH attempt AS (
+const COPY: &str = concat!(
+    "WITH attempt AS (
          UPDATE cloacina_attempts SET log_bytes = GREATEST(log_bytes, $2::bigint + octet_length($3::bytea))
-         WHERE id = $1 AND ended_at IS NULL RETURNING id
+         WHERE id = $1 AND ",
+    has_not_ended!("ended_at"),
+    " RETURNING id
      ), gone AS (
          -- Of what came behind the beginning, as much is kept as of the beginning.
          DELETE FROM cloacina_log_pieces AS piece USING attempt
@@ -30,7 +34,8 @@ const COPY: &str = "WITH attempt AS (
      INSERT INTO cloacina_log_pieces (attempt, at, bytes)
      SELECT id, $2::bigint, $3::bytea FROM attempt
      ON CONFLICT (attempt, at) DO UPDATE SET bytes = excluded.bytes
-         WHERE octet_length(excluded.bytes) > octet_length(cloacina_log_pieces.bytes)";
+         WHERE octet_length(excluded.bytes) > octet_length(cloacina_log_pieces.bytes)"
+);
 
 /// Adds a piece to the log of a running attempt.
 ///

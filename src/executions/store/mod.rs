@@ -1,6 +1,7 @@
 //! The statements on executions. Whatever changes one does so by `locked`, under the lock of its row.
 
 pub mod attempt_end;
+mod attempt_row;
 pub mod cancel;
 pub mod candidates;
 pub mod claim;
@@ -17,6 +18,8 @@ pub mod log;
 pub mod log_copy;
 mod merge;
 mod of_tenant;
+mod output;
+pub mod queue;
 pub mod removal;
 pub mod retention;
 pub mod retry;
@@ -43,3 +46,12 @@ macro_rules! may_run_tasks {
     };
 }
 pub(crate) use may_run_tasks;
+
+/// Of a row of `cloacina_attempts` that is found by its id. An index of those that have not ended is small, which makes the
+/// planner take it instead; beside a transaction that stays open it is as long as the history since then.
+macro_rules! has_not_ended {
+    ($ended_at:literal) => {
+        concat!("COALESCE(", $ended_at, ", 'infinity') = 'infinity'")
+    };
+}
+pub(crate) use has_not_ended;

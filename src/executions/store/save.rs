@@ -8,6 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::locked::LockedExecution;
+use super::output;
 use crate::engine::graph::TaskState;
 use crate::executions::{ExecutionStatus, TaskStatus};
 use crate::store::{Store, Transaction};
@@ -97,7 +98,9 @@ impl LockedExecution {
         let attempt: Vec<Option<Uuid>> = changed().map(|(_, task)| task.attempt).collect();
         let exit_codes: Vec<Option<i32>> = changed().map(|(_, task)| task.exit_code).collect();
         let errors: Vec<Option<&str>> = changed().map(|(_, task)| task.error.as_deref()).collect();
-        let outputs: Vec<Option<&str>> = changed().map(|(_, task)| task.output.as_deref()).collect();
+        let is_small = |output: &&str| output.len() <= output::MOST_AT_ONCE_BYTES;
+        let outputs: Vec<Option<&str>> =
+            changed().map(|(_, task)| task.output.as_deref().filter(is_small)).collect();
         let resets: Vec<bool> = changed().map(|(_, task)| task.is_reset).collect();
         let ended: Vec<bool> = states.iter().map(|state| matches!(state, TaskState::Ended(_))).collect();
         let types: Vec<&str> = self.events.iter().map(|event| event.event_type).collect();
@@ -141,6 +144,11 @@ impl LockedExecution {
             &self.events.iter().any(|event| event.event_type == "pipeline_started"),
         ];
         transaction.execute(SAVE, values)?;
+        for (number, task) in changed() {
+            if let Some(output) = task.output.as_deref().filter(|output| !is_small(output)) {
+                output::write(transaction, row.id, number, output)?;
+            }
+        }
         Ok(ends)
     }
 

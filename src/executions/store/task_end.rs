@@ -1,5 +1,6 @@
 //! What becomes of a task by the end of its attempt: it has ended, or runs again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -23,7 +24,7 @@ impl LockedExecution {
         self.event_ago("task_started", data, ago);
     }
 
-    pub(super) fn completed(&mut self, task: usize, output: Option<String>) {
+    pub(super) fn completed(&mut self, task: usize, output: Option<Arc<str>>) {
         let row = &mut self.tasks[task];
         (row.exit_code, row.error, row.output) = (Some(0), None, output);
         self.task_ended(task, AttemptOutcome::Completed, "task_completed");
@@ -88,5 +89,22 @@ impl LockedExecution {
             self.event("task_marked_ready", data);
         }
         self.task_runs_again(task, wait);
+    }
+
+    /// A task that was taken out of the queue goes back there.
+    pub(super) fn stays_ready(&mut self, task: usize) {
+        if self.ready.iter().all(|(ready, _)| *ready != task) {
+            self.ready.push((task, None));
+        }
+    }
+
+    /// A task that is ready has failed without an attempt.
+    pub(super) fn fail_unclaimed(&mut self, task: usize, why: String) {
+        if self.progress.started(task).is_err() {
+            return;
+        }
+        self.ready.retain(|(ready, _)| *ready != task);
+        self.tasks[task].error = Some(why);
+        self.task_ended(task, AttemptOutcome::Failed, "task_failed");
     }
 }

@@ -64,7 +64,7 @@ impl AttemptSettings {
 pub enum Event {
     /// Its supervisor runs.
     Started(Uuid),
-    /// No process of it is left, and this came of it.
+    /// No process of it is left, and this came of it, without the output.
     Ended(Uuid, Outcome),
     /// Its supervisor is gone without an outcome; what it ran was ended and seen to be gone.
     Abandoned(Uuid, String),
@@ -231,6 +231,15 @@ impl Attempts {
         self.cleanup.make_durable(directory);
     }
 
+    /// The output of one that has succeeded, which `Ended` comes without.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not there any more.
+    pub fn output(&self, attempt: Uuid) -> io::Result<Option<String>> {
+        let outcome = self.at(attempt)?.outcome()?;
+        outcome.map(|outcome| outcome.output).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// What came of one is known to the database, or the database does not know it: its directory may go. One that still
     /// runs is cancelled instead, and is to be removed once it has ended.
     pub fn remove(&mut self, attempt: Uuid) {
@@ -281,7 +290,11 @@ impl Attempts {
             }
         };
         let (facts, lock) = recovery::examine(&attempt);
-        let verdict = recovery::judge(facts, self.starter.settings.boot);
+        let mut verdict = recovery::judge(facts, self.starter.settings.boot);
+        // Very many may end at once, and wait for the database: each keeps its output on the disk until it is its turn.
+        if let Verdict::Ended(outcome) = &mut verdict {
+            outcome.output = None;
+        }
         if let (Verdict::NeverStarted, Some(lock)) = (&verdict, lock)
             && let Err(error) = recovery::seal(&lock)
         {

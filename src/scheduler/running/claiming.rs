@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{Running, Scheduler, TRY_AGAIN_AFTER};
 use crate::executions::store::candidates::{Found, Sought, candidates};
 use crate::executions::store::claim::{Claim, Claimed, Wanted, claim};
+use crate::executions::store::queue;
 use crate::scheduler::turn;
 use crate::store::StoreError;
 
@@ -21,7 +22,22 @@ const MOST_PUT_OFF: usize = 1000;
 /// Attempts that are being started: each holds its context in memory.
 const MOST_STARTING: usize = 8;
 
+/// Between two times that the queue's dead rows are taken away.
+const COMPACT_EVERY: Duration = Duration::from_secs(10);
+
 impl Scheduler<'_> {
+    /// Its dead rows go, where they make up most of so many bytes.
+    pub(super) fn keep_queue_small(&mut self, bytes: u64) {
+        let now = Instant::now();
+        if self.next_compaction > now || bytes <= queue::LARGE_BYTES {
+            return;
+        }
+        self.next_compaction = now + COMPACT_EVERY;
+        if let Err(error) = queue::compact(&self.app.store, self.until()) {
+            log::debug!("the queue's dead rows stay: {error}");
+        }
+    }
+
     pub(super) fn free(&self) -> usize {
         let starting = self.running.values().filter(|running| running.started.is_none()).count();
         let free = self.settings.task_slots.saturating_sub(self.running.len());

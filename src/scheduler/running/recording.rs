@@ -1,11 +1,13 @@
 //! What is written down of attempts: their starts, what they print, and their ends.
 
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::{Scheduler, TRY_AGAIN_AFTER};
+use crate::engine::attempt::End;
 use crate::engine::log::Piece;
 use crate::engine::retry::random;
 use crate::executions::store::attempt_end::{AttemptEnd, Ending, Recorded, Written, record, record_start};
@@ -152,8 +154,17 @@ impl Scheduler<'_> {
             _ => None,
         };
         let log = rest.as_ref().map(|piece| self.new_piece(piece));
+        let output = match end {
+            AttemptEnd::Ended(outcome) if outcome.end == End::Exited(0) => self.attempts.output(attempt),
+            _ => Ok(None),
+        };
+        let unread = output
+            .as_ref()
+            .err()
+            .map(|error| AttemptEnd::Abandoned(format!("what came of it cannot be read: {error}")));
+        let (end, output) = (unread.as_ref().unwrap_or(end), output.ok().flatten().map(Arc::from));
         let next = self.claim_next().filter(|_| may_claim_next);
-        record(&self.app.store, &Ending { attempt, end, log, random: random(), next }, self.until())
+        record(&self.app.store, &Ending { attempt, end, output, log, random: random(), next }, self.until())
     }
 
     /// Who takes what becomes ready, where nothing else waits for a slot.

@@ -119,3 +119,31 @@ fn a_server_that_is_stopped_within_a_transaction_stops_no_other() {
     assert_eq!(find(&lab.execution(&id), "only")["attempts"], 1);
     assert_eq!(lab.written("ledger"), "ran\n");
 }
+
+#[test]
+fn beside_a_transaction_that_stays_open_the_queue_stays_small() {
+    let (database, home) = (Database::new(), Directory::new());
+    let server = start(&database, &home, 2);
+    let lab = Lab::of(database, server, home);
+    let database = &lab.site.database;
+    lab.upload("short", "", &[("only", "echo ran >>$shared/ledger", "")]);
+    let later = lab.execute("short", r#"{"run_at":"2999-01-01T00:00:00Z"}"#);
+    let held = database.hold("SELECT pg_current_xact_id()");
+    // What very many executions leave there.
+    database.execute(
+        "INSERT INTO cloacina_queue (tenant, workflow, is_start, created_at, execution, task, timeline)
+         SELECT gen_random_uuid(), 'other', true, now(), gen_random_uuid(), -1, 1 FROM generate_series(1, 5000);
+         DELETE FROM cloacina_queue WHERE workflow = 'other'",
+    );
+    let size = "SELECT pg_relation_size('cloacina_queue')";
+    assert!(database.value::<i64>(size) > 500_000, "the dead rows are there");
+    database
+        .execute("DO $$ BEGIN FOR n IN 1..10001 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$");
+    wait_for("the dead rows to go", || (database.value::<i64>(size) < 50_000).then_some(()));
+    let id = lab.execute("short", "");
+    assert_eq!(lab.ended(&id)["status"], "Completed");
+    let left: i64 = database
+        .value(&format!("SELECT count(*) FROM cloacina_queue WHERE execution = '{later}' AND task = -1"));
+    assert_eq!(left, 1, "what waits for its time is still there");
+    held.release();
+}

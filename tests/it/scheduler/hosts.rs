@@ -164,3 +164,14 @@ fn executions_from_before_a_failover_wait_for_hosts_that_may_run_them() {
         .execute("UPDATE cloacina_attempts SET ended_at = clock_timestamp() WHERE ended_at IS NULL");
     assert_eq!(lab.ended(&id)["status"], "Completed");
 }
+
+#[test]
+fn a_server_for_whose_host_another_one_speaks_says_so() {
+    let lab = Lab::start(2);
+    wait_for("its host", || (hosts(&lab).len() == 1).then_some(()));
+    // As a server does that starts with a copy of its home, in a container.
+    lab.site.database.execute("UPDATE cloacina_hosts SET session = gen_random_uuid()");
+    let warning = "another server has the identity of this host";
+    wait_for("the warning", || lab.site.server.get("/ready", None).text().contains(warning).then_some(()));
+    lab.site.server.log_line(&["another server speaks for this host"]);
+}

@@ -103,3 +103,22 @@ fn a_context_that_grows_too_large_fails_its_task() {
     assert!(failed["error"].as_str().unwrap().contains("4194304"), "{failed}");
     assert_eq!(ended["context_truncated"], true);
 }
+
+#[test]
+fn a_large_output_is_kept_as_it_was_written() {
+    let lab = Lab::start(2);
+    // In the database in pieces, at whose ends stands one byte of a character; the second one follows on the same sessions.
+    let script = |times: u32| {
+        format!(
+            "printf '{{\"%s\":\"a%s\"}}' $CLOACINA_TASK $(yes é | head -n {times} | tr -d '\\n') >\"$CLOACINA_OUTPUT\""
+        )
+    };
+    let (first, second) = (script(60_000), script(40_000));
+    lab.upload("large", "", &[("one", &first, ""), ("two", &second, "dependencies = [\"one\"]")]);
+    let ended = lab.run("large", "");
+    assert_eq!(ended["status"], "Completed", "{}", ended["tasks"]);
+    for (task, times) in [("one", 60_000), ("two", 40_000)] {
+        let expected = format!("a{}", "é".repeat(times));
+        assert!(ended["context"][task] == expected, "the output of {task} is another one");
+    }
+}
