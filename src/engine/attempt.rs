@@ -201,7 +201,8 @@ impl Attempt {
     /// # Errors
     /// The outcome cannot be read, or is of another format.
     pub fn outcome(&self) -> io::Result<Option<Outcome>> {
-        match read_json::<Outcome>(&self.outcome_path()) {
+        let path = self.outcome_path();
+        match self.as_owner(&path, || read_json::<Outcome>(&path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             outcome => outcome.map(Some),
         }
@@ -233,7 +234,8 @@ impl Attempt {
     /// # Errors
     /// It cannot be read, or is of another format.
     pub fn spec(&self) -> io::Result<Spec> {
-        read_json(&self.spec_path())
+        let path = self.spec_path();
+        self.as_owner(&path, || read_json(&path))
     }
 
     /// Why this program cannot read what is in it, where that is since another version has written it.
@@ -281,15 +283,19 @@ impl Attempt {
     /// # Errors
     /// It cannot be opened.
     pub fn open_lock(&self) -> io::Result<File> {
-        let open = || OpenOptions::new().read(true).write(true).open(self.lock_path());
-        match open() {
-            // A task of the same user may have closed them, and its supervisor may have been killed.
+        let path = self.lock_path();
+        self.as_owner(&path, || OpenOptions::new().read(true).write(true).open(&path))
+    }
+
+    /// Does something with a file in it. A task of the same user may have closed it, and its supervisor may have been killed.
+    fn as_owner<T>(&self, path: &Path, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match act() {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 fs::set_permissions(&self.directory, fs::Permissions::from_mode(0o700))?;
-                fs::set_permissions(self.lock_path(), fs::Permissions::from_mode(0o600))?;
-                open()
+                fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+                act()
             }
-            lock => lock,
+            done => done,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a host asks the database about itself, and the logs that it copies there.
+//! What a host asks the database about itself.
 
 use std::time::{Duration, Instant};
 

@@ -20,6 +20,9 @@ const SERVER: &str = "server";
 /// How often processes that are in the way are moved, while they make new ones.
 const MOST_ROUNDS: usize = 10;
 
+/// What the names of those of attempts begin with.
+const ATTEMPT: &str = "attempt-";
+
 /// A limit that is not set.
 const UNLIMITED: &str = "max";
 
@@ -42,6 +45,12 @@ pub struct Cgroups {
 /// Why there is none.
 pub fn enter() -> Result<Cgroups, String> {
     let directory = directory::delegated()?;
+    for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(ATTEMPT.as_bytes()) {
+            // Where nothing is in it any more. One that is still to be entered is made again then.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
     // systemd cannot start a service again whose cgroup has limits for those below it. The unit of this program takes them
     // away before that, and has made this directory.
     let is_prepared =
@@ -103,7 +112,7 @@ impl Cgroups {
             .as_ref()
             .ok()
             .map(|limits| Limits { memory_bytes: max_memory.unwrap_or(limits.memory_bytes), ..*limits });
-        AttemptCgroup { directory: self.directory.join(format!("attempt-{name}")), limits }
+        AttemptCgroup { directory: self.directory.join(format!("{ATTEMPT}{name}")), limits }
     }
 
     /// What every attempt may take that does not say.

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, getppid};
+use nix::unistd::getppid;
 
 use super::attempt::{Attempt, End, FORMAT, LOCK_NAME, Outcome, SPEC_NAME, Spec, TASK_NAME};
 use super::held_directory::HeldDirectory;
@@ -65,6 +65,7 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
         return Err(io::Error::other("it has been supervised before, or is not to be"));
     }
     let outcome_file = OutcomeFile::reserve(directory.clone());
+    let mut log = None;
     let mut outcome = Outcome {
         format: FORMAT,
         end: End::Cancelled,
@@ -84,7 +85,10 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
             }
             // Whatever goes wrong in here, nothing of the task may be left, and its parent is told.
             let ran = catch_unwind(AssertUnwindSafe(|| match secrets {
-                Ok(secrets) => run(attempt, &directory, &spec, &secrets, (&signals, parent), &mut outcome),
+                Ok(secrets) => {
+                    let log = log.insert(LogWriter::new(directory.clone(), spec.log_limit_bytes));
+                    run(attempt, &directory, &spec, (&secrets, &signals), log, &mut outcome);
+                }
                 Err(end) => outcome.end = end,
             }));
             if ran.is_err() {
@@ -104,13 +108,13 @@ fn supervise(attempt: &Attempt) -> io::Result<()> {
     if let Err(error) = remove_tree_in(&directory, Path::new(TASK_NAME)) {
         outcome.warnings.push(format!("files of the task are left: {error}"));
     }
-    outcome_file.write(&outcome, is_alone(parent), &signals)
-}
-
-/// Whether log and outcome have to outlive a loss of power: a parent that lives reads them at once, and sees to it where it
-/// cannot write down elsewhere what it has read.
-fn is_alone(parent: Pid) -> bool {
-    getppid() != parent
+    // Log and outcome have to outlive a loss of power. A parent that lives reads them as soon as this process has ended, and
+    // sees to it where it cannot write down elsewhere what it has read.
+    let is_alone = getppid() != parent;
+    if let Some(Err(error)) = log.filter(|_| is_alone).map(|log| log.sync()) {
+        outcome.warnings.push(format!("the log may be lost: {error}"));
+    }
+    outcome_file.write(&outcome, is_alone, &signals)
 }
 
 /// Runs the task until nothing of it is left but its files.
@@ -118,18 +122,17 @@ fn run(
     attempt: &Attempt,
     directory: &HeldDirectory,
     spec: &Spec,
-    secrets: &BTreeMap<String, String>,
-    (signals, parent): (&Signals, Pid),
+    (secrets, signals): (&BTreeMap<String, String>, &Signals),
+    log: &mut LogWriter,
     outcome: &mut Outcome,
 ) {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let task_directory = openat(directory, TASK_NAME, flags, Mode::empty()).map_err(io::Error::from);
-    let mut log = LogWriter::new(directory.clone(), spec.log_limit_bytes);
     let ended = task_directory.and_then(|task_directory| {
         if let Some(cgroup) = &spec.cgroup {
             cgroup.make().map_err(|error| io::Error::other(format!("its cgroup cannot be made: {error}")))?;
         }
-        Ok((Task::start(attempt, spec, secrets, signals, &mut log)?.run(), task_directory))
+        Ok((Task::start(attempt, spec, secrets, signals, log)?.run(), task_directory))
     });
     outcome.ended_at_ms = now_ms();
     end_cgroup(spec, outcome);
@@ -153,16 +156,13 @@ fn run(
     for name in log.names() {
         directory.open_to_owner(&[&name]);
     }
-    if let Some(Err(error)) = is_alone(parent).then(|| log.sync()) {
-        outcome.warnings.push(format!("the log may be lost: {error}"));
-    }
     (outcome.log_bytes, outcome.log_kept_bytes) = (log.printed(), log.kept());
     if let Some((lost, error)) = log.lost() {
         outcome.warnings.push(format!("{lost} bytes of the log could not be written: {error}"));
     }
 }
 
-/// Of what is in it, all that is no descendant of this process's was let out of it, which no task can do.
+/// Ends what is no descendant of this process's any more.
 fn end_cgroup(spec: &Spec, outcome: &mut Outcome) {
     let left = spec.cgroup.as_ref().map_or(0, |cgroup| cgroup.end_within(CGROUP_PATIENCE));
     if left > 0 {

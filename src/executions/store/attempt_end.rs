@@ -85,7 +85,7 @@ impl Written {
 pub fn record(store: &Store, ending: &Ending<'_>, until: Instant) -> Result<Committed<Written>, StoreError> {
     let attempt = ending.attempt;
     write(store, ending, until, |transaction| match lock(transaction, attempt, LOCK_NOW)? {
-        Locked::Void if transaction.query_opt(IS_THERE, &[&attempt])?.is_some() => Ok(Locked::Elsewhere),
+        Locked::NotFound if transaction.query_opt(IS_THERE, &[&attempt])?.is_some() => Ok(Locked::Elsewhere),
         locked => Ok(locked),
     })
 }
@@ -129,7 +129,7 @@ fn write(
                 let (status, ends) = unread::end(transaction, &row, row.is_cancelled)?;
                 return Ok(Ok((Written::nothing(Recorded::Done(status)), ends)));
             }
-            Locked::Unread(_) | Locked::Void => {
+            Locked::Unread(_) | Locked::Void | Locked::NotFound => {
                 transaction.execute(END_VOID, &[&attempt])?;
                 return nothing(Recorded::Void);
             }
@@ -194,6 +194,8 @@ enum Locked {
     Unread(LockedRow),
     /// Its task has another one, or has ended.
     Void,
+    /// It has ended, or is not there; or another session has its execution, for which this one has not waited.
+    NotFound,
     /// An execution that another session has locked.
     Elsewhere,
     /// Its host has come back.
@@ -206,7 +208,7 @@ fn lock(
     attempt: Uuid,
     statement: &'static str,
 ) -> Result<Locked, postgres::Error> {
-    let Some(row) = transaction.query_opt(statement, &[&attempt])? else { return Ok(Locked::Void) };
+    let Some(row) = transaction.query_opt(statement, &[&attempt])? else { return Ok(Locked::NotFound) };
     let (id, task) = (row.try_get(7)?, row.try_get::<_, i32>(8)? as usize);
     let execution = match LockedRow::of(id, &row)?.load(transaction)? {
         Ok(execution) => execution,

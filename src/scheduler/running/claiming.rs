@@ -39,9 +39,17 @@ impl Scheduler<'_> {
     }
 
     pub(super) fn free(&self) -> usize {
-        let starting = self.running.values().filter(|running| running.started.is_none()).count();
         let free = self.settings.task_slots.saturating_sub(self.running.len());
-        free.min(MOST_STARTING.saturating_sub(starting))
+        free.min(MOST_STARTING.saturating_sub(self.starting()))
+    }
+
+    /// Whether another one may start in the place of one that has ended and is still counted.
+    pub(super) fn may_replace(&self) -> bool {
+        self.running.len() <= self.settings.task_slots && self.starting() < MOST_STARTING
+    }
+
+    fn starting(&self) -> usize {
+        self.running.values().filter(|running| running.started.is_none()).count()
     }
 
     pub(super) fn may_claim(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What is written down of attempts: their starts, what they print, and their ends.
 
+use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,10 +77,29 @@ impl Scheduler<'_> {
                 self.ends.push(ended);
                 continue;
             }
-            // What follows it must not be what keeps it from being written.
-            let may_claim_next = ended.is_first;
-            match self.record_end(ended.attempt, &ended.end, may_claim_next) {
-                Ok(written) if written.value.recorded == Recorded::Locked => self.ends.push(ended.locked()),
+            let output = match self.output_of(&ended) {
+                Ok(output) => output,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    ended.end = AttemptEnd::Abandoned(
+                        "its directory was removed before its output was read".to_owned(),
+                    );
+                    None
+                }
+                Err(error) => {
+                    if self.errors.allows(now) {
+                        log::warn!(attempt:% = ended.attempt, error:%; "a task's output cannot be read");
+                    }
+                    self.ends.push(ended.failed());
+                    continue;
+                }
+            };
+            // What follows it must not be what keeps it, or another one, from being written.
+            let claims_next = ended.is_first && !has_failed && self.claim_next().is_some();
+            match self.record_end(ended.attempt, &ended.end, output, claims_next) {
+                Ok(written) if written.value.recorded == Recorded::Locked => {
+                    self.make_durable(&mut ended);
+                    self.ends.push(ended.locked());
+                }
                 Ok(written) => {
                     self.running.remove(&ended.attempt);
                     // What was ready may have waited for the slot, and more may be ready.
@@ -97,7 +117,7 @@ impl Scheduler<'_> {
                 Err(error) => {
                     (has_failed, has_work) = (true, true);
                     // What follows it may have been claimed.
-                    self.has_to_compare |= may_claim_next && matches!(error, StoreError::Unknown(_));
+                    self.has_to_compare |= claims_next && matches!(error, StoreError::Unknown(_));
                     self.failed("write down how a task ended", &error);
                     self.make_durable(&mut ended);
                     // What is wrong with the database is so for the others too.
@@ -144,7 +164,8 @@ impl Scheduler<'_> {
         &mut self,
         attempt: Uuid,
         end: &AttemptEnd,
-        may_claim_next: bool,
+        output: Option<Arc<str>>,
+        claims_next: bool,
     ) -> Result<Committed<Written>, StoreError> {
         if self.running.get(&attempt).is_some_and(|running| running.is_void) {
             return Ok(Committed { value: Written::nothing(Recorded::Void), is_confirmed: true });
@@ -154,24 +175,27 @@ impl Scheduler<'_> {
             _ => None,
         };
         let log = rest.as_ref().map(|piece| self.new_piece(piece));
-        let output = match end {
-            AttemptEnd::Ended(outcome) if outcome.end == End::Exited(0) => self.attempts.output(attempt),
-            _ => Ok(None),
-        };
-        let unread = output
-            .as_ref()
-            .err()
-            .map(|error| AttemptEnd::Abandoned(format!("what came of it cannot be read: {error}")));
-        let (end, output) = (unread.as_ref().unwrap_or(end), output.ok().flatten().map(Arc::from));
-        let next = self.claim_next().filter(|_| may_claim_next);
+        let next = self.claim_next().filter(|_| claims_next);
         record(&self.app.store, &Ending { attempt, end, output, log, random: random(), next }, self.until())
     }
 
-    /// Who takes what becomes ready, where nothing else waits for a slot.
+    /// What a task that has succeeded leaves to those after it.
+    fn output_of(&self, ended: &Ended) -> io::Result<Option<Arc<str>>> {
+        let is_void = self.running.get(&ended.attempt).is_some_and(|running| running.is_void);
+        match &ended.end {
+            AttemptEnd::Ended(outcome) if outcome.end == End::Exited(0) && !is_void => {
+                Ok(self.attempts.output(ended.attempt)?.map(Arc::from))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Who takes what becomes ready, where nothing else waits for a slot: in the place of what has ended.
     fn claim_next(&self) -> Option<ClaimNext<'_>> {
-        let has_others =
-            !self.candidates.is_empty() || self.state.as_ref().is_none_or(|state| state.has_work);
-        let timeline = self.timeline.filter(|_| self.may_claim() && !has_others)?;
+        let state = self.state.as_ref()?;
+        let has_others = !self.candidates.is_empty() || state.has_work;
+        let may_replace = self.may_claim() && state.all_have_said && self.may_replace();
+        let timeline = self.timeline.filter(|_| may_replace && !has_others)?;
         Some(ClaimNext { host: &self.host, timeline })
     }
 

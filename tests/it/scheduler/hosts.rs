@@ -100,6 +100,40 @@ fn a_forgotten_host_that_starts_without_slots_ends_what_it_ran() {
 }
 
 #[test]
+fn what_follows_a_task_is_not_started_without_slots() {
+    let mut lab = Lab::start(2);
+    lab.upload(
+        "two",
+        "",
+        &[("first", WAITS, ""), ("then", "echo then >>$shared/ledger", "dependencies = [\"first\"]")],
+    );
+    let id = lab.execute("two", "");
+    lab.written("ledger");
+    restart_without_slots(&mut lab, |_| {});
+    lab.allow("go");
+    let execution = wait_for("the end of the first one to be written", || {
+        let execution = lab.execution(&id);
+        (find(&execution, "first")["status"] == "Completed").then_some(execution)
+    });
+    assert_eq!(find(&execution, "then")["status"], "Ready", "{execution:#}");
+    assert!(!lab.written("ledger").contains("then"));
+}
+
+#[test]
+fn an_end_that_counts_no_more_is_written_as_such() {
+    let lab = Lab::start(2);
+    lab.upload("long", "", &[("only", WAITS, "")]);
+    let id = lab.execute("long", "");
+    lab.written("ledger");
+    // As another version of the program ends what it cannot read.
+    lab.site.database.execute("UPDATE cloacina_tasks SET status = 'Failed', completed_at = now()");
+    lab.allow("go");
+    let left = "SELECT count(*) FROM cloacina_attempts WHERE ended_at IS NULL";
+    wait_for("the attempt to have ended", || (lab.site.database.value::<i64>(left) == 0).then_some(()));
+    assert_eq!(find(&lab.execution(&id), "only")["status"], "Failed");
+}
+
+#[test]
 fn what_was_claimed_and_left_no_directory_ends_on_a_server_without_slots() {
     let mut lab = Lab::start(2);
     lab.upload("long", "", &[("only", WAITS, "")]);
