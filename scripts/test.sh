@@ -84,8 +84,9 @@ if [ "$static" = yes ]; then
 fi
 
 echo "== tests"
-# They wait for processes, sockets and deadlines more than half of their time, so two processors do four at once.
-[ "$(nproc)" -ge 4 ] || export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
+# They wait for processes, sockets and deadlines more than half of their time: one more than there are processors, where
+# these are few.
+[ "$(nproc)" -ge 4 ] || export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) + 1))}"
 cargo test --locked "$@"
 
 echo "== a live server"

@@ -202,7 +202,8 @@ fn a_full_disk_loses_the_log_and_neither_the_task_nor_its_outcome() {
         let kept: u64 = log.values().map(|piece| piece.len() as u64).sum();
         assert_eq!(outcome["log_kept_bytes"], kept);
         if script.ends_with("echo ends") {
-            assert_eq!(log.last_key_value().unwrap().1, b"ends\n");
+            // Behind what its supervisor had not read yet when the disk was free again.
+            assert!(log.last_key_value().unwrap().1.ends_with(b"ends\n"));
         }
     }
 }
