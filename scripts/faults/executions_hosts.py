@@ -102,7 +102,7 @@ def hours_apart(cluster, short):
         if not offs:
             offs.extend([3600, -3600])
         off = offs.pop()
-        server = place.server(cluster.url(name), 6, home=home, before=lab.faketime(off))
+        server = place.server(cluster.url(name), 6, home=home, before=lab.faketime(off), program=lab.faked_program())
         differs = logged(server) - time.time()
         assert abs(differs - off) < 60, f"faketime does not work: the clocks differ by {differs} s"
         seen.append(off)

@@ -112,6 +112,16 @@ def faketime(off):
     return ["env", f"LD_PRELOAD={library}", f"FAKETIME={off:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"]
 
 
+def faked_program():
+    """What faketime works with, which is no static program: a library has to be loaded."""
+    for path in (BINARY, f"{os.path.dirname(__file__)}/../../target/debug/cloacinactl"):
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                if b"/ld-linux" in file.read(4096):
+                    return path
+    raise RuntimeError("a clock can be changed for a program only that is not static: `cargo build` makes one")
+
+
 def remove_leftovers_of_faketime():
     """It keeps a file in shared memory for each process, and a process that is killed leaves it there."""
     for path in glob.glob("/dev/shm/faketime_shm_*") + glob.glob("/dev/shm/sem.faketime_sem_*"):
@@ -230,12 +240,12 @@ def children(parent):
 
 
 class Server:
-    def __init__(self, url, *flags, home=None, before=(), wait=True, environment=None, stderr=None):
+    def __init__(self, url, *flags, home=None, before=(), wait=True, environment=None, stderr=None, program=BINARY):
         self.flags = flags
         self.home = home or tempfile.mkdtemp(prefix="home-", dir=SCRATCH)
         self.out = open(f"{self.home}/stdout", "wb+")
         self.err = open(f"{self.home}/stderr", "wb+")
-        command = [*before, BINARY, "--home", self.home, "serve", "--bind", "127.0.0.1:0", "--database-url", url, *flags]
+        command = [*before, program, "--home", self.home, "serve", "--bind", "127.0.0.1:0", "--database-url", url, *flags]
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self.out, stderr=stderr or self.err, env={"PATH": os.environ["PATH"], **(environment or {})}
         )

@@ -116,8 +116,8 @@ class Place:
         """Those that belong to an attempt of one of these homes, each with what it is."""
         return processes_of(self.homes, self.sleeps)
 
-    def server(self, url, number=12, home=None, wait=True, flags=(), before=()):
-        server = lab.Server(url, *slots(number), *flags, home=home, wait=wait, before=before)
+    def server(self, url, number=12, home=None, wait=True, flags=(), before=(), program=lab.BINARY):
+        server = lab.Server(url, *slots(number), *flags, home=home, wait=wait, before=before, program=program)
         self.homes.add(server.home)
         return server
 

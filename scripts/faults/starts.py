@@ -171,7 +171,7 @@ def clock_jumps(cluster, short):
 
     jump("+0")
     fake = {"LD_PRELOAD": library[0], "FAKETIME_TIMESTAMP_FILE": offset, "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    server = lab.Server(cluster.url(cluster.database()), home=home, environment=fake)
+    server = lab.Server(cluster.url(cluster.database()), home=home, environment=fake, program=lab.faked_program())
     key, seen = server.key(), []
     for text in ("+0", "+3d", "-2d", "+0", "-400d", "+0"):
         jump(text)
