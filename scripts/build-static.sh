@@ -47,11 +47,9 @@ main() {
     version=$(sed -n '/^\[package\]/,/^\[[^p]/s/^version *= *"\(.*\)"$/\1/p' "$root/Cargo.toml")
     [[ -n $version ]] || fail "no version in Cargo.toml"
 
-    # Whatever embeds a time embeds this one; a build without git history has no better time than none.
-    if [[ -z ${SOURCE_DATE_EPOCH:-} ]]; then
-        SOURCE_DATE_EPOCH=$(git -C "$root" log -1 --format=%ct 2>/dev/null) || SOURCE_DATE_EPOCH=0
-    fi
-    export SOURCE_DATE_EPOCH
+    # Whatever embeds a time embeds this one. It is the same for every commit: cargo does not build anew what has embedded
+    # another one, so two builds of the same commit would differ where one of them had been built before.
+    export SOURCE_DATE_EPOCH=0
 
     choose_compiler
     # Cargo does not see that a linker has changed, so every zig has its own directory.
