@@ -182,6 +182,8 @@ impl<'a> Scheduler<'a> {
             && let Some(state) = &mut self.state
         {
             state.has_work = true;
+            // It may be another tenant's turn.
+            self.candidates.clear();
         }
         if self.next_look <= now {
             self.look();
