@@ -85,8 +85,10 @@ impl Written {
 pub fn record(store: &Store, ending: &Ending<'_>, until: Instant) -> Result<Committed<Written>, StoreError> {
     let attempt = ending.attempt;
     write(store, ending, until, |transaction| match lock(transaction, attempt, LOCK_NOW)? {
-        Locked::NotFound if transaction.query_opt(IS_THERE, &[&attempt])?.is_some() => Ok(Locked::Elsewhere),
-        locked => Ok(locked),
+        Locked::NotFound if transaction.query_opt(IS_THERE, &[&attempt])?.is_some() => {
+            Ok(Err(Recorded::Locked))
+        }
+        locked => Ok(Ok(locked)),
     })
 }
 
@@ -104,8 +106,9 @@ pub fn record_forgotten(
     let ending = Ending { attempt, end: &end, output: None, log: None, random, next: None };
     let written = write(store, &ending, until, |transaction| {
         match transaction.query_opt(LOCK_FORGOTTEN, &[&attempt])? {
-            Some(_) => lock(transaction, attempt, LOCK),
-            None => Ok(Locked::NotForgotten),
+            Some(_) => lock(transaction, attempt, LOCK).map(Ok),
+            // It has come back.
+            None => Ok(Err(Recorded::Void)),
         }
     })?;
     Ok(Committed { value: written.value.recorded, is_confirmed: written.is_confirmed })
@@ -115,21 +118,20 @@ fn write(
     store: &Store,
     ending: &Ending<'_>,
     until: Instant,
-    lock: impl Fn(&mut Transaction<'_>) -> Result<Locked, postgres::Error>,
+    lock: impl Fn(&mut Transaction<'_>) -> Result<Result<Locked, Recorded>, postgres::Error>,
 ) -> Result<Committed<Written>, StoreError> {
     let &Ending { attempt, end, random, .. } = ending;
     let outcome = store.transact(until, |transaction| {
         let nothing = |recorded| Ok(Ok::<_, Infallible>((Written::nothing(recorded), Ends::default())));
         let (mut execution, task) = match lock(transaction)? {
-            Locked::Running(execution, task) => (*execution, task),
-            Locked::Elsewhere => return nothing(Recorded::Locked),
-            Locked::NotForgotten => return nothing(Recorded::Void),
-            Locked::Unread(row) if !row.status.has_ended() => {
+            Err(recorded) => return nothing(recorded),
+            Ok(Locked::Running(execution, task)) => (*execution, task),
+            Ok(Locked::Unread(row)) if !row.status.has_ended() => {
                 transaction.execute(END_VOID, &[&attempt])?;
                 let (status, ends) = unread::end(transaction, &row, row.is_cancelled)?;
                 return Ok(Ok((Written::nothing(Recorded::Done(status)), ends)));
             }
-            Locked::Unread(_) | Locked::Void | Locked::NotFound => {
+            Ok(Locked::Unread(_) | Locked::Void | Locked::NotFound) => {
                 transaction.execute(END_VOID, &[&attempt])?;
                 return nothing(Recorded::Void);
             }
@@ -196,10 +198,6 @@ enum Locked {
     Void,
     /// It has ended, or is not there; or another session has its execution, for which this one has not waited.
     NotFound,
-    /// An execution that another session has locked.
-    Elsewhere,
-    /// Its host has come back.
-    NotForgotten,
 }
 
 /// Locks the execution that an attempt is of.

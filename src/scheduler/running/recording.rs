@@ -160,7 +160,7 @@ impl Scheduler<'_> {
         self.record_ends();
     }
 
-    pub(super) fn record_end(
+    fn record_end(
         &mut self,
         attempt: Uuid,
         end: &AttemptEnd,
