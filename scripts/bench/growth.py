@@ -78,12 +78,18 @@ class Filled:
         connection.close()
 
 
-def with_keys(bench):
+def grown(bench, make, changes):
+    """Sizes, and what was made of each and measured, in turn."""
     sizes = [1_000, 20_000] if bench.brief else [1_000, 100_000, 1_000_000]
-    tables = [Filled(bench.cluster, size) for size in sizes]
+    made = [make(bench.cluster, size) for size in sizes]
     for _ in range(2 if bench.brief else 5):
-        for table in tables:
-            table.measure(bench.seconds, 20 if bench.brief else 200)
+        for one in made:
+            one.measure(bench.seconds, 20 if bench.brief else changes)
+    return sizes, made
+
+
+def with_keys(bench):
+    sizes, tables = grown(bench, Filled, 200)
     for what in tables[0].costs:
         costs = [report.median(table.costs[what]) for table in tables]
         ratio = max(costs) / costs[0]

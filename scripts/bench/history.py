@@ -9,6 +9,7 @@ import time
 import lab
 import report
 from executions import TENANT, Site
+from growth import grown
 from references import wrk
 
 PAGE = 100
@@ -185,11 +186,7 @@ def told(what, columns, against, measured, explained):
 
 
 def with_history(bench):
-    sizes = [1_000, 20_000] if bench.brief else [1_000, 100_000, 1_000_000]
-    sites = [Grown(bench.cluster, size) for size in sizes]
-    for _ in range(2 if bench.brief else 5):
-        for site in sites:
-            site.measure(bench.seconds, 20 if bench.brief else 60)
+    sizes, sites = grown(bench, Grown, 60)
     explained = [site.explained() for site in sites]
     for what in sites[0].costs:
         columns = f"of {', '.join(f'{size:,}' for size in sizes)} that ended"
